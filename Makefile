@@ -1,0 +1,61 @@
+# make demo   the whole pipeline on three stand-in models, offline, on a CPU: about ten minutes
+# make test   every check: lint, types, unit tests, workflow tests
+# Both set themselves up on first use. See README.md for everything else.
+
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PYTHONHASHSEED := 0
+
+.PHONY: help demo real paper test lint format lock docs clean
+
+help:
+	@sed -n '1,3s/^# \{0,1\}//p' Makefile
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV): the packages of requirements.lock, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/snakemake --cores $(CORES) --configfile config/demo.yaml
+	@echo; cat results/demo/tables/main/perplexity.md results/demo/tables/main/zero_shot.md
+	@echo; echo "Tables, figures and report: results/demo/ (start with report.pdf)"
+
+real: $(READY)
+	$(BIN)/snakemake --cores $(CORES) --configfile config/real.yaml
+
+paper: $(READY)
+	$(BIN)/snakemake --cores $(CORES)
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check --quiet Snakefile rules
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --no-header \
+	  --annotation-style line requirements.in | grep -vE '^(nvidia|cuda|triton)-?' > requirements.lock.part
+	mv requirements.lock.part requirements.lock
+
+docs: $(READY)
+	$(BIN)/python -m dass.config --write
+
+clean:
+	rm -rf results/demo resources/standins resources/models/standin-* logs .snakemake

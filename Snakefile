@@ -1,0 +1,50 @@
+# DaSS, reproduced: from calibration windows to LaTeX tables. See README.md and docs/.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# `--configfile` replaces the paper's study; it inherits nothing from it.
+if not workflow.overwrite_configfiles:
+
+    configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+wildcard_constraints:
+    model="[^/]+",
+    calibration="[^/]+",
+    method="[^/]+",
+    pattern="[^/]+",
+    dataset="[^/]+",
+    experiment="[^/]+",
+    run="dense|[^/]+/[^/]+/[^/]+",
+
+
+localrules:
+    all,
+    fetch,
+    calibrate,
+    prune,
+    evaluate,
+    tables,
+    exports,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/summary.csv",
+        f"{RESULTS}/report.html",
+        f"{RESULTS}/report.pdf",
+        TABLES,
+        FIGURES,
+
+
+include: "rules/resources.smk"
+include: "rules/standins.smk"
+include: "rules/calibration.smk"
+include: "rules/pruning.smk"
+include: "rules/evaluation.smk"
+include: "rules/tables.smk"

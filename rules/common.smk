@@ -1,0 +1,105 @@
+# What every rule shares: the validated study, the names of its files, sizes of its jobs.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Jobs use the library beside this workflow, installed or not, and no other.
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+
+from dass.config import experiment_runs, load_config, runs
+from dass.dependencies import class_files, module_files
+from dass.errors import DassError
+from dass.methods import find_class
+
+try:
+    STUDY = load_config(config)
+    RUNS = runs(STUDY)
+except DassError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = f"results/{STUDY.study}"
+RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
+WORLD = "resources/standins/world"
+MODELS = list(dict.fromkeys(run.model for run in RUNS))
+EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
+TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
+TABLES = []
+FIGURES = []
+SMALL = 0.1  # billions of parameters: below this a model's jobs are small
+
+
+def one_of(names):
+    """A wildcard constraint that matches these names, and nothing when there are none."""
+    import re
+
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def pruned(pattern, model=None):
+    """Fill {model}, {calibration}, {method} and {pattern} in for each run, of all models or of one."""
+    return [pattern.format(**run._asdict()) for run in RUNS if model in (None, run.model)]
+
+
+def evaluated(kind, model=None):
+    """Result files of this kind of each run and of each dense model, of all models or of one."""
+    dense = [f"{RESULTS}/runs/{name}/dense/{kind}.json" for name in MODELS if model in (None, name)]
+    return dense + pruned(f"{RUN}/{kind}.json", model)
+
+
+def model_folder(model):
+    """The folder of a model: the user's own, or the one that a rule fetches or trains."""
+    return STUDY.models[model].path or f"resources/models/{model}"
+
+
+def model_input(wildcards):
+    """The model as a job's input: files of the user's own folder, or the folder that a rule makes."""
+    folder = Path(model_folder(wildcards.model))
+    if STUDY.models[wildcards.model].path is None:
+        return str(folder)
+    files = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
+    if not files[0].exists():
+        raise WorkflowError(f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder")
+    return [str(file) for file in files if file.exists()]
+
+
+def dataset_path(name):
+    """The file (documents) or folder (text, task) of a data set."""
+    dataset = STUDY.datasets[name]
+    if dataset.path is not None:
+        return dataset.path
+    if dataset.standin is not None:
+        return f"{WORLD}/documents.jsonl.gz" if dataset.kind == "documents" else f"{WORLD}/{dataset.standin}"
+    return f"resources/datasets/{name}" + ("/documents.jsonl.gz" if dataset.kind == "documents" else "")
+
+
+def dataset_input(name):
+    """What a job that reads a data set has as input."""
+    dataset = STUDY.datasets[name]
+    if dataset.path is not None and not Path(dataset.path).exists():
+        raise WorkflowError(f"datasets.{name}.path: {dataset.path} does not exist")
+    return WORLD if dataset.standin is not None else dataset_path(name)
+
+
+def billions(model):
+    """Parameters of a model in billions; a stand-in has next to none."""
+    config = STUDY.models[model]
+    return config.parameters or (0.001 if config.standin else 1.0)
+
+
+def threads_of(wildcards):
+    """Small models' jobs run side by side, large ones use what there is."""
+    return 1 if billions(wildcards.model) < SMALL else 8
+
+
+def memory(wildcards, attempt):
+    """mem_mb of a job that streams a model: libraries, activations and one block; more when retried."""
+    return int((1500 + 700 * billions(wildcards.model)) * attempt)
+
+
+def minutes(per_billion):
+    """A `runtime` function: minutes of a job by the size of its model; more when retried."""
+    return lambda wildcards, attempt: int((10 + per_billion * billions(wildcards.model)) * attempt)

@@ -1,0 +1,78 @@
+# What a run is worth: perplexity, and five zero-shot tasks. `run` is dense or calibration/method/pattern.
+EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
+
+
+def pruned_input(wildcards):
+    """The run's pruned file; nothing for the dense model."""
+    if wildcards.run == "dense":
+        return []
+    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
+
+
+rule evaluate:
+    # Named target: perplexity and zero-shot results of all runs.
+    input:
+        [evaluated(kind) for kind in TABLE_KINDS],
+
+
+rule perplexity:
+    input:
+        model=model_input,
+        pruned=pruned_input,
+        tokens=f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors",
+        modules=module_files("perplexity", "checkpoint"),
+    output:
+        f"{EVALUATED}/perplexity.json",
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
+        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
+        dataset=STUDY.perplexity.dataset,
+        length=STUDY.perplexity.length,
+        splits=STUDY.perplexity.splits,
+    log:
+        f"logs/perplexity/{STUDY.study}/{{model}}/{{run}}.log",
+    benchmark:
+        f"logs/benchmarks/perplexity/{STUDY.study}/{{model}}/{{run}}.tsv"
+    threads: threads_of
+    resources:
+        mem_mb=memory,
+        runtime=minutes(per_billion=5),
+        gpu=1,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Perplexity of {wildcards.model}, {wildcards.run}"
+    script:
+        "../workflow/scripts/perplexity.py"
+
+
+rule zero_shot:
+    input:
+        model=model_input,
+        pruned=pruned_input,
+        tasks=[dataset_input(dataset) for dataset in (STUDY.zero_shot.tasks.values() if STUDY.zero_shot else [])],
+        modules=module_files("zero_shot", "scoring", "checkpoint"),
+    output:
+        f"{EVALUATED}/zero_shot.json",
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
+        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
+        tasks={task: dataset_path(d) for task, d in (STUDY.zero_shot.tasks.items() if STUDY.zero_shot else [])},
+        limit=lambda wildcards: STUDY.models[wildcards.model].zero_shot_limit,
+    log:
+        f"logs/zero_shot/{STUDY.study}/{{model}}/{{run}}.log",
+    benchmark:
+        f"logs/benchmarks/zero_shot/{STUDY.study}/{{model}}/{{run}}.tsv"
+    threads: threads_of
+    resources:
+        mem_mb=memory,
+        runtime=minutes(per_billion=30),
+        gpu=1,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Zero-shot tasks of {wildcards.model}, {wildcards.run}"
+    script:
+        "../workflow/scripts/zero_shot.py"

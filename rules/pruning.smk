@@ -1,0 +1,72 @@
+# Masks: one small file a run; and plain checkpoints of them for who wants one.
+def method_class(wildcards):
+    """The ``module:Class`` of a run's method."""
+    return find_class(STUDY.methods[wildcards.method].function)
+
+
+rule prune:
+    # Named target: the pruned files of all runs.
+    input:
+        pruned(f"{RUN}/pruned.safetensors"),
+
+
+rule exports:
+    # Named target: a plain Hugging Face checkpoint of every selected run.
+    input:
+        pruned(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
+
+
+rule prune_run:
+    input:
+        model=model_input,
+        tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
+        modules=lambda wildcards: module_files("pruning") + class_files(method_class(wildcards)),
+    output:
+        pruned=f"{RUN}/pruned.safetensors",
+        result=f"{RUN}/pruning.json",
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
+        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
+        function=lambda wildcards: STUDY.methods[wildcards.method].function,
+        arguments=lambda wildcards: STUDY.methods[wildcards.method].arguments_dict(),
+    log:
+        f"logs/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
+    benchmark:
+        f"logs/benchmarks/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
+    threads: threads_of
+    resources:
+        mem_mb=memory,
+        runtime=minutes(per_billion=10),
+        gpu=1,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
+    script:
+        "../workflow/scripts/prune.py"
+
+
+rule export:
+    input:
+        model=model_input,
+        pruned=f"{RUN}/pruned.safetensors",
+        modules=module_files("checkpoint"),
+    output:
+        directory(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
+    log:
+        f"logs/export/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
+    benchmark:
+        f"logs/benchmarks/export/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
+    resources:
+        mem_mb=20000,
+        runtime=120,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Exporting {wildcards.model}, {wildcards.method} {wildcards.pattern}, as a plain checkpoint"
+    script:
+        "../workflow/scripts/export.py"

@@ -1,0 +1,68 @@
+# Whatever touches the network: models and data sets, pinned to a revision.
+HUB_MODELS = [name for name, model in STUDY.models.items() if model.hub]
+HUB_DATASETS = [name for name, dataset in STUDY.datasets.items() if dataset.hub]
+
+
+localrules:
+    fetch_model,
+    fetch_documents,
+    fetch_dataset,
+
+
+rule fetch:
+    # Named target: everything that the study needs from the network, for offline nodes.
+    input:
+        [model_folder(model) for model in MODELS if model in HUB_MODELS],
+        [dataset_path(name) for name in HUB_DATASETS],
+
+
+rule fetch_model:
+    output:
+        directory("resources/models/{model}"),
+    wildcard_constraints:
+        model=one_of(HUB_MODELS),
+    params:
+        repository=lambda wildcards: STUDY.models[wildcards.model].hub,
+        revision=lambda wildcards: STUDY.models[wildcards.model].revision,
+    log:
+        "logs/fetch_model/{model}.log",
+    benchmark:
+        "logs/benchmarks/fetch_model/{model}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=24 * 60,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Fetching model {wildcards.model} from {params.repository}"
+    script:
+        "../workflow/scripts/fetch_model.py"
+
+
+rule fetch_documents:
+    output:
+        "resources/datasets/{dataset}/documents.jsonl.gz",
+    wildcard_constraints:
+        dataset=one_of(n for n in HUB_DATASETS if STUDY.datasets[n].kind == "documents"),
+    params:
+        dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
+    log:
+        "logs/fetch_dataset/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/fetch_dataset/{dataset}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Fetching data set {wildcards.dataset}"
+    script:
+        "../workflow/scripts/fetch_dataset.py"
+
+
+use rule fetch_documents as fetch_dataset with:
+    output:
+        directory("resources/datasets/{dataset}"),
+    wildcard_constraints:
+        dataset=one_of(n for n in HUB_DATASETS if STUDY.datasets[n].kind != "documents"),

@@ -1,0 +1,52 @@
+# The demo's inputs: a toy world's text and tasks, and small models trained on it.
+STANDINS = [name for name, model in STUDY.models.items() if model.standin]
+
+
+rule world:
+    input:
+        modules=module_files("standins.world", "standins.corpus", "standins.tasks"),
+    output:
+        directory(WORLD),
+    params:
+        seed=lambda wildcards: STUDY.standins.seed,
+        documents=lambda wildcards: STUDY.standins.documents,
+    log:
+        "logs/world/world.log",
+    benchmark:
+        "logs/benchmarks/world/world.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Writing the toy world: documents, articles and five tasks"
+    script:
+        "../workflow/scripts/world.py"
+
+
+rule train_standin:
+    input:
+        world=WORLD,
+        modules=module_files("standins.training"),
+    output:
+        directory("resources/models/{model}"),
+    wildcard_constraints:
+        model=one_of(STANDINS),
+    params:
+        family=lambda wildcards: STUDY.models[wildcards.model].standin,
+        seed=lambda wildcards: STUDY.standins.seed,
+        steps=lambda wildcards: STUDY.standins.steps,
+    log:
+        "logs/train_standin/{model}.log",
+    benchmark:
+        "logs/benchmarks/train_standin/{model}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/dass.yaml"
+    message:
+        "Training {wildcards.model} on the toy world"
+    script:
+        "../workflow/scripts/train_standin.py"

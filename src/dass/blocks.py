@@ -1,0 +1,264 @@
+"""Stream a causal language model block by block: the model never has to fit.
+
+The model is built without storage; embeddings, final norm and head are read once, a decoder
+block only while it is in use. Blocks are run by the model's own code with every argument that
+the model itself would have given them, so no architecture is special here: the model's own
+``forward`` runs with its blocks replaced by recorders (DESIGN.md, decision 3).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dass.errors import ModelError, NumericError
+from dass.glu import find_glu
+from dass.weights import Weights
+
+Overlay = Callable[[str, Tensor], Tensor]
+"""Given a tensor's name and its dense value, the value to use: how a pruned file is applied."""
+
+
+class _Stop(Exception):
+    """Ends the model's forward once the last block has been reached."""
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What the model hands to its decoder blocks for one batch of tokens."""
+
+    hidden: Tensor
+    """[batch, length, hidden]: the embeddings, input of block 0."""
+    arguments: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    """For each block, its positional arguments after the hidden states, and its keywords."""
+
+
+class StreamedModel:
+    """A causal language model whose decoder blocks are read when they are used.
+
+    Args:
+        folder: a Hugging Face folder with config.json and safetensors.
+        dtype: the dtype of weights and activations.
+        device: where blocks run.
+        overlay: applied to each tensor that is read, e.g. a pruned file.
+        resident: keep blocks once they have been read (for a model that fits).
+
+    Raises:
+        ModelError: the folder is incomplete, or the architecture has no GLU.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        overlay: Overlay | None = None,
+        resident: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.dtype, self.device = dtype, torch.device(device)
+        self.overlay, self.resident = overlay, resident
+        self.weights = Weights(folder)
+        self.model = _skeleton(self.folder, dtype)
+        self.prefix, self.layers = _decoder_blocks(self.model, self.folder)
+        self.glu_parameters = find_glu(self.layers[0], f"{self.folder.name}, block 0").parameters
+        self._names = [sorted(layer.state_dict()) for layer in self.layers]
+        self._empty = [dict(layer.state_dict()) for layer in self.layers]
+        self._resident_blocks: set[int] = set()
+        self._load_around_blocks()
+
+    @property
+    def n_blocks(self) -> int:
+        """How many decoder blocks the model has."""
+        return len(self.layers)
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence that the model's position embeddings were made for."""
+        return int(text_config(self.model).max_position_embeddings)
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of logits a token."""
+        return int(text_config(self.model).vocab_size)
+
+    def parameter_name(self, block: int, name: str) -> str:
+        """The checkpoint's name of a block's parameter."""
+        return f"{self.prefix}.{block}.{name}"
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[nn.Module]:
+        """Decoder block ``index`` with its weights in place; they are dropped afterwards."""
+        layer = self.layers[index]
+        if index not in self._resident_blocks:
+            names = {self.parameter_name(index, name): name for name in self._names[index]}
+            read = self._read(list(names))
+            layer.load_state_dict({names[full]: t for full, t in read.items()}, assign=True)
+        try:
+            yield layer
+        finally:
+            if self.resident:
+                self._resident_blocks.add(index)
+            else:
+                layer.load_state_dict(self._empty[index], assign=True)
+
+    @torch.inference_mode()
+    def block_inputs(self, tokens: Tensor) -> BlockInputs:
+        """Embed ``tokens`` [batch, length] and record what each block would be given."""
+        hidden: list[Tensor] = []
+        arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def record(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            hidden.append(states)
+            arguments.append((args, kwargs))
+            if len(arguments) == self.n_blocks:
+                raise _Stop
+            return states
+
+        with self._blocks_replaced(record), _stopped():
+            self.model(input_ids=tokens.to(self.device), use_cache=False)
+        return BlockInputs(hidden[0], arguments)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The model's own norm, head and scaling on rows of final hidden states.
+
+        Args:
+            hidden: [rows, hidden], the last block's output, any rows of any sequences.
+
+        Returns:
+            [rows, vocabulary] in the model's dtype.
+        """
+        reached = 0
+
+        def replace(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            nonlocal reached
+            reached += 1
+            return hidden.unsqueeze(0) if reached == self.n_blocks else states
+
+        with self._blocks_replaced(replace):
+            tokens = torch.zeros((1, len(hidden)), dtype=torch.long, device=self.device)
+            output = self.model(input_ids=tokens, use_cache=False)
+        logits: Tensor = output.logits[0]
+        return logits
+
+    @contextmanager
+    def _blocks_replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+        """Let ``forward`` stand in for each decoder block's own."""
+        for layer in self.layers:
+            layer.forward = forward
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                del layer.forward
+
+    def _read(self, names: list[str]) -> dict[str, Tensor]:
+        tensors = self.weights.read(names, self.dtype, self.device)
+        if self.overlay is None:
+            return tensors
+        return {name: self.overlay(name, tensor) for name, tensor in tensors.items()}
+
+    def _load_around_blocks(self) -> None:
+        """Read embeddings, final norm and head, and move the model's buffers to the device."""
+        inside = f"{self.prefix}."
+        names = [name for name in self.model.state_dict() if not name.startswith(inside)]
+        tied = _tied_head(self.model)
+        if tied and tied[0] not in self.weights:
+            names.remove(tied[0])
+        state = self._read(names)
+        if tied and tied[0] not in state:
+            state[tied[0]] = state[tied[1]]
+        self.model.load_state_dict(state, strict=False, assign=True)
+        for module in self.model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and not buffer.is_meta:
+                    module._buffers[name] = buffer.to(self.device)
+
+
+def check_finite(hidden: Tensor, where: str) -> None:
+    """Raise NumericError if activations overflowed."""
+    if not hidden.isfinite().all():
+        raise NumericError(
+            f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
+            "set the model's `dtype: bfloat16`"
+        )
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    try:
+        yield
+    except _Stop:
+        return
+
+
+@contextmanager
+def _parameters_without_storage() -> Iterator[None]:
+    """Modules built inside get parameters on ``meta``; buffers, which no file holds, are real."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The model's modules without weights, in evaluation mode."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with _parameters_without_storage():
+            model: nn.Module = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation="sdpa"
+            )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"{folder}: no model can be built from config.json: {first}") from None
+    return model.eval()
+
+
+def text_config(model: nn.Module) -> Any:
+    """The config of the language model, also where it is part of a larger one."""
+    return model.config.get_text_config()  # type: ignore[union-attr, operator]
+
+
+def _decoder_blocks(model: nn.Module, folder: Path) -> tuple[str, nn.ModuleList]:
+    """The name and the list of the decoder blocks."""
+    count = text_config(model).num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count and count > 0:
+            return name, module
+    raise ModelError(f"{folder}: no list of {count} decoder blocks in {type(model).__name__}")
+
+
+def _tied_head(model: nn.Module) -> tuple[str, str] | None:
+    """(name of the head's weight, name of the embedding's) where the config ties them."""
+    if not getattr(text_config(model), "tie_word_embeddings", False):
+        return None
+    modules = {id(module): name for name, module in model.named_modules()}
+    head = modules[id(model.get_output_embeddings())]  # type: ignore[operator]
+    embedding = modules[id(model.get_input_embeddings())]  # type: ignore[operator]
+    return f"{head}.weight", f"{embedding}.weight"
+
+
+def free_memory() -> None:
+    """Give cached memory back, before a stage that needs it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,64 @@
+"""How a stage runs as a job: where it logs, how many threads it has, how it fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dass.errors import DassError
+
+log = logging.getLogger("dass")
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+@contextmanager
+def job(log_file: str | Path, threads: int, offline: bool = True) -> Iterator[None]:
+    """Run what is inside as one job; import torch only inside.
+
+    Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
+    ends the process with its one line; any other keeps its traceback, in both places.
+
+    Args:
+        log_file: the job's log.
+        threads: how many threads the job may compute with.
+        offline: whether hub libraries must not try the network.
+    """
+    _start_logging(Path(log_file))
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    if offline:
+        os.environ |= OFFLINE
+    try:
+        yield
+    except DassError as error:
+        log.error("error: %s", error)
+        sys.exit(1)
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            log.exception("error: unexpected %s", type(error).__name__)
+            raise
+        log.error("error: the GPU is out of memory; free it, or take one with more: %s", error)
+        sys.exit(1)
+
+
+def device() -> str:
+    """``cuda`` where there is a GPU, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _start_logging(log_file: Path) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    format_ = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(logging.Formatter("  %(message)s"))
+    kept = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+    kept.setFormatter(format_)
+    log.handlers = [shown, kept]
+    log.setLevel(logging.INFO)
+    log.propagate = False

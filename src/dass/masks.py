@@ -1,0 +1,89 @@
+"""Masks from scores: vectorised, exact counts, stable ties, any axis, any device.
+
+A mask is boolean and true where a weight is **kept**. Among equal scores the lowest index is
+pruned first, so that a mask does not depend on the device or on a sorting algorithm.
+"""
+
+import torch
+from torch import Tensor
+
+from dass.errors import NumericError
+from dass.patterns import Axis, NofM, Pattern, Scope, Unstructured, check_fit
+
+LARGEST_RANKED_GROUP = 32
+"""Groups up to this size are ranked by comparing each member with each; larger ones are sorted."""
+
+
+def keep_mask(
+    scores: Tensor, pattern: Pattern, scope: Scope, axis: Axis, name: str = "matrix"
+) -> Tensor:
+    """The mask that ``pattern`` allows and ``scores`` prefer.
+
+    Args:
+        scores: [out, in], floating, finite; a higher score is worth more.
+        pattern: how many of which entries go.
+        scope: within which entries unstructured scores are compared (not used for N:M).
+        axis: along which dimension N:M groups lie (not used for unstructured).
+        name: what to call the matrix in an error.
+
+    Returns:
+        bool [out, in], true where the weight is kept.
+
+    Raises:
+        NumericError: a score is not finite.
+        PatternError: M does not divide the dimension that the groups lie along.
+    """
+    if not scores.isfinite().all():
+        raise NumericError(f"{name}: the scores are not finite; check the weights and activations")
+    if isinstance(pattern, NofM):
+        return _n_of_m(scores, pattern, axis, name)
+    if scope == "matrix":
+        return _lowest_go(scores.reshape(1, -1), pattern).reshape(scores.shape)
+    if scope == "row":
+        return _lowest_go(scores, pattern)
+    return _lowest_go(scores.t().contiguous(), pattern).t().contiguous()
+
+
+def _lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
+    """Keep mask of [groups, size]: exactly floor(size × ratio) lowest entries of each row go."""
+    size = rows.shape[1]
+    count = pattern.pruned(size)
+    if count == 0:
+        return torch.ones_like(rows, dtype=torch.bool)
+    threshold = rows.kthvalue(count, dim=1, keepdim=True).values
+    keep = rows > threshold
+    tied = rows == threshold
+    tied_to_prune = count - (size - keep.sum(1, keepdim=True) - tied.sum(1, keepdim=True))
+    if torch.equal(tied_to_prune, tied.sum(1, keepdim=True)):
+        return keep
+    return keep | (tied & (tied.cumsum(1) > tied_to_prune))
+
+
+def _n_of_m(scores: Tensor, pattern: NofM, axis: Axis, name: str) -> Tensor:
+    """Keep mask of [out, in] whose groups lie along ``axis``."""
+    rows, columns = scores.shape
+    check_fit((rows, columns), pattern, axis, name)
+    size = pattern.group
+    if axis == "input":
+        return _best_of_groups(scores.reshape(rows, columns // size, size), pattern, 2).reshape(
+            rows, columns
+        )
+    return _best_of_groups(scores.reshape(rows // size, size, columns), pattern, 1).reshape(
+        rows, columns
+    )
+
+
+def _best_of_groups(groups: Tensor, pattern: NofM, dim: int) -> Tensor:
+    """Keep mask of groups that lie along ``dim``: the last N of M in a stable ascending order."""
+    if pattern.group > LARGEST_RANKED_GROUP:
+        order = groups.argsort(dim=dim, stable=True)
+        kept = order.narrow(dim, pattern.group - pattern.kept, pattern.kept)
+        return torch.zeros_like(groups, dtype=torch.bool).scatter_(dim, kept, True)
+    members = groups.unbind(dim)
+    rank = [torch.zeros_like(member, dtype=torch.uint8) for member in members]
+    for later in range(1, pattern.group):
+        for earlier in range(later):
+            goes_first = members[earlier] <= members[later]
+            rank[later] += goes_first
+            rank[earlier] += ~goes_first
+    return torch.stack([one >= pattern.group - pattern.kept for one in rank], dim)

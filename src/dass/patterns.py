@@ -1,0 +1,87 @@
+"""Sparsity patterns: what they are called, what they ask for, which matrices they fit."""
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from dass.errors import PatternError
+
+Scope = Literal["matrix", "row", "column"]
+"""Within which entries of a matrix scores are compared when the pattern is unstructured."""
+
+Axis = Literal["input", "output"]
+"""Along which dimension of a weight [out, in] the M entries of an N:M group lie."""
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """``u50``: the lowest 50 % of each comparison group go."""
+
+    percent: Fraction
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros that the pattern asks for."""
+        return float(self.percent / 100)
+
+    def pruned(self, size: int) -> int:
+        """How many of ``size`` entries go: floor(size × ratio), exactly."""
+        return math.floor(size * self.percent / 100)
+
+    def __str__(self) -> str:
+        return f"u{float(self.percent):g}"
+
+
+@dataclass(frozen=True)
+class NofM:
+    """``2of4``: of each group of 4 consecutive entries 2 are kept."""
+
+    kept: int
+    group: int
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros that the pattern asks for."""
+        return 1 - self.kept / self.group
+
+    def __str__(self) -> str:
+        return f"{self.kept}of{self.group}"
+
+
+Pattern = Unstructured | NofM
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read ``u50``, ``u62.5``, ``2of4``, ``4of8``, …
+
+    Raises:
+        PatternError: the text is no pattern, or asks for all or more than there is.
+    """
+    if match := re.fullmatch(r"u(\d+(?:\.\d+)?)", text):
+        percent = Fraction(match[1])
+        if not 0 < percent < 100:
+            raise PatternError(f"pattern {text!r}: the percentage of zeros must be in (0, 100)")
+        return Unstructured(percent)
+    if match := re.fullmatch(r"(\d+)of(\d+)", text):
+        kept, group = int(match[1]), int(match[2])
+        if not 0 < kept < group:
+            raise PatternError(
+                f"pattern {text!r}: cannot keep {kept} of {group}; "
+                "N of M needs 0 < N < M, as in 2of4"
+            )
+        return NofM(kept, group)
+    raise PatternError(
+        f"unknown pattern {text!r}: write u50 (50 % zeros, unstructured) or 2of4 (2 kept of each 4)"
+    )
+
+
+def check_fit(shape: tuple[int, int], pattern: Pattern, axis: Axis, name: str) -> None:
+    """Raise PatternError unless ``pattern`` fits a matrix [out, in] of this shape."""
+    size = shape[1] if axis == "input" else shape[0]
+    if isinstance(pattern, NofM) and size % pattern.group:
+        raise PatternError(
+            f"{name}: pattern {pattern} needs the {axis} dimension to be a multiple of "
+            f"{pattern.group}, but it is {size}; choose another pattern for this model"
+        )

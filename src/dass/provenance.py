@@ -1,0 +1,94 @@
+"""Who, what, when: the part of a result file that says how it came to be."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("dass", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "snakemake")
+
+
+def provenance(started: float | None = None) -> dict[str, Any]:
+    """Versions, git commit, machine, device, date, seconds and peak memory of this process.
+
+    Args:
+        started: ``time.monotonic()`` when the work began.
+    """
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "machine": machine(),
+        "device": device_name(),
+        "seconds": None if started is None else round(time.monotonic() - started, 3),
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the library's checkout, with ``-dirty`` if it was changed; None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    command += ["--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def machine() -> dict[str, Any]:
+    """The processor and the number of cores that this process may use."""
+    return {"cpu": _cpu_model(), "cores": _usable_cores(), "system": platform.system()}
+
+
+def device_name() -> str:
+    """``cpu`` or the name of the GPU that this process would use."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return "cpu"
+
+
+def peak_memory() -> dict[str, int | None]:
+    """Peak resident memory of this process and peak allocated memory of its GPU, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {"host": host, "device": None}
+    return {"host": host, "device": torch.cuda.max_memory_allocated()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,312 @@
+"""Calibration + blocks + method + pattern -> the masks of a pruned model.
+
+Sequential, as in the paper: block l is scored on activations that come out of the already
+pruned blocks 0..l-1; its three projections are scored from one pass through the still dense
+block; then the pruned block's outputs feed block l+1. A method that needs no statistics
+(magnitude) runs no calibration token at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dass.blocks import StreamedModel, check_finite
+from dass.calibration import load_tokens, token_hash
+from dass.checkpoint import mask_hash, pack, save_pruned
+from dass.errors import NumericError
+from dass.glu import GLU, Projection, find_glu
+from dass.job import device
+from dass.masks import keep_mask
+from dass.methods import Method, Need, ScoreMethod, Statistics, make_method
+from dass.patterns import Pattern, check_fit, parse_pattern
+from dass.progress import Progress
+from dass.provenance import peak_memory, provenance
+from dass.results import PeakMemory, PruningResult, Run, write_result
+from dass.scoring import Batch, batches_of
+
+
+@dataclass
+class Pruned:
+    """What pruning a model yields; tensors are on the host."""
+
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Parameter name -> packed mask, uint8."""
+    values: dict[str, Tensor] = field(default_factory=dict)
+    """Parameter name -> kept weights, of methods that update weights."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Parameter name -> shape."""
+    sparsity: dict[str, float] = field(default_factory=dict)
+    """Parameter name -> share of entries that are pruned."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage -> seconds: loading, statistics, masks, replay, total."""
+
+    @property
+    def mean_sparsity(self) -> float:
+        """The share of pruned entries in all pruned matrices together."""
+        sizes = {name: float(torch.Size(shape).numel()) for name, shape in self.shapes.items()}
+        return sum(self.sparsity[n] * size for n, size in sizes.items()) / sum(sizes.values())
+
+    @property
+    def hash(self) -> str:
+        """The hash of all masks."""
+        return mask_hash(self.masks.items())
+
+
+@torch.inference_mode()
+def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Pattern) -> Pruned:
+    """Prune the GLU of every decoder block; nothing else changes.
+
+    Args:
+        model: the dense model.
+        windows: int64 [sequences, length], the calibration tokens.
+        method: how weights are scored or updated.
+        pattern: how many of which entries go.
+
+    Raises:
+        PatternError: the pattern does not fit a matrix of the model (before any work).
+        NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
+    """
+    _check_fits(model, pattern)
+    pruned, clock = Pruned(), _Clock()
+    batches = batches_of(model, windows) if method.needs else []
+    progress = Progress(f"pruning {model.folder.name}", model.n_blocks, "blocks")
+    for index in range(model.n_blocks):
+        with clock("loading"), model.block(index) as block:
+            glu = find_glu(block, f"{model.folder.name}, block {index}")
+            with clock("statistics"):
+                statistics = collect(block, glu, batches, index, method.needs)
+            with clock("masks"):
+                _prune_block(model, index, glu, statistics, method, pattern, pruned)
+            with clock("replay"):
+                if index + 1 < model.n_blocks:
+                    _advance(block, batches, index, model.folder.name)
+        progress.step()
+    pruned.seconds = clock.seconds
+    return pruned
+
+
+def _check_fits(model: StreamedModel, pattern: Pattern) -> None:
+    """Fail before the first block, on shapes alone.
+
+    The input dimensions are the hidden size (gate, up) and the intermediate size (down), which
+    is also what groups along the output of gate and up have to fit.
+    """
+    glu = find_glu(model.layers[0], f"{model.folder.name}, block 0")
+    for projection in glu.projections:
+        name = f"{model.folder.name}, {projection.name}"
+        shape = (projection.weight.shape[0], projection.weight.shape[1])
+        check_fit(shape, pattern, "input", name)
+
+
+def collect(
+    block: nn.Module, glu: GLU, batches: list[Batch], index: int, needs: frozenset[Need]
+) -> Statistics:
+    """Run every batch through the dense block as far as ``down`` and sum up what is needed."""
+    totals: dict[Need, Tensor] = {}
+
+    def add(need: Need, value: Tensor) -> None:
+        totals[need] = totals[need] + value if need in totals else value
+
+    def see(which: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].flatten(0, -2)
+            for need in needs:
+                if need == f"{which}_norm":
+                    add(need, x.float().square().sum(0, dtype=torch.float64))
+                elif need == f"{which}_gram":
+                    add(need, gram(x))
+            if which == "intermediate":
+                raise _SeenEnough  # the product with `down` is of no use here
+
+        return hook
+
+    hooks = [
+        glu.gate.linear.register_forward_pre_hook(see("input")),
+        glu.down.linear.register_forward_pre_hook(see("intermediate")),
+    ]
+    try:
+        for batch in batches:
+            with _until_seen():
+                batch.run(block, index)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    norms = {need: t.sqrt().float() for need, t in totals.items() if need.endswith("_norm")}
+    return Statistics(**(totals | norms))
+
+
+def gram(x: Tensor) -> Tensor:
+    """xᵀx of [tokens, channels], float32 [channels, channels].
+
+    Half-precision inputs on a GPU are multiplied on tensor cores with float32 accumulation:
+    their products are exact in float32, so nothing is lost against converting them first.
+    """
+    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
+        return torch.mm(x.t(), x, out_dtype=torch.float32)
+    x = x.float()
+    return x.t() @ x
+
+
+def _prune_block(
+    model: StreamedModel,
+    index: int,
+    glu: GLU,
+    statistics: Statistics,
+    method: Method,
+    pattern: Pattern,
+    pruned: Pruned,
+) -> None:
+    """Prune a block's three projections in place and note masks, values and sparsity."""
+    masks: dict[str, list[Tensor]] = {}
+    for projection in glu.projections:
+        name = model.parameter_name(index, projection.name)
+        mask = _prune_projection(projection, statistics, method, pattern, name)
+        masks.setdefault(projection.parameter, []).append(mask)
+    for projection in glu.projections:
+        if projection.parameter not in masks:
+            continue
+        # A fused parameter holds the rows of gate, then those of up.
+        mask = torch.cat(masks.pop(projection.parameter))
+        name = model.parameter_name(index, projection.parameter)
+        weight = projection.linear.weight
+        pruned.masks[name] = pack(mask)
+        pruned.shapes[name] = tuple(weight.shape)
+        pruned.sparsity[name] = 1 - mask.count_nonzero().item() / mask.numel()
+        if not isinstance(method, ScoreMethod):
+            pruned.values[name] = weight[mask].cpu()
+
+
+def _prune_projection(
+    projection: Projection, statistics: Statistics, method: Method, pattern: Pattern, name: str
+) -> Tensor:
+    """Prune one projection in place; return the mask of what is kept."""
+    weight = projection.weight
+    if isinstance(method, ScoreMethod):
+        score = method.score(projection.role, weight, statistics)
+        mask = keep_mask(score.values, pattern, score.scope, score.axis, name)
+        weight.masked_fill_(~mask, 0)
+    else:
+        updated, mask = method.update(projection.role, weight, statistics, pattern, name)
+        if not updated.isfinite().all():
+            raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
+        weight.copy_(updated)
+    _check_sparsity(mask, pattern, name)
+    return mask
+
+
+def _check_sparsity(mask: Tensor, pattern: Pattern, name: str) -> None:
+    """No mask may miss its sparsity by more than the rounding down of its groups allows."""
+    achieved = 1 - mask.count_nonzero().item() / mask.numel()
+    allowed = 1 / min(mask.shape)
+    if not -1e-9 <= pattern.sparsity - achieved <= allowed:
+        wanted = pattern.sparsity
+        raise NumericError(f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}")
+
+
+def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> None:
+    """Feed the pruned block's outputs to the next block."""
+    for batch in batches:
+        batch.hidden = batch.run(block, index)
+        check_finite(batch.hidden, f"{name}, block {index}")
+
+
+def prune_to_files(
+    *,
+    folder: str | Path,
+    tokens: str | Path,
+    run: Run,
+    dtype: str,
+    bos: str,
+    function: str,
+    arguments: dict[str, Any],
+    pruned_file: str | Path,
+    result_file: str | Path,
+) -> None:
+    """The pruning stage: one run's pruned file and its result.
+
+    Args:
+        folder: of the dense model.
+        tokens: the calibration's windows, as the calibration stage saved them.
+        run: what to call it; its pattern is the one pruned to.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        bos: which BOS rule the windows were drawn with, for the record.
+        function: the method, built-in or ``package.module:Class``, and
+        arguments: what it is called with.
+        pruned_file: written whole or not at all, as is
+        result_file.
+    """
+    started = time.monotonic()
+    assert run.pattern is not None
+    method, pattern = make_method(function, arguments), parse_pattern(run.pattern)
+    windows = load_tokens(tokens)["windows"]
+    pruned = prune(StreamedModel(folder, getattr(torch, dtype), device()), windows, method, pattern)
+    settings = {"function": function, "arguments": arguments, "dtype": dtype, "bos": bos}
+    save_pruned(
+        pruned_file, pruned.masks, pruned.values, pruned.shapes, settings | {"run": str(run)}
+    )
+    result = PruningResult(
+        run=run,
+        settings=settings,
+        calibration_hash=token_hash(windows),
+        mask_hash=pruned.hash,
+        sparsity=pruned.sparsity,
+        mean_sparsity=pruned.mean_sparsity,
+        seconds=pruned.seconds,
+        peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
+        tokens=windows.numel(),
+        provenance=provenance(started),
+    )
+    write_result(result_file, result)
+
+
+class _SeenEnough(Exception):
+    """Ends a block's forward at the input of ``down``."""
+
+
+@contextmanager
+def _until_seen() -> Iterator[None]:
+    try:
+        yield
+    except _SeenEnough:
+        return
+
+
+class _Clock:
+    """Seconds per stage; an outer stage does not count what an inner one took."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._own: dict[str, float] = {}
+        self._inner = [0.0]
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        _synchronise()
+        started = time.monotonic()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            _synchronise()
+            took = time.monotonic() - started
+            self._own[stage] = self._own.get(stage, 0.0) + took - self._inner.pop()
+            self._inner[-1] += took
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage, and since the beginning."""
+        total = time.monotonic() - self._started
+        return {stage: round(s, 4) for stage, s in self._own.items()} | {"total": round(total, 4)}
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,128 @@
+"""Training of the stand-ins: one small model of each family, from random weights.
+
+The models are as small as they can be and still answer the tasks, and their MLPs have to hold
+most of what they know: pruning them shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dass.corpora import Documents, read_rows
+from dass.errors import DataError, ModelError
+from dass.files import writing_directory
+from dass.progress import Progress
+from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
+
+WINDOW = 256  # tokens
+BATCH = 8  # windows a step
+PEAK_RATE = 4e-3
+WARM_UP = 20  # steps
+WIKITEXT_COPIES = 4  # the articles are few beside the documents
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "head_dim": 32,
+    "max_position_embeddings": LONGEST,
+    "bos_token_id": BOS_ID,
+    "eos_token_id": EOS_ID,
+    "pad_token_id": EOS_ID,
+}
+
+
+def train(family: str, world: Path, out: Path, seed: int, steps: int) -> None:
+    """See :func:`dass.standins.train_standin`."""
+    texts = _read(world)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng(), writing_directory(out) as folder:
+        torch.manual_seed(seed)
+        train_tokenizer(texts, folder)
+        windows = _pack(texts, folder)
+        model = _new_model(family).to(device)
+        _fit(model, windows, steps, f"training {family}")
+        model.save_pretrained(folder)
+
+
+def _read(world: Path) -> list[str]:
+    """The documents, and WikiText's training articles joined as evaluation joins them."""
+    documents = Documents(world / "documents.jsonl.gz")
+    texts = [documents[i] for i in range(len(documents))]
+    articles = "\n\n".join(read_rows(world / "wikitext" / "train.jsonl"))
+    return texts + [articles] * WIKITEXT_COPIES
+
+
+def _pack(texts: list[str], folder: Path) -> Tensor:
+    """All texts in a random order, each behind a BOS, cut into windows: int64 [n, WINDOW]."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    encoded = tokenizer.encode_batch(texts)
+    order = torch.randperm(len(texts)).tolist()
+    stream = torch.tensor([token for i in order for token in encoded[i].ids])
+    count = len(stream) // WINDOW
+    if count < BATCH:
+        raise DataError(
+            f"the stand-ins' documents give {count} windows of {WINDOW} tokens, fewer than a "
+            f"batch of {BATCH}; ask for more documents"
+        )
+    return stream[: count * WINDOW].view(count, WINDOW)
+
+
+def _new_model(family: str) -> Any:
+    """The family's architecture with random weights, in float32."""
+    import transformers as hf
+
+    if family == "llama":
+        return hf.LlamaForCausalLM(hf.LlamaConfig(**SHAPE, dtype="float32"))
+    if family == "mistral":
+        # A window shorter than the text: an evaluation that drops the mask gives other numbers.
+        own = {"num_key_value_heads": 2, "sliding_window": WINDOW // 2}
+        return hf.MistralForCausalLM(hf.MistralConfig(**SHAPE, **own, dtype="float32"))
+    if family == "gemma":
+        return hf.GemmaForCausalLM(hf.GemmaConfig(**SHAPE, num_key_value_heads=1, dtype="float32"))
+    raise ModelError(f"no stand-in of the family {family!r}: choose llama, mistral or gemma")
+
+
+def _fit(model: Any, windows: Tensor, steps: int, what: str) -> None:
+    """AdamW with a short warm-up and a cosine down to nothing."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    gains = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95), fused=True)
+    progress = Progress(what, total=steps, unit="steps")
+    model.train()
+    for step, batch in zip(range(steps), _batches(windows), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, steps)
+        batch = batch.to(model.device)
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress.step(note=f"loss {loss.item():.2f}")
+    model.eval()
+
+
+def _batches(windows: Tensor) -> Iterator[Tensor]:
+    """Batches without end: int64 [BATCH, WINDOW]; every window once in each round."""
+    while True:
+        for rows in torch.randperm(len(windows)).split(BATCH):
+            if len(rows) == BATCH:
+                yield windows[rows]
+
+
+def _rate(step: int, steps: int) -> float:
+    """The learning rate at a step."""
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return PEAK_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,20 @@
+"""Measure the perplexity of one run on every split."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from dass.perplexity import perplexity_to_file
+    from dass.results import Run
+
+    params = snakemake.params
+    perplexity_to_file(
+        folder=params.model,
+        pruned=snakemake.input.pruned or None,
+        tokens=snakemake.input.tokens,
+        run=Run.parse(snakemake.wildcards.model, snakemake.wildcards.run),
+        dtype=params.dtype,
+        bos=params.bos,
+        dataset=params.dataset,
+        splits=params.splits,
+        result_file=snakemake.output[0],
+    )

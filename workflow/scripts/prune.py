@@ -1,0 +1,25 @@
+"""Prune one model by one method to one pattern; write the pruned file and its result."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from dass.pruning import prune_to_files
+    from dass.results import Run
+
+    wildcards, params = snakemake.wildcards, snakemake.params
+    prune_to_files(
+        folder=params.model,
+        tokens=snakemake.input.tokens,
+        run=Run(
+            model=wildcards.model,
+            calibration=wildcards.calibration,
+            method=wildcards.method,
+            pattern=wildcards.pattern,
+        ),
+        dtype=params.dtype,
+        bos=params.bos,
+        function=params.function,
+        arguments=params.arguments,
+        pruned_file=snakemake.output.pruned,
+        result_file=snakemake.output.result,
+    )

@@ -1,0 +1,16 @@
+"""Train one stand-in model on the toy world's documents."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from pathlib import Path
+
+    from dass.standins import train_standin
+
+    train_standin(
+        snakemake.params.family,
+        Path(snakemake.input.world),
+        Path(snakemake.output[0]),
+        seed=snakemake.params.seed,
+        steps=snakemake.params.steps,
+    )

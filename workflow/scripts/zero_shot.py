@@ -1,0 +1,19 @@
+"""Measure the zero-shot accuracy of one run on every task."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from dass.results import Run
+    from dass.zero_shot import zero_shot_to_file
+
+    params = snakemake.params
+    zero_shot_to_file(
+        folder=params.model,
+        pruned=snakemake.input.pruned or None,
+        tasks=params.tasks,
+        run=Run.parse(snakemake.wildcards.model, snakemake.wildcards.run),
+        dtype=params.dtype,
+        bos=params.bos,
+        limit=params.limit,
+        result_file=snakemake.output[0],
+    )
