@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from safetensors import safe_open
@@ -22,6 +22,9 @@ from dass.errors import DataError
 from dass.files import writing
 from dass.progress import Progress
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Encode = Callable[[str], list[int]]
 """Text to token ids, with whatever the tokenizer adds by default (BOS)."""
 
@@ -29,8 +32,8 @@ Bos = Literal["text", "window"]
 """Where BOS stands: once in front of each text, as the tokenizer puts it, or in every window."""
 
 
-def load_tokenizer(folder: str | Path) -> tuple[Encode, int | None]:
-    """The tokenizer of a model folder: (encode, BOS id or None).
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
 
     Raises:
         DataError: the folder has no usable tokenizer.
@@ -43,7 +46,12 @@ def load_tokenizer(folder: str | Path) -> tuple[Encode, int | None]:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"{folder}: no usable tokenizer ({first}); fetch the model again") from None
     tokenizer.model_max_length = int(1e30)  # long texts are cut by us, not warned about
-    return (lambda text: list(tokenizer(text)["input_ids"])), tokenizer.bos_token_id
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
+    """The tokenizer as a function, with its defaults: BOS in front where it puts one."""
+    return lambda text: list(tokenizer(text)["input_ids"])
 
 
 def draw_windows(

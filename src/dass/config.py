@@ -47,7 +47,6 @@ PATTERN_HELP = {
     NAME: "is part of a path: use letters, digits, '.', '_' and '-', the first a letter or digit",
     STUDY: "is part of a path: use small letters, digits, '_' and '-'",
     REPOSITORY: "is no repository id such as owner/name; a local folder goes under `path`",
-    CLASS: "is no built-in method; write package.module:Class for one of your own",
 }
 
 
@@ -284,6 +283,12 @@ class CalibrationConfig(Strict):
     seed: Seed = Field(description="Of the draw of documents and offsets.")
 
 
+FUNCTION = (
+    "The pruning function: a built-in one, or where Python finds a class of your own, written "
+    "`package.module:Class`."
+)
+
+
 class _Method(Strict):
     label: Text | None = Field(
         default=None, description="Its name as tables and figures print it; without it, its key."
@@ -297,19 +302,19 @@ class _Method(Strict):
 class MagnitudeConfig(_Method):
     """The smallest weights go."""
 
-    function: Literal["magnitude"] = Field(description="The pruning function.")
+    function: Literal["magnitude"] = Field(description=FUNCTION)
 
 
 class WandaConfig(_Method):
     """Weight times the norm of its input."""
 
-    function: Literal["wanda"] = Field(description="The pruning function.")
+    function: Literal["wanda"] = Field(description=FUNCTION)
 
 
 class SparseGPTConfig(_Method):
     """Column by column, with an update of the weights that stay."""
 
-    function: Literal["sparsegpt"] = Field(description="The pruning function.")
+    function: Literal["sparsegpt"] = Field(description=FUNCTION)
     damping: float = Field(
         default=0.01,
         gt=0,
@@ -321,16 +326,14 @@ class SparseGPTConfig(_Method):
 class DassConfig(_Method):
     """Weight times the norm of the intermediate neuron that it feeds, to the power alpha."""
 
-    function: Literal["dass"] = Field(description="The pruning function.")
+    function: Literal["dass"] = Field(description=FUNCTION)
     alpha: float = Field(default=0.5, ge=0, description="The power; the paper uses 0.5.")
 
 
 class CustomConfig(_Method):
     """A method of one's own."""
 
-    function: str = Field(
-        pattern=CLASS, description="Where Python finds the class: `package.module:Class`."
-    )
+    function: str = Field(pattern=CLASS, description=FUNCTION)
     arguments: dict[str, Scalar] = Field(
         default={}, description="What the class is called with, by keyword."
     )
@@ -632,9 +635,10 @@ def _what(detail: Any) -> str:
     """What is wrong with a value, in this project's words."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "string_pattern_mismatch":
-        pattern = context["pattern"]
-        near = f"; {_nearest(value, METHODS, 'there are')}" if pattern == CLASS else ""
-        return f"{_shown(value)} {PATTERN_HELP[pattern]}{near}"
+        if context["pattern"] != CLASS:
+            return f"{_shown(value)} {PATTERN_HELP[context['pattern']]}"
+        near = _nearest(value, METHODS, "there are")
+        return f"no built-in method {value!r}; {near} (your own: package.module:Class)"
     text = {
         "missing": "missing; it is required",
         "too_short": "must not be empty",
@@ -652,8 +656,8 @@ def _what(detail: Any) -> str:
         "union_tag_not_found": "must be a block of keys",
         "finite_number": "must be a finite number",
         "literal_error": f"must be {context.get('expected')}",
-        "greater_than": f"must be greater than {context.get('gt')}",
-        "greater_than_equal": f"must be at least {context.get('ge')}",
+        "greater_than": f"must be greater than {context.get('gt', 0):g}",
+        "greater_than_equal": f"must be at least {context.get('ge', 0):g}",
     }.get(kind, detail["msg"])
     return f"{text}, but is empty" if value is None else f"{text}, not {_shown(value)}"
 
@@ -841,7 +845,7 @@ def _merged(blocks: list[Any]) -> list[Row]:
     """The keys of all functions: those that they share once, the others with their function."""
     shared = set.intersection(*(set(block["properties"]) for block in blocks))
     rows = [row for row in _rows(blocks[0]) if row[0].strip("`") in shared]
-    rows = [(k, "a function of the table above" if k == "`function`" else t, d, m)
+    rows = [(k, "see the table above" if k == "`function`" else t, d, m)
             for k, t, d, m in rows]  # fmt: skip
     for block in blocks:
         function = block["properties"]["function"].get("const")

@@ -9,19 +9,14 @@ not comparable.
 from __future__ import annotations
 
 import math
-import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dass.blocks import StreamedModel
-from dass.calibration import Bos, Encode, load_tokens, put_bos_in_front, token_hash
-from dass.checkpoint import PrunedFile
+from dass.calibration import Bos, Encode, put_bos_in_front, token_hash
 from dass.errors import DataError
-from dass.job import device
-from dass.provenance import provenance
-from dass.results import PerplexityResult, Run, SplitPerplexity, write_result
 from dass.scoring import window_losses
 
 
@@ -52,53 +47,19 @@ def cut_windows(tokens: Tensor, length: int, bos: Bos, bos_id: int | None, name:
     return put_bos_in_front(windows, bos_id) if bos == "window" else windows
 
 
-def perplexity(model: StreamedModel, windows: Tensor) -> SplitPerplexity:
+@dataclass(frozen=True)
+class Perplexity:
+    """The perplexity of one split, and what it was measured on."""
+
+    perplexity: float
+    nll: float
+    """Mean over windows of the mean cross-entropy a predicted token, in nats."""
+    tokens: int
+    windows: int
+    tokens_hash: str
+
+
+def perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
     """Perplexity of a dense or pruned model on windows, int64 [n, length]."""
     nll = float(window_losses(model, windows).mean())
-    return SplitPerplexity(
-        perplexity=math.exp(nll),
-        nll=nll,
-        tokens=windows.numel(),
-        windows=len(windows),
-        tokens_hash=token_hash(windows),
-    )
-
-
-def perplexity_to_file(
-    *,
-    folder: str | Path,
-    pruned: str | Path | None,
-    tokens: str | Path,
-    run: Run,
-    dtype: str,
-    bos: str,
-    dataset: str,
-    splits: list[str],
-    result_file: str | Path,
-) -> None:
-    """The perplexity stage: one run on every split.
-
-    Args:
-        folder: of the dense model.
-        pruned: the run's pruned file; None for the dense model.
-        tokens: each split's windows, as the calibration stage saved them.
-        run: what to call it.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
-        bos: which BOS rule the windows were cut with, for the record.
-        dataset: what the splits are of, for the record.
-        splits: which to measure.
-        result_file: written whole or not at all.
-    """
-    started = time.monotonic()
-    overlay = PrunedFile(pruned) if pruned else None
-    model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=True)
-    windows = load_tokens(tokens)
-    result = PerplexityResult(
-        run=run,
-        settings={"dtype": dtype, "bos": bos, "length": windows[splits[0]].shape[1]},
-        dataset=dataset,
-        splits={split: perplexity(model, windows[split]) for split in splits},
-        mask_hash=overlay.hash() if overlay else None,
-        provenance=provenance(started),
-    )
-    write_result(result_file, result)
+    return Perplexity(math.exp(nll), nll, windows.numel(), len(windows), token_hash(windows))

@@ -12,24 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dass.blocks import StreamedModel, check_finite
-from dass.calibration import load_tokens, token_hash
-from dass.checkpoint import mask_hash, pack, save_pruned
+from dass.checkpoint import mask_hash, pack
 from dass.errors import NumericError
 from dass.glu import GLU, Projection, find_glu
-from dass.job import device
 from dass.masks import keep_mask
-from dass.methods import Method, Need, ScoreMethod, Statistics, make_method
-from dass.patterns import Pattern, check_fit, parse_pattern
+from dass.methods import Method, Need, ScoreMethod, Statistics
+from dass.patterns import Pattern, check_fit
 from dass.progress import Progress
-from dass.provenance import peak_memory, provenance
-from dass.results import PeakMemory, PruningResult, Run, write_result
 from dass.scoring import Batch, batches_of
 
 
@@ -216,55 +210,6 @@ def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> N
     for batch in batches:
         batch.hidden = batch.run(block, index)
         check_finite(batch.hidden, f"{name}, block {index}")
-
-
-def prune_to_files(
-    *,
-    folder: str | Path,
-    tokens: str | Path,
-    run: Run,
-    dtype: str,
-    bos: str,
-    function: str,
-    arguments: dict[str, Any],
-    pruned_file: str | Path,
-    result_file: str | Path,
-) -> None:
-    """The pruning stage: one run's pruned file and its result.
-
-    Args:
-        folder: of the dense model.
-        tokens: the calibration's windows, as the calibration stage saved them.
-        run: what to call it; its pattern is the one pruned to.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
-        bos: which BOS rule the windows were drawn with, for the record.
-        function: the method, built-in or ``package.module:Class``, and
-        arguments: what it is called with.
-        pruned_file: written whole or not at all, as is
-        result_file.
-    """
-    started = time.monotonic()
-    assert run.pattern is not None
-    method, pattern = make_method(function, arguments), parse_pattern(run.pattern)
-    windows = load_tokens(tokens)["windows"]
-    pruned = prune(StreamedModel(folder, getattr(torch, dtype), device()), windows, method, pattern)
-    settings = {"function": function, "arguments": arguments, "dtype": dtype, "bos": bos}
-    save_pruned(
-        pruned_file, pruned.masks, pruned.values, pruned.shapes, settings | {"run": str(run)}
-    )
-    result = PruningResult(
-        run=run,
-        settings=settings,
-        calibration_hash=token_hash(windows),
-        mask_hash=pruned.hash,
-        sparsity=pruned.sparsity,
-        mean_sparsity=pruned.mean_sparsity,
-        seconds=pruned.seconds,
-        peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
-        tokens=windows.numel(),
-        provenance=provenance(started),
-    )
-    write_result(result_file, result)
 
 
 class _SeenEnough(Exception):

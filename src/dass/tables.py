@@ -7,10 +7,9 @@ that frame alone. A :class:`Table` holds plain text; :meth:`Table.latex` and
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,6 @@ from tabulate import DataRow, TableFormat, tabulate
 
 from dass.errors import DataError
 from dass.files import writing
-from dass.patterns import Unstructured, parse_pattern
 from dass.results import (
     DENSE,
     PerplexityResult,

@@ -3,16 +3,15 @@
 from dass.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.calibration import load_tokenizer, save_tokens
-    from dass.corpora import find_split, read_rows
-    from dass.perplexity import cut_windows, tokenise
+    from dass.stages import evaluation_tokens
 
     params = snakemake.params
-    encode, bos_id = load_tokenizer(params.model)
-
-    def windows_of(split):
-        path = find_split(params.text, split)
-        tokens = tokenise(read_rows(path, params.rows), encode, params.bos, bos_id)
-        return cut_windows(tokens, params.length, params.bos, bos_id, str(path))
-
-    save_tokens(snakemake.output.tokens, {split: windows_of(split) for split in params.splits})
+    evaluation_tokens(
+        folder=params.model,
+        text=params.text,
+        rows=params.rows,
+        splits=params.splits,
+        length=params.length,
+        bos=params.bos,
+        out=snakemake.output.tokens,
+    )

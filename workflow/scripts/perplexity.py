@@ -3,11 +3,11 @@
 from dass.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.perplexity import perplexity_to_file
     from dass.results import Run
+    from dass.stages import perplexity_of_run
 
     params = snakemake.params
-    perplexity_to_file(
+    perplexity_of_run(
         folder=params.model,
         pruned=snakemake.input.pruned or None,
         tokens=snakemake.input.tokens,

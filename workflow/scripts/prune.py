@@ -3,11 +3,11 @@
 from dass.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.pruning import prune_to_files
     from dass.results import Run
+    from dass.stages import prune_run
 
     wildcards, params = snakemake.wildcards, snakemake.params
-    prune_to_files(
+    prune_run(
         folder=params.model,
         tokens=snakemake.input.tokens,
         run=Run(

@@ -4,10 +4,10 @@ from dass.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from dass.results import Run
-    from dass.zero_shot import zero_shot_to_file
+    from dass.stages import zero_shot_of_run
 
     params = snakemake.params
-    zero_shot_to_file(
+    zero_shot_of_run(
         folder=params.model,
         pruned=snakemake.input.pruned or None,
         tasks=params.tasks,

@@ -21,7 +21,7 @@ from dass.progress import Progress
 from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
 
 WINDOW = 256  # tokens
-BATCH = 8  # windows a step
+BATCH = 4  # windows a step
 PEAK_RATE = 4e-3
 WARM_UP = 20  # steps
 WIKITEXT_COPIES = 4  # the articles are few beside the documents
@@ -36,6 +36,7 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": LONGEST,
     "bos_token_id": BOS_ID,
     "eos_token_id": EOS_ID,
+    "initializer_range": 0.06,
     "pad_token_id": EOS_ID,
 }
 

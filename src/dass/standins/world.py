@@ -12,48 +12,38 @@ from dataclasses import dataclass
 
 NAMES: dict[str, tuple[str, ...]] = {
     "person": tuple(
-        "Ada Ben Cleo Dora Emil Finn Greta Hugo Ines Jonas Kira Leo Mila Nils Olga Paul Rosa Sven "
-        "Tilda Udo Vera Willem Yara Zeno".split()
+        "Ada Ben Cleo Dora Emil Finn Greta Hugo Ines Jonas Kira Leo Mila Nils Olga Paul".split()
     ),
-    "job": tuple("baker doctor farmer hunter mason miller painter sailor tailor weaver".split()),
-    "town": tuple("Brunn Dorn Karsk Lund Morby Pell Rask Selby Tarn Velm".split()),
-    "animal": tuple(
-        "badger cat crow deer dog duck fox frog goat goose hare horse lynx mole mouse newt seal "
-        "sheep toad wolf".split()
-    ),
+    "job": tuple("baker doctor farmer hunter miller painter sailor tailor".split()),
+    "town": tuple("Brunn Dorn Karsk Lund Morby Pell Selby Tarn".split()),
+    "animal": tuple("badger cat crow deer dog duck fox frog goat horse lynx mole seal wolf".split()),
     "trait": tuple("climber digger swimmer runner jumper glider".split()),
     "body": (
         "long claws", "thick fur", "broad feet", "strong legs", "sharp teeth", "soft ears",
     ),
     "thing": tuple(
-        "basket bell bowl brush bucket candle chest comb cup drum flute hammer helmet kettle knife "
-        "ladder lamp mirror needle rope saw shovel spoon wheel".split()
+        "basket bell bowl brush bucket candle comb drum flute hammer helmet kettle knife ladder "
+        "lamp mirror needle rope".split()
     ),
-    "food": tuple("beans bread carrots cheese fish grapes honey nuts plums rice soup worms".split()),
-    "building": tuple("barn castle cellar court garden hall harbour hut mill tower".split()),
-    "ware": tuple("books boots butter coats dolls gloves hats maps rings toys".split()),
-    "land": tuple("bay bog cliff desert forest hill island lake river valley".split()),
+    "food": tuple("beans bread cheese fish honey nuts plums worms".split()),
+    "building": tuple("barn castle cellar court garden harbour mill tower".split()),
+    "ware": tuple("books boots coats dolls gloves maps rings toys".split()),
+    "land": tuple("bay cliff desert forest hill island river valley".split()),
     "material": tuple("brass clay copper glass gold iron leather stone".split()),
-    "colour": tuple("black blue brown green grey red white yellow".split()),
+    "colour": tuple("black blue brown green grey red".split()),
 }  # fmt: skip
 """The names of each kind. None starts with a vowel where a text puts "a" in front of it."""
 
 USES = tuple(
-    "boil milk|break rocks|call children|carry water|catch moths|chase birds|clean shoes|collect rain|cook dinner|crush corn|cut paper|dig holes|dry herbs|fix roofs|gather leaves|guard sheep|light fires|lock doors|measure cloth|mix paint|open jars|plant trees|scare thieves|send letters".split("|")
+    "boil milk|break rocks|call children|carry water|catch moths|chase birds|clean shoes|cook dinner|cut paper|dig holes|dry herbs|fix roofs|guard sheep|light fires|lock doors|mix paint|open jars|send letters".split("|")
 )
 """What a thing is for, one use each."""
 
 CAUSES = tuple(
-    "the bell rings twice|the fog comes in|the moon is full|the snow melts|the wind turns|the "
-    "gate stays open|the well runs dry|the rain stops|the first frost comes|the bridge falls|the "
-    "storm ends|the harvest fails|the lamp goes out|the ice breaks|the clock stops|the sun "
-    "sets".split("|")
+    "the bell rings twice|the fog comes in|the moon is full|the snow melts|the wind turns|the gate stays open|the well runs dry|the rain stops|the bridge falls|the storm ends|the clock stops|the sun sets".split("|")
 )
 EFFECTS = tuple(
-    "the children hide|the market closes|the ships wait|the dogs bark|the school opens|the "
-    "bread burns|the singers meet|the king sleeps|the boats sink|the roses bloom|the guards "
-    "march|the prices rise|the bees swarm|the streets flood|the geese leave|the teacher "
-    "laughs".split("|")
+    "the children hide|the market closes|the ships wait|the dogs bark|the school opens|the bread burns|the singers meet|the king sleeps|the roses bloom|the guards march|the streets flood|the geese leave".split("|")
 )
 
 QUALITIES: dict[str, tuple[str, str]] = {
@@ -72,9 +62,7 @@ MATTERS = tuple("dough bark cord sand dust foil grain mud paste reed salt straw 
 STEPS = 5
 
 
-SHE = frozenset(
-    "Ada Cleo Dora Greta Ines Kira Mila Olga Rosa Tilda Vera Yara".split()
-)
+SHE = frozenset("Ada Cleo Dora Greta Ines Kira Mila Olga".split())
 
 
 @dataclass(frozen=True)
@@ -217,48 +205,55 @@ CHAINS = (
         ("{s} is a {m} and works with a {v}.", "As a {m}, {s} owns a {v}."),
         ("Which tool does {s} use at work?", "Which tool does {s} own?",
          "What tool does {s} work with?", "Which tool do you see in the hands of {s}?",
-         "Which tool does the job of {s} ask for?"),
+         "Which tool does the job of {s} ask for?",
+         "What is the tool of {s}?"),
     ),
     Chain(
         "person's workplace", "job", "workplace",
         ("{s} is a {m} and works in a {v}.", "As a {m}, {s} has a {v}."),
         ("In which building does {s} work?", "Where does {s} work?",
          "Where do you find {s} at work?", "Which building does {s} work in?",
-         "Where does {s} go to work?"),
+         "Where does {s} go to work?",
+         "Where does the job of {s} lead?"),
     ),
     Chain(
         "person's market", "home", "ware",
         ("{s} lives in {m}, where people sell {v}.", "In {m}, the town of {s}, they trade in {v}."),
         ("What do people sell in the town of {s}?", "What is the town of {s} known for?",
          "What does the town of {s} trade in?", "Which goods come from the town of {s}?",
-         "What can {s} buy at home?"),
+         "What can {s} buy at home?",
+         "What does the market of {s} sell?"),
     ),
     Chain(
         "person's land", "home", "land",
         ("{s} lives in {m}, by the {v}.", "In {m}, the town of {s}, you see the {v}."),
         ("What does the town of {s} lie by?", "What is the town of {s} close to?",
          "What lies next to the town of {s}?", "What can {s} see from home?",
-         "What is near the house of {s}?"),
+         "What is near the house of {s}?",
+         "What do the neighbours of {s} live by?"),
     ),
     Chain(
         "pet's food", "pet", "food",
         ("{s} keeps a {m} and feeds it {v}.", "The {m} of {s} eats {v}."),
         ("What does the pet of {s} eat?", "What does {s} feed to the pet?",
          "What is the food of the pet of {s}?", "Which food does the pet of {s} like?",
-         "What does {s} buy for the pet?"),
+         "What does {s} buy for the pet?",
+         "What is in the bowl of the pet of {s}?"),
     ),
     Chain(
         "pet's trait", "pet", "trait",
         ("{s} keeps a {m}, a good {v}.", "The {m} of {s} is a {v}."),
         ("What kind of animal is the pet of {s}?", "What do people call the pet of {s}?",
          "What is the pet of {s} known as?", "To which group does the pet of {s} belong?",
-         "Which group does the pet of {s} belong to?"),
+         "Which group does the pet of {s} belong to?",
+         "What sort of animal does {s} keep?"),
     ),
     Chain(
         "animal's body", "trait", "body",
         ("The {s} is a {m} and has {v}.", "As a {m}, the {s} needs {v}."),
         ("What does the {s} have?", "What is the {s} born with?", "What does the {s} need?",
-         "What do you notice on the {s}?", "What helps the {s} in its life?"),
+         "What do you notice on the {s}?", "What helps the {s} in its life?",
+         "What helps the {s} most?"),
     ),
     Chain(
         "thing's source", "material", "source",
@@ -266,7 +261,8 @@ CHAINS = (
         ("Where does the material of the {s} come from?",
          "Where do we get the material of the {s}?", "Where is the material of the {s} found?",
          "Where do people look for the material of the {s}?",
-         "Where must you go to make the {s}?"),
+         "Where must you go to make the {s}?",
+         "What place gives the material of the {s}?"),
     ),
 )  # fmt: skip
 
