@@ -5,9 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dass.blocks import StreamedModel
 
 COMMON: dict[str, Any] = {
     "vocab_size": 128,
@@ -108,8 +113,33 @@ def build_model(architecture: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def tokens() -> Any:
+def tokens() -> Tensor:
     """int64 [6, 20]: six windows, longer than the sliding windows."""
     import torch
 
     return torch.randint(3, 128, (6, 20), generator=torch.Generator().manual_seed(7))
+
+
+def streamed_logits(model: StreamedModel, tokens: Tensor) -> Tensor:
+    """[batch, length, vocabulary] by a streamed model."""
+    import torch
+
+    inputs = model.block_inputs(tokens)
+    hidden = inputs.hidden
+    with torch.inference_mode():
+        for index in range(model.n_blocks):
+            args, kwargs = inputs.arguments[index]
+            with model.block(index) as block:
+                hidden = block(hidden, *args, **kwargs)
+    return model.logits(hidden.flatten(0, 1)).unflatten(0, tokens.shape)
+
+
+def whole_logits(folder: Path, tokens: Tensor, dtype: Any = None) -> Tensor:
+    """[batch, length, vocabulary] by the model that transformers loads; float32 by default."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or torch.float32).eval()
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits

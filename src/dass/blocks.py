@@ -9,7 +9,7 @@ the model itself would have given them, so no architecture is special here: the 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ class StreamedModel:
         device: where blocks run.
         overlay: applied to each tensor that is read, e.g. a pruned file.
         resident: keep blocks once they have been read (for a model that fits).
+        store: where activations are kept between blocks; None: on ``device``.
 
     Raises:
         ModelError: the folder is incomplete, or the architecture has no GLU.
@@ -61,10 +62,12 @@ class StreamedModel:
         device: torch.device | str = "cpu",
         overlay: Overlay | None = None,
         resident: bool = False,
+        store: torch.device | str | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.dtype, self.device = dtype, torch.device(device)
         self.overlay, self.resident = overlay, resident
+        self.store = self.device if store is None else torch.device(store)
         self.weights = Weights(folder)
         self.model = _skeleton(self.folder, dtype)
         self.prefix, self.layers = _decoder_blocks(self.model, self.folder)
@@ -100,7 +103,7 @@ class StreamedModel:
         if index not in self._resident_blocks:
             names = {self.parameter_name(index, name): name for name in self._names[index]}
             read = self._read(list(names))
-            layer.load_state_dict({names[full]: t for full, t in read.items()}, assign=True)
+            self._fill(layer, {names[full]: t for full, t in read.items()})
         try:
             yield layer
         finally:
@@ -166,6 +169,16 @@ class StreamedModel:
             return tensors
         return {name: self.overlay(name, tensor) for name, tensor in tensors.items()}
 
+    def _fill(self, module: nn.Module, state: dict[str, Tensor], strict: bool = True) -> None:
+        """Put tensors in the place of a module's empty ones."""
+        try:
+            module.load_state_dict(state, strict=strict, assign=True)
+        except RuntimeError as error:
+            what = str(error).strip().splitlines()[-1].strip()
+            raise ModelError(
+                f"{self.folder}: the weights do not fit config.json ({what}); fetch the model again"
+            ) from None
+
     def _load_around_blocks(self) -> None:
         """Read embeddings, final norm and head, and move the model's buffers to the device."""
         inside = f"{self.prefix}."
@@ -176,16 +189,20 @@ class StreamedModel:
         state = self._read(names)
         if tied and tied[0] not in state:
             state[tied[0]] = state[tied[1]]
-        self.model.load_state_dict(state, strict=False, assign=True)
+        self._fill(self.model, state, strict=False)
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and not buffer.is_meta:
                     module._buffers[name] = buffer.to(self.device)
 
 
-def check_finite(hidden: Tensor, where: str) -> None:
-    """Raise NumericError if activations overflowed."""
-    if not hidden.isfinite().all():
+def check_finite(batches: Iterable[Tensor], where: str) -> None:
+    """Raise NumericError if activations overflowed; one synchronisation for all batches.
+
+    A sum is finite only where all that it adds up is: float64 has room for any of them.
+    """
+    sums = [hidden.sum(dtype=torch.float64) for hidden in batches]
+    if sums and not torch.stack(sums).isfinite().all():
         raise NumericError(
             f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
             "set the model's `dtype: bfloat16`"
@@ -224,9 +241,8 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with _parameters_without_storage():
-            model: nn.Module = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, attn_implementation="sdpa"
-            )
+            # The attention is the model's own choice: sdpa, or eager where soft-capping needs it.
+            model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: no model can be built from config.json: {first}") from None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -107,8 +108,17 @@ class PrunedFile:
         self._keys = set(self._file.keys())
 
     def packed_mask(self, name: str) -> Tensor:
-        """uint8: the packed mask of a parameter."""
-        packed: Tensor = self._file.get_tensor(f"{name}.mask")
+        """uint8: the packed mask of a parameter.
+
+        Raises:
+            DataError: it is not there, or not of the size that its shape needs.
+        """
+        size = math.ceil(math.prod(self.shapes[name]) / 8)
+        packed: Tensor | None = None
+        if f"{name}.mask" in self._keys:
+            packed = self._file.get_tensor(f"{name}.mask")
+        if packed is None or packed.dtype != torch.uint8 or packed.shape != (size,):
+            raise DataError(f"{self.path}: damaged pruned file (mask of {name}); prune again")
         return packed
 
     def mask(self, name: str) -> Tensor:
@@ -124,6 +134,7 @@ class PrunedFile:
 
         Raises:
             ModelError: the shape is not that of the model that was pruned.
+            DataError: the mask and the kept values do not fit each other or the shape.
         """
         if name not in self.shapes:
             return dense
@@ -136,6 +147,8 @@ class PrunedFile:
         if f"{name}.values" not in self._keys:
             return dense.masked_fill(~mask, 0)
         values = self._file.get_tensor(f"{name}.values").to(dense.device, dense.dtype)
+        if values.numel() != mask.count_nonzero():
+            raise DataError(f"{self.path}: damaged pruned file (values of {name}); prune again")
         return torch.zeros_like(dense).masked_scatter_(mask, values)
 
 

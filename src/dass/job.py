@@ -52,11 +52,20 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _label(log_file: Path) -> str:
+    """What tells jobs apart that run side by side: ``logs/<rule>/<study>/x.log`` is ``rule x``."""
+    parts = log_file.with_suffix("").parts
+    if "logs" not in parts:
+        return log_file.stem
+    rule, *rest = parts[parts.index("logs") + 1 :]
+    return f"{rule} {'/'.join(rest[1:] or rest)}"
+
+
 def _start_logging(log_file: Path) -> None:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     format_ = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     shown = logging.StreamHandler(sys.stderr)
-    shown.setFormatter(logging.Formatter("  %(message)s"))
+    shown.setFormatter(logging.Formatter(f"  {_label(log_file)} | %(message)s"))
     kept = logging.FileHandler(log_file, mode="w", encoding="utf-8")
     kept.setFormatter(format_)
     log.handlers = [shown, kept]

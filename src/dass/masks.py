@@ -50,13 +50,21 @@ def _lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
     count = pattern.pruned(size)
     if count == 0:
         return torch.ones_like(rows, dtype=torch.bool)
-    threshold = rows.kthvalue(count, dim=1, keepdim=True).values
+    threshold = _kth_lowest(rows, count)
     keep = rows > threshold
     tied = rows == threshold
     tied_to_prune = count - (size - keep.sum(1, keepdim=True) - tied.sum(1, keepdim=True))
     if torch.equal(tied_to_prune, tied.sum(1, keepdim=True)):
         return keep
     return keep | (tied & (tied.cumsum(1) > tied_to_prune))
+
+
+def _kth_lowest(rows: Tensor, k: int) -> Tensor:
+    """The k-th lowest value of each row, [groups, 1]."""
+    if rows.is_cuda and len(rows) == 1:
+        # One row is one thread block's work for kthvalue there; a sort uses the whole device.
+        return rows.sort(dim=1).values[:, k - 1 : k]
+    return rows.kthvalue(k, dim=1, keepdim=True).values
 
 
 def _n_of_m(scores: Tensor, pattern: NofM, axis: Axis, name: str) -> Tensor:

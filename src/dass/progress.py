@@ -5,7 +5,7 @@ import time
 
 log = logging.getLogger("dass")
 
-MIN_SECONDS_BETWEEN_LINES = 1.0
+SECONDS_BETWEEN_LINES = 2.0
 
 
 def duration(seconds: float) -> str:
@@ -20,7 +20,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts steps towards ``total`` and logs a line now and then, and always the last one.
+    """Counts steps towards ``total``; logs a line every other second, and always the last one.
 
     >>> progress = Progress("pruning", total=32, unit="blocks")
     >>> progress.step()  # logs: pruning: 1/32 blocks (3 %), 2 s, 62 s left
@@ -30,13 +30,13 @@ class Progress:
         self.what, self.total, self.unit = what, total, unit
         self.done = 0
         self._started = time.monotonic()
-        self._shown = 0.0
+        self._shown = self._started
 
     def step(self, count: int = 1, note: str = "") -> None:
         """Record ``count`` more steps done; ``note`` is appended to the line."""
         self.done += count
         now = time.monotonic()
-        if self.done < self.total and now - self._shown < MIN_SECONDS_BETWEEN_LINES:
+        if self.done < self.total and now - self._shown < SECONDS_BETWEEN_LINES:
             return
         self._shown = now
         log.info(self.line(now - self._started) + (f", {note}" if note else ""))

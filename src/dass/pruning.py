@@ -9,22 +9,24 @@ block; then the pruned block's outputs feed block l+1. A method that needs no st
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from dass.attention import AttentionMemory
 from dass.blocks import StreamedModel, check_finite
 from dass.checkpoint import mask_hash, pack
 from dass.errors import NumericError
 from dass.glu import GLU, Projection, find_glu
 from dass.masks import keep_mask
-from dass.methods import Method, Need, ScoreMethod, Statistics
+from dass.methods import Method, ScoreMethod, Statistics
 from dass.patterns import Pattern, check_fit
 from dass.progress import Progress
 from dass.scoring import Batch, batches_of
+from dass.statistics import collect
 
 
 @dataclass
@@ -71,15 +73,16 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
     _check_fits(model, pattern)
     pruned, clock = Pruned(), _Clock()
     batches = batches_of(model, windows) if method.needs else []
-    progress = Progress(f"pruning {model.folder.name}", model.n_blocks, "blocks")
+    progress = Progress("pruning", model.n_blocks, "blocks")
     for index in range(model.n_blocks):
         with clock("loading"), model.block(index) as block:
             glu = find_glu(block, f"{model.folder.name}, block {index}")
-            with clock("statistics"):
+            attention = AttentionMemory(block, model.store)
+            with clock("statistics"), attention.recording():
                 statistics = collect(block, glu, batches, index, method.needs)
             with clock("masks"):
                 _prune_block(model, index, glu, statistics, method, pattern, pruned)
-            with clock("replay"):
+            with clock("replay"), attention.replaying():
                 if index + 1 < model.n_blocks:
                     _advance(block, batches, index, model.folder.name)
         progress.step()
@@ -98,55 +101,6 @@ def _check_fits(model: StreamedModel, pattern: Pattern) -> None:
         name = f"{model.folder.name}, {projection.name}"
         shape = (projection.weight.shape[0], projection.weight.shape[1])
         check_fit(shape, pattern, "input", name)
-
-
-def collect(
-    block: nn.Module, glu: GLU, batches: list[Batch], index: int, needs: frozenset[Need]
-) -> Statistics:
-    """Run every batch through the dense block as far as ``down`` and sum up what is needed."""
-    totals: dict[Need, Tensor] = {}
-
-    def add(need: Need, value: Tensor) -> None:
-        totals[need] = totals[need] + value if need in totals else value
-
-    def see(which: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].flatten(0, -2)
-            for need in needs:
-                if need == f"{which}_norm":
-                    add(need, x.float().square().sum(0, dtype=torch.float64))
-                elif need == f"{which}_gram":
-                    add(need, gram(x))
-            if which == "intermediate":
-                raise _SeenEnough  # the product with `down` is of no use here
-
-        return hook
-
-    hooks = [
-        glu.gate.linear.register_forward_pre_hook(see("input")),
-        glu.down.linear.register_forward_pre_hook(see("intermediate")),
-    ]
-    try:
-        for batch in batches:
-            with _until_seen():
-                batch.run(block, index)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    norms = {need: t.sqrt().float() for need, t in totals.items() if need.endswith("_norm")}
-    return Statistics(**(totals | norms))
-
-
-def gram(x: Tensor) -> Tensor:
-    """xᵀx of [tokens, channels], float32 [channels, channels].
-
-    Half-precision inputs on a GPU are multiplied on tensor cores with float32 accumulation:
-    their products are exact in float32, so nothing is lost against converting them first.
-    """
-    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
-        return torch.mm(x.t(), x, out_dtype=torch.float32)
-    x = x.float()
-    return x.t() @ x
 
 
 def _prune_block(
@@ -191,7 +145,7 @@ def _prune_projection(
         updated, mask = method.update(projection.role, weight, statistics, pattern, name)
         if not updated.isfinite().all():
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
-        weight.copy_(updated)
+        weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
     _check_sparsity(mask, pattern, name)
     return mask
 
@@ -208,20 +162,8 @@ def _check_sparsity(mask: Tensor, pattern: Pattern, name: str) -> None:
 def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> None:
     """Feed the pruned block's outputs to the next block."""
     for batch in batches:
-        batch.hidden = batch.run(block, index)
-        check_finite(batch.hidden, f"{name}, block {index}")
-
-
-class _SeenEnough(Exception):
-    """Ends a block's forward at the input of ``down``."""
-
-
-@contextmanager
-def _until_seen() -> Iterator[None]:
-    try:
-        yield
-    except _SeenEnough:
-        return
+        batch.advance(block, index)
+    check_finite((batch.hidden for batch in batches), f"{name}, block {index}")
 
 
 class _Clock:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dass.attention import to_store
 from dass.blocks import StreamedModel, check_finite
 from dass.progress import Progress
 
@@ -35,8 +36,13 @@ class Batch:
     def run(self, block: nn.Module, index: int) -> Tensor:
         """The output [batch, length, hidden] of block ``index``."""
         args, kwargs = self.arguments[index]
-        output: Tensor = block(self.hidden, *args, **kwargs)
+        device = next(block.parameters()).device
+        output: Tensor = block(self.hidden.to(device, non_blocking=True), *args, **kwargs)
         return output
+
+    def advance(self, block: nn.Module, index: int) -> None:
+        """Let the output of block ``index`` take the place of its input, kept in the same place."""
+        self.hidden = to_store(self.run(block, index), self.hidden.device)
 
 
 def batches_of(model: StreamedModel, windows: Tensor) -> list[Batch]:
@@ -48,7 +54,7 @@ def batches_of(model: StreamedModel, windows: Tensor) -> list[Batch]:
     for tokens in windows.split(size):
         inputs = model.block_inputs(tokens)
         shared = arguments.setdefault(len(tokens), inputs.arguments)
-        batches.append(Batch(inputs.hidden, shared))
+        batches.append(Batch(to_store(inputs.hidden, model.store), shared))
     return batches
 
 
@@ -58,8 +64,8 @@ def run_blocks(model: StreamedModel, batches: list[Batch], progress: Progress) -
     for index in range(model.n_blocks):
         with model.block(index) as block:
             for batch in batches:
-                batch.hidden = batch.run(block, index)
-        check_finite(batches[-1].hidden, f"{model.folder.name}, block {index}")
+                batch.advance(block, index)
+        check_finite((batch.hidden for batch in batches), f"{model.folder.name}, block {index}")
         progress.step()
 
 
@@ -74,7 +80,7 @@ def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
     Returns:
         float64 [n], in nats per token, on the host.
     """
-    progress = Progress(f"perplexity of {model.folder.name}", _steps(model, windows), "blocks")
+    progress = Progress("perplexity", _steps(model, windows), "blocks")
     losses = []
     for sweep in windows.split(max(TOKENS_IN_A_SWEEP // windows.shape[1], 1)):
         batches = batches_of(model, sweep)
@@ -111,14 +117,14 @@ def score_continuations(
     unique = list({(tuple(c), tuple(t)): None for c, t in requests})
     unique.sort(key=lambda request: len(request[0]) + len(request[1]), reverse=True)
     sweeps = list(_sweeps(unique))
-    progress = Progress(f"zero-shot of {model.folder.name}", len(sweeps) * model.n_blocks, "blocks")
+    progress = Progress("zero-shot", len(sweeps) * model.n_blocks, "blocks")
     scores: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
     for sweep in sweeps:
         groups = list(_padded_batches(sweep, TOKENS_IN_FLIGHT[model.device.type]))
         batches = []
         for group in groups:
             inputs = model.block_inputs(_pad(group))
-            batches.append(Batch(inputs.hidden, inputs.arguments))
+            batches.append(Batch(to_store(inputs.hidden, model.store), inputs.arguments))
         run_blocks(model, batches, progress)
         for group, batch in zip(groups, batches, strict=True):
             scores.update(zip(group, _score_group(model, group, batch.hidden), strict=True))

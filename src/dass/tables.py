@@ -7,10 +7,11 @@ that frame alone. A :class:`Table` holds plain text; :meth:`Table.latex` and
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from tabulate import DataRow, TableFormat, tabulate
 
 from dass.errors import DataError
 from dass.files import writing
+from dass.patterns import Unstructured, parse_pattern
 from dass.results import (
     DENSE,
     PerplexityResult,
@@ -33,6 +35,8 @@ Record = dict[str, Any]
 """One run's row of the summary, without its empty cells."""
 Key = tuple[str, str | None, str, str | None]
 """Model, calibration, method, pattern."""
+Line = tuple[str | None, str, str | None]
+"""Calibration, method, pattern: a line of a table, whatever the model."""
 
 KEYS = ["model", "calibration", "method", "pattern"]
 TASK_LABELS = {
@@ -331,8 +335,12 @@ class Table:
 
         A table that would not fit on a page becomes several, under one number.
         """
-        parts = _pages(self.blocks, ROWS_A_PAGE)
-        return "\n".join(self._latex_part(part, first=part is parts[0]) for part in parts)
+        pages = self.pages()
+        return "\n".join(self._latex_page(page, first=page is pages[0]) for page in pages)
+
+    def pages(self) -> list[list[Block]]:
+        """The blocks in parts that fit on a page; only a block that does not is itself cut."""
+        return _pages(self.blocks, ROWS_A_PAGE)
 
     def markdown(self) -> str:
         """The caption as a paragraph, and the table; title and pattern stand in every row."""
@@ -357,27 +365,31 @@ class Table:
         )
         return f"{escape_markdown(self.caption)}\n\n{table}\n"
 
-    def _latex_part(self, blocks: list[Block], first: bool) -> str:
+    def _latex_page(self, blocks: list[Block], first: bool) -> str:
         lines = iter(self._latex_lines(blocks))
         align = "ll" + "r" * len(self.columns)
-        head = [r"\begin{table}[htbp]", r"\centering"]
+        head = [r"\begin{table}[htbp]", r"\centering", r"\setlength{\belowcaptionskip}{3pt}"]
         if first:
             head += [rf"\caption{{{escape_latex(self.caption)}}}", rf"\label{{{self.label}}}"]
         else:
             head += [r"\addtocounter{table}{-1}", r"\caption{(continued)}"]
-        head += [r"\footnotesize", r"\setlength{\tabcolsep}{4pt}"]
-        head += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", next(lines)]
+        head += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
+        head += [r"\renewcommand{\arraystretch}{0.95}"]
+        # A table wider than the text reaches into both margins alike.
+        head += [r"\makebox[\linewidth]{%", rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}"]
+        head += [r"\toprule", next(lines)]
         body: list[str] = []
         for block in blocks:
             body.append(r"\midrule")
             if block.title:
                 title = escape_latex(block.title)
-                body.append(rf"\multicolumn{{{len(align)}}}{{l}}{{\textit{{{title}}}}} \\")
+                body.append(rf"\multicolumn{{{len(align)}}}{{@{{}}l}}{{\textit{{{title}}}}} \\")
             for number, group in enumerate(block.groups):
                 if number:
-                    body.append(r"\addlinespace" if block.title else r"\midrule")
+                    body.append(r"\addlinespace[2pt]" if block.title else r"\midrule")
                 body += [next(lines) for _ in group.rows]
-        return "\n".join([*head, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+        foot = [r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""]
+        return "\n".join([*head, *body, *foot])
 
     def _latex_lines(self, blocks: list[Block]) -> list[str]:
         """The head and every row, aligned by tabulate; rules and titles come between them."""
@@ -394,7 +406,7 @@ class Table:
         head = list(map(escape_latex, [*self.corner, *self.columns]))
         align = ["left", "left"] + ["right"] * len(self.columns)
         text = tabulate(rows, head, tablefmt=_LATEX, colalign=align, disable_numparse=True)
-        return [line.strip() for line in text.splitlines()]
+        return [line.rstrip() for line in text.splitlines()]
 
 
 _ROW = DataRow("", " & ", r" \\")
@@ -403,7 +415,7 @@ _LATEX = TableFormat(None, None, None, None, _ROW, _ROW, padding=0, with_header_
 
 
 def _pages(blocks: list[Block], rows: int) -> list[list[Block]]:
-    """Blocks in parts of at most ``rows`` lines; only a block that is longer is itself cut."""
+    """Blocks in parts of at most ``rows`` lines."""
     pages: list[list[Block]] = [[]]
     for block in (piece for whole in blocks for piece in _pieces(whole, rows)):
         if pages[-1] and sum(b.n_rows for b in pages[-1]) + block.n_rows > rows:
@@ -482,7 +494,7 @@ def escape_latex(text: str) -> str:
     Raises:
         DataError: a character that a plain pdflatex cannot set.
     """
-    return "".join(_latex_character(char, text) for char in " ".join(text.split(" ")))
+    return "".join(_latex_character(char, text) for char in text)
 
 
 def _latex_character(char: str, text: str) -> str:
@@ -490,8 +502,9 @@ def _latex_character(char: str, text: str) -> str:
         return _LATEX_TEXT[char]
     if char.isspace():
         return " "
-    base, *accents = unicodedata.normalize("NFD", char)
-    if (base.isascii() and base.isprintable() and set(accents) <= _ACCENTS) or char in _LETTERS:
+    parts = unicodedata.normalize("NFD", char)
+    plain = parts[0].isascii() and parts[0].isprintable() and set(parts[1:]) <= _ACCENTS
+    if plain or char in _LETTERS:
         return char
     raise DataError(
         f"label or note {text!r} holds {char!r}, which LaTeX cannot print; "
@@ -501,7 +514,7 @@ def _latex_character(char: str, text: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Plain text for Markdown, inside or outside a table."""
-    return " ".join(re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", text).split("\n"))
+    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", text.replace("\n", " "))
 
 
 # --- The two tables -----------------------------------------------------------------------------
@@ -509,40 +522,64 @@ def escape_markdown(text: str) -> str:
 
 @dataclass(frozen=True)
 class TableSettings:
-    """What the tables and figures of one experiment show."""
+    """What the tables and figures of one experiment show; the order is that of printing."""
 
     experiment: str
     """Key; part of LaTeX labels."""
+    title: str
+    """What captions begin with."""
     models: dict[str, str]
-    """Key -> label, in the order of printing; as are methods."""
+    """Key -> label."""
+    calibrations: dict[str, str]
+    """Key -> words for the caption: ``128 sequences of 2048 tokens of C4, seed 0``."""
     methods: dict[str, str]
+    """Key -> label."""
     patterns: list[str]
-    calibration: str
-    """Key: runs of other calibrations are not shown."""
-    calibration_text: str
-    """For the caption, e.g. ``128 sequences of 2048 tokens of C4, seed 0``."""
-    dataset: str
-    """Label of the text that perplexity is measured on, e.g. ``WikiText-2``."""
     split: str = "validation"
+    """Of perplexity."""
     metric: Metric = "acc_norm"
+    """Of zero-shot accuracy; a task without acc_norm prints acc, marked."""
     tasks: list[str] = field(default_factory=lambda: list(TASK_LABELS))
     note: str = ""
-    """Last sentence of every caption, e.g. that these are stand-ins."""
+    """What captions end with, e.g. that the models are stand-ins."""
+
+    def lines(self, pattern: str) -> dict[Line, str]:
+        """The lines of a pattern's group -> labels; the calibration is named where several are."""
+        several = len(self.calibrations) > 1
+        return {
+            (calibration, method, pattern): f"{label}, {calibration}" if several else label
+            for method, label in self.methods.items()
+            for calibration in self.calibrations
+        }
+
+    @property
+    def all_lines(self) -> list[Line]:
+        """Dense, then the lines of each pattern."""
+        return [DENSE_LINE, *(line for pattern in self.patterns for line in self.lines(pattern))]
+
+
+DENSE_LINE: Line = (None, DENSE, None)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured number and its standard error."""
+
+    value: float
+    error: float | None = None
 
 
 def perplexity_table(summary: pd.DataFrame, settings: TableSettings) -> Table:
     """Rows: dense, then the methods under each pattern; columns: models; lowest in bold."""
     runs = records(summary)
-    column = f"perplexity_{settings.split}"
 
-    def cells(method: str, pattern: str | None) -> list[float | None]:
-        found = (find_run(runs, settings, m, method, pattern) for m in settings.models)
-        return [record.get(column) for record in found]
+    def row(line: Line) -> list[Value | None]:
+        own = [runs.get((model, *line), {}) for model in settings.models]
+        return [perplexity_of(record, settings.split) for record in own]
 
-    groups = _groups(settings, cells, lambda _: (format_perplexity, min))
     return Table(
         columns=list(settings.models.values()),
-        blocks=[Block("", groups)],
+        blocks=[Block("", _groups(settings, row, _perplexity_cell, min))],
         caption=_perplexity_caption(runs, settings),
         label=f"tab:{_label(settings.experiment)}-perplexity",
     )
@@ -554,20 +591,217 @@ def zero_shot_table(summary: pd.DataFrame, settings: TableSettings) -> Table:
     In percent, each with its standard error; highest in bold.
     """
     runs = records(summary)
-    plain = tasks_without_norm(runs, settings)
-    blocks = []
-    for model, title in settings.models.items():
 
-        def cells(method: str, pattern: str | None, model: str = model) -> list[Accuracy | None]:
-            record = find_run(runs, settings, model, method, pattern)
-            tasks = [task_accuracy(record, task, settings.metric) for task in settings.tasks]
-            return [*tasks, mean_accuracy(tasks)]
+    def block(model: str, title: str) -> Block:
+        def row(line: Line) -> list[Value | None]:
+            record = runs.get((model, *line), {})
+            tasks = [accuracy_of(record, task, settings.metric) for task in settings.tasks]
+            return [*tasks, mean_value(tasks)]
 
-        blocks.append(Block(title, _groups(settings, cells, lambda _: (format_accuracy, max))))
-    heads = [TASK_LABELS.get(t, t) + ("†" if t in plain else "") for t in settings.tasks]
+        return Block(title, _groups(settings, row, _accuracy_cell, max))
+
+    without_norm = _tasks_without_norm(runs, settings)
+    heads = [task_label(t) + ("†" if t in without_norm else "") for t in settings.tasks]
     return Table(
         columns=[*heads, "Mean"],
-        blocks=blocks,
-        caption=_zero_shot_caption(runs, settings, plain),
+        blocks=[block(model, title) for model, title in settings.models.items()],
+        caption=_zero_shot_caption(runs, settings, without_norm),
         label=f"tab:{_label(settings.experiment)}-zero-shot",
     )
+
+
+def perplexity_of(record: Record, split: str) -> Value | None:
+    """A run's perplexity; None where it was not measured."""
+    value = record.get(f"perplexity_{split}")
+    return None if value is None else Value(value)
+
+
+def accuracy_of(record: Record, task: str, metric: Metric) -> Value | None:
+    """A run's accuracy, a share: acc where the task has no acc_norm, None if not measured."""
+    for name in (f"{task}_{metric}", f"{task}_acc"):
+        if name in record:
+            return Value(record[name], record.get(f"{name}_stderr"))
+    return None
+
+
+def mean_accuracy(record: Record, settings: TableSettings) -> Value | None:
+    """The mean over the tasks of the settings, as the zero-shot table prints it."""
+    return mean_value([accuracy_of(record, task, settings.metric) for task in settings.tasks])
+
+
+def mean_value(values: Sequence[Value | None]) -> Value | None:
+    """The mean, and its standard error for independent values; None where one is missing."""
+    present = [value for value in values if value is not None]
+    if not present or len(present) < len(values):
+        return None
+    mean = sum(v.value for v in present) / len(present)
+    errors = [v.error for v in present if v.error is not None]
+    if len(errors) < len(present):
+        return Value(mean)
+    return Value(mean, math.sqrt(sum(error**2 for error in errors)) / len(present))
+
+
+def task_label(task: str) -> str:
+    """The name that tables print."""
+    return TASK_LABELS.get(task, task)
+
+
+def pattern_label(pattern: str) -> str:
+    """The paper's name: ``50 %`` for u50, ``2:4`` for 2of4."""
+    parsed = parse_pattern(pattern)
+    if isinstance(parsed, Unstructured):
+        return f"{float(parsed.percent):g} %"
+    return f"{parsed.kept}:{parsed.group}"
+
+
+def format_perplexity(value: float) -> str:
+    """Two decimals below 1000, none below a million, then two digits and the exponent."""
+    if value < 1000:
+        return f"{value:.2f}"
+    return f"{value:.0f}" if value < 1e6 else re.sub(r"e\+0*", "e", f"{value:.1e}")
+
+
+def format_percent(share: float) -> str:
+    """A share in percent, with one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def _perplexity_cell(value: Value) -> Cell:
+    return Cell(format_perplexity(value.value))
+
+
+def _accuracy_cell(value: Value) -> Cell:
+    error = "" if value.error is None else format_percent(value.error)
+    return Cell(format_percent(value.value), error)
+
+
+def _groups(
+    settings: TableSettings,
+    row: Callable[[Line], list[Value | None]],
+    show: Callable[[Value], Cell],
+    better: Callable[[Iterable[float]], float],
+) -> list[Group]:
+    """Dense on top, never bold; then a group a pattern, the best of each column in bold."""
+    dense = [Cell() if value is None else show(value) for value in row(DENSE_LINE)]
+    groups = [Group("", [("Dense", dense)])]
+    for pattern in settings.patterns:
+        lines = settings.lines(pattern)
+        columns = zip(*map(row, lines), strict=True)
+        marked = [_mark_best(column, show, better) for column in columns]
+        cells = [list(line) for line in zip(*marked, strict=True)]
+        groups.append(Group(pattern_label(pattern), list(zip(lines.values(), cells, strict=True))))
+    return groups
+
+
+def _mark_best(
+    values: Sequence[Value | None],
+    show: Callable[[Value], Cell],
+    better: Callable[[Iterable[float]], float],
+) -> list[Cell]:
+    """Cells of one column; whatever prints like the best value is best."""
+    present = [value.value for value in values if value is not None]
+    best = show(Value(better(present))).text if present else None
+    cells = [Cell() if value is None else show(value) for value in values]
+    return [replace(cell, best=cell.text == best) for cell in cells]
+
+
+def _label(experiment: str) -> str:
+    """An experiment's key as part of a LaTeX label."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", experiment).strip("-")
+
+
+# --- Captions -----------------------------------------------------------------------------------
+
+_BOS = {"text": "at the start of the text", "window": "at the start of each window"}
+_METRICS = {
+    "acc": "acc, by the log-likelihood of the choice",
+    "acc_norm": "acc_norm, by the log-likelihood of the choice per character",
+}
+
+
+def _perplexity_caption(runs: dict[Key, Record], settings: TableSettings) -> str:
+    dataset = _common(runs, settings, lambda r: r.get("perplexity_dataset"))
+    length = _common(runs, settings, lambda r: _whole(r.get("perplexity_length")))
+    windows = _common(runs, settings, lambda r: _whole(r.get(f"windows_{settings.split}")))
+    bos = _common(runs, settings, lambda r: _BOS.get(r.get("perplexity_bos", "")))
+    text = f" of {dataset}" if dataset else ""
+    return _sentences(
+        settings.title,
+        f"Perplexity on the {settings.split} split{text}; lower is better",
+        f"Context length: {length} tokens" if length else "",
+        f"Windows: {windows}" if windows else "",
+        f"BOS: {bos}" if bos else "",
+        *_closing(settings),
+    )
+
+
+def _zero_shot_caption(
+    runs: dict[Key, Record], settings: TableSettings, without_norm: list[str]
+) -> str:
+    limits = _common(runs, settings, lambda r: _whole(r.get("zero_shot_limit")))
+    counts = _common(runs, settings, lambda r: _sample_counts(r, settings))
+    marked = " and ".join(task_label(task) for task in without_norm)
+    return _sentences(
+        settings.title,
+        "Zero-shot accuracy in percent ± standard error; higher is better",
+        f"Metric: {_METRICS[settings.metric]}",
+        f"† has no acc_norm: acc ({marked})" if marked else "",
+        f"Limited to the first examples of each task, at most {limits}" if limits else "",
+        f"Examples: {counts}" if counts else "",
+        *_closing(settings),
+    )
+
+
+def _closing(settings: TableSettings) -> list[str]:
+    texts = settings.calibrations
+    named = texts.values() if len(texts) == 1 else (f"{k}: {t}" for k, t in texts.items())
+    return [
+        f"Calibration: {'; '.join(text for text in named if text)}" if any(texts.values()) else "",
+        f"Bold: best at that sparsity. {DASH}: not measured",
+        settings.note,
+    ]
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(
+        part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part
+    )
+
+
+def _common(
+    runs: dict[Key, Record], settings: TableSettings, text: Callable[[Record], str | None]
+) -> str:
+    """What ``text`` says of the runs: once where all agree, else with the models it is true of."""
+    found: dict[str, list[str]] = {}
+    own = {m: [runs.get((m, *line), {}) for line in settings.all_lines] for m in settings.models}
+    for model, shown in own.items():
+        for value in dict.fromkeys(text(record) for record in shown):
+            if value:
+                found.setdefault(value, []).append(settings.models[model])
+    measured = [model for model, shown in own.items() if any(shown)]
+    if all(len(models) == len(measured) for models in found.values()) and len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({', '.join(models)})" for value, models in found.items())
+
+
+def _whole(value: Any) -> str | None:
+    return None if value is None else str(int(value))
+
+
+def _sample_counts(record: Record, settings: TableSettings) -> str | None:
+    """``HellaSwag 10042, PIQA 1838``."""
+    counts = [(task, _whole(record.get(f"{task}_samples"))) for task in settings.tasks]
+    return ", ".join(f"{task_label(task)} {count}" for task, count in counts if count) or None
+
+
+def _tasks_without_norm(runs: dict[Key, Record], settings: TableSettings) -> list[str]:
+    """Tasks that print acc although acc_norm is asked for."""
+    if settings.metric == "acc":
+        return []
+    shown = [runs.get((m, *line), {}) for m in settings.models for line in settings.all_lines]
+    return [
+        task
+        for task in settings.tasks
+        if any(f"{task}_acc" in r for r in shown)
+        and not any(f"{task}_acc_norm" in r for r in shown)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -62,7 +63,8 @@ class Weights:
             tensor: Tensor = self._open[file].get_tensor(name)
         except SafetensorError as error:
             raise ModelError(f"{self.folder / file}: cannot read {name} ({error})") from None
-        tensor = tensor.to(device=device, dtype=dtype)
+        # A copy: pruning in place must not reach the file's pages, which later reads share.
+        tensor = tensor.to(device=device, dtype=dtype, copy=True)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NumericError(
                 f"{self.folder / file}: {name} holds NaN or infinite values"
@@ -78,7 +80,10 @@ def _overflow_hint(dtype: torch.dtype | None) -> str:
 def _files_of_tensors(folder: Path) -> dict[str, str]:
     """The file of each tensor, from the index or from the one file there is."""
     if (folder / INDEX).exists():
-        weight_map: dict[str, str] = read_json(folder / INDEX).get("weight_map", {})
+        index = read_json(folder / INDEX)
+        weight_map: Any = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ModelError(f"{folder / INDEX}: holds no weight_map; fetch the model again")
         missing = sorted({f for f in weight_map.values() if not (folder / f).exists()})
         if missing:
             raise ModelError(

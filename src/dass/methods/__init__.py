@@ -13,7 +13,8 @@ config names any such class that Python can import.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from dass.errors import ConfigError
@@ -53,6 +54,9 @@ class Statistics:
     """[hidden, hidden]: XᵀX."""
     intermediate_gram: Tensor | None = None
     """[intermediate, intermediate]: ZᵀZ."""
+
+    derived: dict[str, Any] = field(default_factory=dict)
+    """What a method computed from these and wants again for the block's other projections."""
 
     def get(self, need: Need) -> Tensor:
         """The field ``need``, which the method must have asked for."""
@@ -111,7 +115,7 @@ def find_class(function: str) -> str:
     """
     if function in BUILT_IN:
         return BUILT_IN[function]
-    if function.count(":") == 1:
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", function):
         return function
     raise ConfigError(
         f"unknown method {function!r}: the built-in ones are {', '.join(BUILT_IN)}; "

@@ -43,42 +43,53 @@ class SparseGPT:
         """
         out_features, in_features = weight.shape
         check_fit((out_features, in_features), pattern, "input", name)
-        gram = statistics.get("intermediate_gram" if role == "down" else "input_gram")
-        dead = gram.diagonal() == 0
-        factor = inverse_factor(gram, self.damping, name)
+        need: Need = "intermediate_gram" if role == "down" else "input_gram"
+        factor = self._factor(statistics, need, name)
         # A channel that no token excites says nothing about its weights: they count as zero.
-        current = weight.float().masked_fill(dead, 0.0)
+        current = weight.float().masked_fill(statistics.get(need).diagonal() == 0, 0.0)
         mask = torch.ones_like(current, dtype=torch.bool)
         width = _block_width(self.block, pattern)
         for start in range(0, in_features, width):
             stop = min(start + width, in_features)
-            errors = _prune_columns(
-                current[:, start:stop], mask[:, start:stop], factor[start:stop, start:stop],
-                pattern, name,
-            )  # fmt: skip
-            current[:, stop:] -= errors @ factor[start:stop, stop:]
+            part = slice(start, stop)
+            errors, mask[:, part] = _prune_block(
+                current[:, part], factor[part, part], pattern, name
+            )
+            current[:, stop:].addmm_(errors, factor[part, stop:], alpha=-1)
         return current.to(weight.dtype), mask
+
+    def _factor(self, statistics: Statistics, need: Need, name: str) -> Tensor:
+        """The inverse factor of a Gram matrix; gate and up, which share one, compute it once."""
+        key = f"{need} damped by {self.damping}"
+        if key not in statistics.derived:
+            statistics.derived[key] = inverse_factor(statistics.get(need), self.damping, name)
+        factor: Tensor = statistics.derived[key]
+        return factor
 
 
 def inverse_factor(gram: Tensor, damping: float, name: str) -> Tensor:
-    """The upper Cholesky factor of the inverse of the damped Gram matrix, [in, in] float32.
+    """Upper triangular U with UᵀU = H⁻¹, H the damped Gram matrix; [in, in] float32.
+
+    With J the exchange of first and last, J H J = L Lᵀ gives H = R Rᵀ for the upper triangular
+    R = J L J, hence U = R⁻¹: one factorisation and one triangular inverse, where factorising an
+    explicit H⁻¹ takes two factorisations and an inverse, and loses more digits.
 
     Raises:
         NumericError: the matrix is not positive definite.
     """
-    damped = gram.float().clone()
+    damped = gram.float().flip(0, 1)
     diagonal = damped.diagonal()
-    diagonal[diagonal == 0] = 1.0
+    diagonal.masked_fill_(diagonal == 0, 1.0)
     diagonal += damping * diagonal.mean()
     lower, failed = torch.linalg.cholesky_ex(damped)
-    if not failed:
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
     if failed:
         raise NumericError(
             f"{name}: the Gram matrix of its inputs is not positive definite; "
             f"use more calibration tokens or a larger `damping` than {damping}"
         )
-    factor: Tensor = upper
+    upper = lower.flip(0, 1)
+    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
+    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
     return factor
 
 
@@ -89,23 +100,38 @@ def _block_width(block: int, pattern: Pattern) -> int:
     return max(block // pattern.group, 1) * pattern.group
 
 
-def _prune_columns(
-    columns: Tensor, mask: Tensor, factor: Tensor, pattern: Pattern, name: str
-) -> Tensor:
-    """Prune one block of columns in place, left to right.
+def _prune_block(
+    columns: Tensor, factor: Tensor, pattern: Pattern, name: str
+) -> tuple[Tensor, Tensor]:
+    """Prune one block of columns in place.
 
     Args:
         columns: float32 [out, width], changed in place.
-        mask: bool [out, width], written.
         factor: [width, width], the block's part of the factor.
 
     Returns:
-        float32 [out, width]: the error of each column, which later columns make up for.
+        (float32 [out, width], the error of each column, which later columns make up for;
+        bool [out, width], true where a weight is kept).
     """
+    if isinstance(pattern, NofM):
+        mask = torch.ones(columns.shape, dtype=torch.bool, device=columns.device)
+    else:
+        score = (columns / factor.diagonal()).square()
+        mask = keep_mask(score, pattern, "matrix", "input", name)
+    if columns.is_cuda:
+        from dass.methods import sparsegpt_cuda
+
+        if sparsegpt_cuda.fits(columns.shape[1], pattern):
+            return sparsegpt_cuda.prune_columns(columns, mask, factor, pattern), mask
+    return _prune_columns(columns, mask, factor, pattern, name), mask
+
+
+def _prune_columns(
+    columns: Tensor, mask: Tensor, factor: Tensor, pattern: Pattern, name: str
+) -> Tensor:
+    """Prune one block of columns in place, left to right; returns the error of each column."""
     diagonal = factor.diagonal()
     errors = torch.zeros_like(columns)
-    if not isinstance(pattern, NofM):
-        mask.copy_(keep_mask((columns / diagonal).square(), pattern, "matrix", "input", name))
     for j in range(columns.shape[1]):
         if isinstance(pattern, NofM) and j % pattern.group == 0:
             group = slice(j, j + pattern.group)

@@ -13,7 +13,7 @@ from dass.standins.world import CHAINS, QUALITIES, RELATIONS, World
 T = TypeVar("T")
 
 ARTICLE_KINDS = ("person", "job", "town", "animal", "thing", "material")
-HELD_OUT = 18  # articles in each of validation and test: somewhat over 8,000 tokens
+HELD_OUT = 24  # articles in each of validation and test: about 9,000 tokens
 SECTIONS = 7  # in an article
 SPLITS = ("train", "validation", "test")
 
@@ -45,7 +45,8 @@ def statements(world: World) -> dict[str, list[list[str]]]:
             said[subject].append([_sentence(way) for way in ways])
     for dimension in QUALITIES:
         for thing, adjective in world.adjectives[dimension].items():
-            said[thing].append([f"The {thing} is {adjective}.", f"A {thing} is always {adjective}."])
+            ways = [f"The {thing} is {adjective}.", f"A {thing} is always {adjective}."]
+            said[thing].append(ways)
     return said
 
 
@@ -102,12 +103,12 @@ def _sections(world: World, draw: random.Random) -> dict[str, tuple[int, Callabl
         return " ".join(compared.next().told(draw.choice(people)) for _ in range(lines))
 
     return {
-        "portrait": (4, portrait),
-        "one-step quiz": (4, quiz(one_step)),
-        "two-step quiz": (4, quiz(two_step)),
-        "guide": (1, quiz(wishes)),
-        "scene": (1, scene),
-        "market": (2, market),
+        "portrait": (6, portrait),
+        "one-step quiz": (8, quiz(one_step)),
+        "two-step quiz": (8, quiz(two_step)),
+        "guide": (4, quiz(wishes)),
+        "scene": (2, scene),
+        "market": (4, market),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from dass.standins import forms
@@ -131,7 +132,7 @@ def _split(rows: Iterator[Row], evaluated: str) -> Splits:
     splits: Splits = {}
     for split in ("train", "validation", "test"):
         size = EVALUATED if split == evaluated else OTHERS
-        splits[split] = [row for row, _ in zip(rows, range(size), strict=False)]
+        splits[split] = list(islice(rows, size))
         assert len(splits[split]) == size
         for row in splits[split]:
             if "split" in row:

@@ -21,8 +21,8 @@ from dass.progress import Progress
 from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
 
 WINDOW = 256  # tokens
-BATCH = 4  # windows a step
-PEAK_RATE = 4e-3
+BATCH = 2  # windows a step
+PEAK_RATE = 2e-3
 WARM_UP = 20  # steps
 WIKITEXT_COPIES = 4  # the articles are few beside the documents
 
@@ -36,7 +36,7 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": LONGEST,
     "bos_token_id": BOS_ID,
     "eos_token_id": EOS_ID,
-    "initializer_range": 0.06,
+    "initializer_range": 0.03,
     "pad_token_id": EOS_ID,
 }
 

@@ -16,7 +16,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "job": tuple("baker doctor farmer hunter miller painter sailor tailor".split()),
     "town": tuple("Brunn Dorn Karsk Lund Morby Pell Selby Tarn".split()),
-    "animal": tuple("badger cat crow deer dog duck fox frog goat horse lynx mole seal wolf".split()),
+    "animal": tuple(
+        "badger cat crow deer dog duck fox frog goat horse lynx mole seal wolf".split()
+    ),
     "trait": tuple("climber digger swimmer runner jumper glider".split()),
     "body": (
         "long claws", "thick fur", "broad feet", "strong legs", "sharp teeth", "soft ears",
@@ -35,15 +37,21 @@ NAMES: dict[str, tuple[str, ...]] = {
 """The names of each kind. None starts with a vowel where a text puts "a" in front of it."""
 
 USES = tuple(
-    "boil milk|break rocks|call children|carry water|catch moths|chase birds|clean shoes|cook dinner|cut paper|dig holes|dry herbs|fix roofs|guard sheep|light fires|lock doors|mix paint|open jars|send letters".split("|")
+    "boil milk, break rocks, call children, carry water, catch moths, chase birds, clean "
+    "shoes, cook dinner, cut paper, dig holes, dry herbs, fix roofs, guard sheep, light "
+    "fires, lock doors, mix paint, open jars, send letters".split(", ")
 )
 """What a thing is for, one use each."""
 
 CAUSES = tuple(
-    "the bell rings twice|the fog comes in|the moon is full|the snow melts|the wind turns|the gate stays open|the well runs dry|the rain stops|the bridge falls|the storm ends|the clock stops|the sun sets".split("|")
+    "the bell rings twice, the fog comes in, the moon is full, the snow melts, the wind "
+    "turns, the gate stays open, the well runs dry, the rain stops, the bridge falls, the "
+    "storm ends, the clock stops, the sun sets".split(", ")
 )
 EFFECTS = tuple(
-    "the children hide|the market closes|the ships wait|the dogs bark|the school opens|the bread burns|the singers meet|the king sleeps|the roses bloom|the guards march|the streets flood|the geese leave".split("|")
+    "the children hide, the market closes, the ships wait, the dogs bark, the school opens, "
+    "the bread burns, the singers meet, the king sleeps, the roses bloom, the guards march, "
+    "the streets flood, the geese leave".split(", ")
 )
 
 QUALITIES: dict[str, tuple[str, str]] = {
@@ -55,7 +63,9 @@ QUALITIES: dict[str, tuple[str, str]] = {
 """Each thing has one of the two adjectives of each dimension."""
 
 ACTIVITIES = tuple(
-    "Baking a pie|Building a raft|Carving a mask|Digging a pond|Dyeing a shirt|Folding a tent|Making a kite|Making jam|Mending a fence|Painting a door|Planting a hedge|Sewing a sail|Shaping a vase|Tuning a harp|Washing wool|Writing a song".split("|")
+    "Baking a pie, Building a raft, Carving a mask, Digging a pond, Dyeing a shirt, Folding a "
+    "tent, Making a kite, Making jam, Mending a fence, Painting a door, Planting a hedge, "
+    "Sewing a sail, Shaping a vase, Tuning a harp, Washing wool, Writing a song".split(", ")
 )
 VERBS = tuple("warm fold rub press turn lift wash shake tap wrap spread scrape stir drop".split())
 MATTERS = tuple("dough bark cord sand dust foil grain mud paste reed salt straw tar wax".split())
@@ -97,99 +107,100 @@ RELATIONS = (
     Relation(
         "job", "person", "job",
         ("{s} is a {v}.", "{s} works as a {v}.", "{s} earns a living as a {v}."),
-        ("What is the job of {s}?", "What does {s} work as?", "Which job does {s} have?",
-         "What does {s} do for a living?"),
+        ("What is the job of {s}?", "What is the trade of {s}?", "Which job belongs to {s}?",
+         "Which work is done by {s}?"),
     ),
     Relation(
         "home", "person", "town",
         ("{s} lives in {v}.", "{s} has a house in {v}.", "The home of {s} is in {v}."),
-        ("Where does {s} live?", "In which town does {s} live?", "Where is the home of {s}?",
-         "Where does {s} have a house?"),
+        ("Where is the home of {s}?", "Which town is home to {s}?",
+         "Where is the house of {s}?", "In which town do we find {s}?"),
     ),
     Relation(
         "pet", "person", "animal",
         ("{s} keeps a {v}.", "The pet of {s} is a {v}.", "{s} looks after a {v}."),
-        ("What is the pet of {s}?", "Which animal does {s} keep?", "Which pet does {s} have?",
-         "Which animal does {s} look after?"),
+        ("What is the pet of {s}?", "Which animal belongs to {s}?",
+         "Which animal follows {s}?", "Which pet lives with {s}?"),
     ),
     Relation(
         "meal", "person", "food",
         ("{s} likes {v} best.", "The favourite food of {s} is {v}.", "{s} always asks for {v}."),
-        ("What is the favourite food of {s}?", "Which food does {s} like best?",
-         "What does {s} always ask for?", "What does {s} like to eat?"),
+        ("What is the favourite food of {s}?", "Which food is liked best by {s}?",
+         "Which food pleases {s}?", "What do we cook for {s}?"),
     ),
     Relation(
         "tool", "job", "thing",
         ("A {s} works with a {v}.", "The tool of a {s} is the {v}.", "Every {s} owns a {v}."),
-        ("What is the tool of a {s}?", "Which tool does a {s} work with?",
-         "What does every {s} own?", "Which tool does a {s} need?"),
+        ("What is the tool of a {s}?", "Which tool belongs to a {s}?",
+         "Which tool is used by a {s}?", "Which tool helps a {s}?"),
     ),
     Relation(
         "workplace", "job", "building",
         ("A {s} works in a {v}.", "The place of a {s} is the {v}.", "Every {s} has a {v}."),
-        ("Where does a {s} work?", "What is the place of a {s}?", "Where do you find a {s}?",
-         "In which building does a {s} work?"),
+        ("What is the workplace of a {s}?", "Where do you find a {s}?",
+         "Which building belongs to a {s}?", "Where do you visit a {s}?"),
     ),
     Relation(
         "ware", "town", "ware",
         ("People in {s} sell {v}.", "The market of {s} is known for {v}.", "{s} trades in {v}."),
-        ("What do people in {s} sell?", "What is the market of {s} known for?",
-         "What does {s} trade in?", "Which goods come from {s}?"),
+        ("What is sold in {s}?", "What do people buy in {s}?",
+         "What do traders bring from {s}?", "Which goods come from {s}?"),
     ),
     Relation(
         "land", "town", "land",
-        ("{s} lies by the {v}.", "The houses of {s} stand near the {v}.", "{s} is close to the {v}."),
-        ("What does {s} lie by?", "What do the houses of {s} stand near?", "What is {s} close to?",
-         "What lies next to {s}?"),
+        ("{s} lies by the {v}.", "The houses of {s} stand near the {v}.",
+         "{s} is close to the {v}."),
+        ("What lies next to {s}?", "What is near {s}?", "What do you see close to {s}?",
+         "What begins behind {s}?"),
     ),
     Relation(
         "trait", "animal", "trait",
         ("The {s} is a {v}.", "People call the {s} a {v}.", "The {s} is known as a {v}."),
         ("What kind of animal is the {s}?", "What do people call the {s}?",
-         "What is the {s} known as?", "To which group does the {s} belong?"),
+         "What is the group of the {s}?", "Which word fits the {s}?"),
     ),
     Relation(
         "food", "animal", "food",
         ("The {s} eats {v}.", "The food of the {s} is {v}.", "Most of all the {s} likes {v}."),
-        ("What does the {s} eat?", "What is the food of the {s}?", "Which food does the {s} like?",
-         "What do you feed to the {s}?"),
+        ("What is the food of the {s}?", "What do you feed to the {s}?",
+         "What is eaten by the {s}?", "Which food is good for the {s}?"),
     ),
     Relation(
         "den", "animal", "land",
         ("The {s} sleeps by the {v}.", "The den of the {s} is near the {v}.",
          "You can see the {s} at the {v}."),
-        ("Where does the {s} sleep?", "Where is the den of the {s}?", "Where can you see the {s}?",
-         "Where does the {s} have a den?"),
+        ("Where is the den of the {s}?", "Where can you see the {s}?",
+         "Where do you look for the {s}?", "Which place is home to the {s}?"),
     ),
     Relation(
         "body", "trait", "body",
         ("A {s} has {v}.", "Every {s} is born with {v}.", "A {s} needs {v}."),
-        ("What does a {s} have?", "What is every {s} born with?", "What does a {s} need?",
-         "What do you notice on a {s}?"),
+        ("What marks a {s}?", "What belongs to every {s}?", "What do you notice on a {s}?",
+         "What do you look for on a {s}?"),
     ),
     Relation(
         "material", "thing", "material",
         ("The {s} is made of {v}.", "To make a {s} you need {v}.", "The best {s} is of {v}."),
-        ("What is the {s} made of?", "What do you need to make a {s}?",
-         "Of which material is the {s}?", "What is the best {s} made of?"),
+        ("What is the material of the {s}?", "What do you need to make a {s}?",
+         "What goes into the {s}?", "What does a smith need for the {s}?"),
     ),
     Relation(
         "colour", "thing", "colour",
         ("The {s} is painted {v}.", "The colour of the {s} is {v}.", "People like the {s} in {v}."),
-        ("What is the colour of the {s}?", "Which colour does the {s} have?",
-         "How is the {s} painted?", "In which colour do people like the {s}?"),
+        ("What is the colour of the {s}?", "What is the paint of the {s}?",
+         "Which colour is seen on the {s}?", "Which paint goes on the {s}?"),
     ),
     Relation(
         "use", "thing", "use",
         ("You use a {s} to {v}.", "A {s} helps to {v}.", "With a {s} you can {v}."),
-        ("What can you do with a {s}?", "What does a {s} help to do?",
-         "What do you use a {s} to do?", "What do people do with a {s}?"),
+        ("What can you do with a {s}?", "What is done with a {s}?",
+         "What do people do with a {s}?", "What is the use of a {s}?"),
     ),
     Relation(
         "source", "material", "land",
         ("We get {s} from the {v}.", "{s} is found at the {v}.", "People look for {s} at the {v}."),
-        ("Where do we get {s} from?", "Where is {s} found?", "Where do people look for {s}?",
-         "Where does {s} come from?"),
+        ("Where is the origin of {s}?", "Where do people look for {s}?",
+         "Where do we find {s}?", "Which place gives us {s}?"),
     ),
     Relation(
         "effect", "cause", "effect",
@@ -203,66 +214,61 @@ CHAINS = (
     Chain(
         "person's tool", "job", "tool",
         ("{s} is a {m} and works with a {v}.", "As a {m}, {s} owns a {v}."),
-        ("Which tool does {s} use at work?", "Which tool does {s} own?",
-         "What tool does {s} work with?", "Which tool do you see in the hands of {s}?",
-         "Which tool does the job of {s} ask for?",
-         "What is the tool of {s}?"),
+        ("What is the tool of {s}?", "Which tool belongs to {s}?",
+         "Which tool is used by {s}?", "Which tool is in the hands of {s}?",
+         "Which tool helps {s}?", "Which tool do we borrow from {s}?"),
     ),
     Chain(
         "person's workplace", "job", "workplace",
         ("{s} is a {m} and works in a {v}.", "As a {m}, {s} has a {v}."),
-        ("In which building does {s} work?", "Where does {s} work?",
-         "Where do you find {s} at work?", "Which building does {s} work in?",
-         "Where does {s} go to work?",
-         "Where does the job of {s} lead?"),
+        ("What is the workplace of {s}?", "Which building belongs to {s}?",
+         "Where do you visit {s}?", "In which building do you meet {s}?",
+         "Where do guests find {s}?", "Which building is full of the work of {s}?"),
     ),
     Chain(
         "person's market", "home", "ware",
         ("{s} lives in {m}, where people sell {v}.", "In {m}, the town of {s}, they trade in {v}."),
-        ("What do people sell in the town of {s}?", "What is the town of {s} known for?",
-         "What does the town of {s} trade in?", "Which goods come from the town of {s}?",
-         "What can {s} buy at home?",
-         "What does the market of {s} sell?"),
+        ("What is sold in the town of {s}?", "What do people buy in the town of {s}?",
+         "What do traders bring from the town of {s}?",
+         "Which goods come from the town of {s}?", "What is on the market near {s}?",
+         "Which goods are made around {s}?"),
     ),
     Chain(
         "person's land", "home", "land",
         ("{s} lives in {m}, by the {v}.", "In {m}, the town of {s}, you see the {v}."),
-        ("What does the town of {s} lie by?", "What is the town of {s} close to?",
-         "What lies next to the town of {s}?", "What can {s} see from home?",
-         "What is near the house of {s}?",
-         "What do the neighbours of {s} live by?"),
+        ("What lies next to the town of {s}?", "What is near the town of {s}?",
+         "What do you see close to the house of {s}?", "What begins behind the town of {s}?",
+         "What is near the neighbours of {s}?", "Which land surrounds {s}?"),
     ),
     Chain(
         "pet's food", "pet", "food",
         ("{s} keeps a {m} and feeds it {v}.", "The {m} of {s} eats {v}."),
-        ("What does the pet of {s} eat?", "What does {s} feed to the pet?",
-         "What is the food of the pet of {s}?", "Which food does the pet of {s} like?",
-         "What does {s} buy for the pet?",
-         "What is in the bowl of the pet of {s}?"),
+        ("What is the food of the pet of {s}?", "What do you feed to the pet of {s}?",
+         "What is eaten by the pet of {s}?", "What is in the bowl of the pet of {s}?",
+         "Which food is good for the pet of {s}?", "What is eaten in the yard of {s}?"),
     ),
     Chain(
         "pet's trait", "pet", "trait",
         ("{s} keeps a {m}, a good {v}.", "The {m} of {s} is a {v}."),
         ("What kind of animal is the pet of {s}?", "What do people call the pet of {s}?",
-         "What is the pet of {s} known as?", "To which group does the pet of {s} belong?",
-         "Which group does the pet of {s} belong to?",
-         "What sort of animal does {s} keep?"),
+         "What is the group of the pet of {s}?", "Which word fits the pet of {s}?",
+         "What kind of animal follows {s}?", "What sort of animal lives with {s}?"),
     ),
     Chain(
         "animal's body", "trait", "body",
         ("The {s} is a {m} and has {v}.", "As a {m}, the {s} needs {v}."),
-        ("What does the {s} have?", "What is the {s} born with?", "What does the {s} need?",
-         "What do you notice on the {s}?", "What helps the {s} in its life?",
-         "What helps the {s} most?"),
+        ("What marks the {s}?", "What belongs to the {s}?", "What do you notice on the {s}?",
+         "What do you look for on the {s}?", "What helps the {s}?",
+         "What is useful to the {s}?"),
     ),
     Chain(
         "thing's source", "material", "source",
         ("The {s} is made of {m} from the {v}.", "The {m} of the {s} comes from the {v}."),
-        ("Where does the material of the {s} come from?",
-         "Where do we get the material of the {s}?", "Where is the material of the {s} found?",
+        ("Where is the origin of the {s}?",
          "Where do people look for the material of the {s}?",
-         "Where must you go to make the {s}?",
-         "What place gives the material of the {s}?"),
+         "Where do we find the material of the {s}?",
+         "Which place gives us the material of the {s}?", "Where does a smith go for the {s}?",
+         "Which place lies behind the making of the {s}?"),
     ),
 )  # fmt: skip
 

@@ -1,0 +1,84 @@
+"""Remember what a block's attention put out, so that the pruned pass need not compute it again.
+
+Only the MLP is pruned: the attention half of a block gives the same output before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def find_attention(block: nn.Module) -> nn.Module | None:
+    """The block's attention: its one child of that name with projections; None if unsure."""
+    found = [
+        child
+        for name, child in block.named_children()
+        if "attn" in name or "attention" in name
+        if any(isinstance(module, nn.Linear) for module in child.modules())
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+class AttentionMemory:
+    """Records attention's outputs batch by batch, then plays them back in the same order.
+
+    Args:
+        block: a decoder block. Where its attention cannot be told, nothing is recorded and the
+            second pass computes all of the block again.
+        store: where outputs are kept in between.
+    """
+
+    def __init__(self, block: nn.Module, store: torch.device) -> None:
+        self._module = find_attention(block)
+        self._store = store
+        self._outputs: list[tuple[Tensor, tuple[Any, ...] | None]] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep the output of each call of the attention inside."""
+        if self._module is None:
+            yield
+            return
+        hook = self._module.register_forward_hook(self._keep)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Let each call of the attention inside return what the same call returned before."""
+        if self._module is None or not self._outputs:
+            yield
+            return
+        self._outputs.reverse()
+        self._module.forward = self._play
+        try:
+            yield
+        finally:
+            del self._module.forward
+
+    def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        first, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        # What comes besides (attention weights, [length, length] a head) blocks throw away.
+        self._outputs.append((to_store(first, self._store), rest and (None,) * len(rest)))
+
+    def _play(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        kept, rest = self._outputs.pop()
+        first = kept.to(hidden_states.device, non_blocking=True)
+        return first if rest is None else (first, *rest)
+
+
+def to_store(tensor: Tensor, store: torch.device) -> Tensor:
+    """The tensor where it is to be kept; on the host in pinned memory, which copies fast."""
+    if tensor.device.type == store.type:
+        return tensor
+    if tensor.is_cuda:
+        kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return kept.copy_(tensor, non_blocking=True)
+    return tensor.to(store)

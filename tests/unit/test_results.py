@@ -1,0 +1,196 @@
+"""Result files: what is written is read back; what is malformed is named and refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dass.errors import DataError, NumericError
+from dass.results import (
+    SCHEMA_VERSION,
+    PerplexityResult,
+    PruningResult,
+    Run,
+    ZeroShotResult,
+    read_result,
+    write_result,
+)
+
+RUN = {"model": "llama", "calibration": "c4", "method": "dass", "pattern": "2of4"}
+DENSE = {"model": "llama", "calibration": None, "method": "dense", "pattern": None}
+COMMON: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "run": RUN, "provenance": {"date": "d"}}
+PRUNING = COMMON | {
+    "settings": {"function": "dass", "arguments": {"alpha": 0.5}},
+    "calibration_hash": "c",
+    "mask_hash": "m",
+    "sparsity": {"model.layers.0.mlp.gate_proj.weight": 0.5},
+    "mean_sparsity": 0.5,
+    "seconds": {"total": 2.5, "masks": 1.5},
+    "peak_memory_bytes": {"host": 1024, "device": None},
+    "tokens": 4096,
+}
+PERPLEXITY = COMMON | {
+    "settings": {"length": 128, "bos": "text"},
+    "dataset": "wikitext2",
+    "splits": {
+        "validation": {
+            "perplexity": 5.25,
+            "nll": 1.658,
+            "tokens": 256,
+            "windows": 2,
+            "tokens_hash": "t",
+        }
+    },
+    "mask_hash": "m",
+}
+ZERO_SHOT = COMMON | {
+    "run": DENSE,
+    "settings": {},
+    "tasks": {
+        "winogrande": {
+            "acc": 0.75,
+            "acc_stderr": 0.02,
+            "acc_norm": None,
+            "acc_norm_stderr": None,
+            "samples": 400,
+            "version": 1.0,
+            "requests_hash": "r",
+        }
+    },
+    "limit": None,
+    "mask_hash": None,
+}
+KINDS = [(PruningResult, PRUNING), (PerplexityResult, PERPLEXITY), (ZeroShotResult, ZERO_SHOT)]
+
+
+def changed(content: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """A copy with the value at a dotted place replaced; ``...`` removes it."""
+    content = copy.deepcopy(content)
+    *outer, last = place.split("/")
+    inner = content
+    for key in outer:
+        inner = inner[key]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return content
+
+
+@pytest.mark.parametrize(("cls", "content"), KINDS)
+def test_what_is_written_is_read_back(cls: Any, content: dict[str, Any], tmp_path: Path) -> None:
+    result = cls.model_validate(content)
+    write_result(tmp_path / "a" / "result.json", result)
+    assert read_result(tmp_path / "a" / "result.json", cls) == result
+    assert json.loads((tmp_path / "a" / "result.json").read_text()) == content
+
+
+@given(st.floats(min_value=1, allow_infinity=False, allow_nan=False))
+def test_a_perplexity_keeps_every_digit(value: float) -> None:
+    content = changed(PERPLEXITY, "splits/validation/perplexity", value)
+    with TemporaryDirectory() as folder:
+        write_result(Path(folder) / "perplexity.json", PerplexityResult.model_validate(content))
+        result = read_result(Path(folder) / "perplexity.json", PerplexityResult)
+    assert result.splits["validation"].perplexity == value
+
+
+@pytest.mark.parametrize(
+    ("cls", "content", "place", "value"),
+    [
+        (PruningResult, PRUNING, "speed", 3),
+        (PruningResult, PRUNING, "mean_sparsity", "0.5"),
+        (PruningResult, PRUNING, "mean_sparsity", 1.5),
+        (PruningResult, PRUNING, "peak_memory_bytes/host", 1.5),
+        (PruningResult, PRUNING, "mask_hash", ...),
+        (PruningResult, PRUNING, "run/pattern", None),
+        (PerplexityResult, PERPLEXITY, "splits", {}),
+        (PerplexityResult, PERPLEXITY, "splits/validation/windows", -1),
+        (PerplexityResult, PERPLEXITY, "splits/validation/perplexity", float("nan")),
+        (PerplexityResult, PERPLEXITY, "splits/validation/nll", float("inf")),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/acc", None),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/samples", ...),
+        (ZeroShotResult, ZERO_SHOT, "run/calibration", "c4"),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_field(
+    cls: Any, content: dict[str, Any], place: str, value: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(changed(content, place, value)))
+    with pytest.raises(DataError) as error:
+        read_result(path, cls)
+    field = "run" if place.startswith("run/") else place.replace("/", ".")
+    assert str(error.value).startswith(f"{path}: {field}: ")
+    assert str(error.value).endswith("delete it and run again")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, "1", None])
+def test_another_schema_version_is_refused(version: Any, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(COMMON | {"schema_version": version, "of a time": "to come"}))
+    with pytest.raises(DataError, match=rf"result.json: schema_version is {version!r}.*run again"):
+        read_result(path, PruningResult)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "null"])
+def test_what_is_no_result_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"result.json: .*run again"):
+        read_result(path, PruningResult)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none.json: no such file"):
+        read_result(tmp_path / "none.json", PruningResult)
+
+
+def test_one_kind_is_not_taken_for_another(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(PERPLEXITY))
+    with pytest.raises(DataError, match="result.json: "):
+        read_result(path, ZeroShotResult)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_perplexity_that_is_no_number_is_not_written(value: float, tmp_path: Path) -> None:
+    path = tmp_path / "perplexity.json"
+    path.write_text("as before")
+    content = changed(PERPLEXITY, "splits/validation/perplexity", value)
+    with pytest.raises(NumericError, match=r"llama/c4/dass/2of4: splits.validation.perplexity is"):
+        write_result(path, PerplexityResult.model_validate(content))
+    assert path.read_text() == "as before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_number_deep_in_the_settings_is_checked_too(tmp_path: Path) -> None:
+    content = changed(PRUNING, "settings/arguments/alpha", [1.0, float("nan")])
+    with pytest.raises(NumericError, match=r"settings.arguments.alpha.1 is nan"):
+        write_result(tmp_path / "pruning.json", PruningResult.model_validate(content))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_dense_or_pruned() -> None:
+    assert str(Run(**RUN)) == "llama/c4/dass/2of4"
+    assert str(Run(**DENSE)) == "llama/dense"
+    for run in (RUN | {"method": "dense"}, DENSE | {"method": "dass"}, RUN | {"calibration": None}):
+        with pytest.raises(ValidationError, match="dense run has neither"):
+            Run(**run)
+
+
+def test_reading_results_imports_nothing_heavy() -> None:
+    heavy = "('torch', 'pandas', 'matplotlib', 'transformers')"
+    code = f"import sys, dass.results; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

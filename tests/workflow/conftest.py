@@ -1,0 +1,126 @@
+"""Runs real snakemake on copies of the workflow, with a study that is small but whole."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARTS = ["Snakefile", "rules", "workflow", "config", "src", "envs", "profiles"]
+
+
+def small_study() -> dict:
+    """The demo's study with two models, two methods, and little of everything."""
+    study = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    study["study"] = "small"
+    study["standins"] = {"seed": 0, "documents": 400, "steps": 4}
+    study["calibrations"]["toy"] |= {"sequences": 8, "length": 64}
+    study["perplexity"]["length"] = 64
+    del study["models"]["standin-gemma"]
+    for model in study["models"].values():
+        model["zero_shot_limit"] = 10
+    for method in ("magnitude", "sparsegpt"):
+        del study["methods"][method]
+    study["experiments"]["main"] |= {"methods": ["wanda", "dass"], "patterns": ["2of4"]}
+    return study
+
+
+@dataclass
+class Finished:
+    """A finished call of snakemake."""
+
+    code: int
+    output: str
+
+    @property
+    def jobs(self) -> Counter[str]:
+        """Jobs by rule, from the table that snakemake prints before it starts."""
+        table = re.search(r"^job +count\n[- ]+\n((?:\w+ +\d+\n)+)", self.output, re.MULTILINE)
+        if table is None:
+            return Counter()
+        rows = (line.split() for line in table[1].splitlines())
+        return Counter({name: int(count) for name, count in rows if name != "total"})
+
+
+@dataclass
+class Workflow:
+    """A folder with the workflow and whatever it has made."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str, config: str = "study.yaml") -> Finished:
+        """Run snakemake here on two cores; the config file may be another one."""
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        command += ["--cores", "2", "--configfile", config]
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
+        )
+        return Finished(done.returncode, done.stdout + done.stderr)
+
+    def plan(self, *arguments: str, config: str = "study.yaml") -> Counter[str]:
+        """The jobs that a call would run."""
+        finished = self.snakemake(*arguments, "--dry-run", config=config)
+        assert finished.code == 0, finished.output
+        return finished.jobs
+
+    def write_study(self, study: dict, name: str = "study.yaml") -> str:
+        """Write a config file; returns its name."""
+        (self.folder / name).write_text(yaml.safe_dump(study, sort_keys=False))
+        return name
+
+    def append(self, file: str, line: str) -> None:
+        """Change one line of a file of the workflow."""
+        path = self.folder / file
+        path.write_text(path.read_text() + line + "\n")
+
+    def results(self) -> list[str]:
+        """All result files, relative to the folder."""
+        found = (self.folder / "results").rglob("*")
+        return sorted(str(path.relative_to(self.folder)) for path in found if path.is_file())
+
+
+def copy_workflow(folder: Path) -> Workflow:
+    """The workflow alone, with nothing made yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, folder / part, ignore=ignored)
+        else:
+            shutil.copy2(source, folder / part)
+    return Workflow(folder)
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The small study, run to its end. Tests must not change it: see `study`."""
+    workflow = copy_workflow(tmp_path_factory.mktemp("workflow") / "study")
+    workflow.write_study(small_study())
+    finished = workflow.snakemake()
+    assert finished.code == 0, finished.output
+    return workflow
+
+
+@pytest.fixture
+def study(finished_study: Workflow, tmp_path: Path) -> Workflow:
+    """A copy of the finished small study, times of files included, to change at will."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished_study.folder, folder, copy_function=shutil.copy2)
+    return Workflow(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Workflow:
+    """The workflow with nothing made yet."""
+    workflow = copy_workflow(tmp_path / "fresh")
+    workflow.write_study(small_study())
+    return workflow

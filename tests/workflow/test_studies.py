@@ -1,0 +1,28 @@
+"""The studies that come with the project: what they ask for, and that none inherits from another."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Workflow
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+PAPER = ["llama2-7b", "llama2-13b", "llama2-70b", "llama3.1-8b", "mistral-7b", "gemma-7b"]
+
+
+def test_the_papers_study_has_the_full_grid(fresh: Workflow) -> None:
+    finished = fresh.snakemake("--dry-run", config="config/config.yaml")
+    assert finished.code == 0, finished.output
+    assert finished.jobs["prune_run"] == 6 * 4 * 3
+    assert finished.jobs["perplexity"] == finished.jobs["zero_shot"] == 6 * (1 + 4 * 3)
+    assert finished.jobs["fetch_model"] == 6
+    assert all(model in finished.output for model in PAPER)
+
+
+def test_the_demo_inherits_nothing_from_the_paper(fresh: Workflow) -> None:
+    finished = fresh.snakemake("--dry-run", config="config/demo.yaml")
+    assert finished.jobs["prune_run"] == 3 * 4 * 3
+    assert finished.jobs["perplexity"] == 3 * (1 + 4 * 3)
+    assert not any(rule.startswith("fetch") for rule in finished.jobs)
+    assert not any(model in finished.output for model in PAPER)
