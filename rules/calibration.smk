@@ -3,30 +3,39 @@ rule calibrate:
     # Named target: all calibration and evaluation tokens.
     input:
         pruned(f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"),
-        [f"{RESULTS}/evaluation/{model}/{STUDY.perplexity.dataset}.safetensors" for model in MODELS],
+        [
+            f"{RESULTS}/evaluation/{model}/{STUDY.perplexity.dataset}.safetensors"
+            for model in MODELS
+        ],
 
 
 rule calibration_tokens:
     input:
         model=model_input,
-        documents=lambda wildcards: dataset_input(STUDY.calibrations[wildcards.calibration].dataset),
+        documents=lambda wildcards: dataset_input(
+            STUDY.calibrations[wildcards.calibration].dataset
+        ),
         modules=module_files("calibration"),
     output:
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
-    params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
-        documents=lambda wildcards: dataset_path(STUDY.calibrations[wildcards.calibration].dataset),
-        calibration=lambda wildcards: STUDY.calibrations[wildcards.calibration].model_dump(),
     log:
         f"logs/calibration_tokens/{STUDY.study}/{{model}}/{{calibration}}.log",
     benchmark:
         f"logs/benchmarks/calibration_tokens/{STUDY.study}/{{model}}/{{calibration}}.tsv"
+    conda:
+        "../envs/dass.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
+        documents=lambda wildcards: dataset_path(
+            STUDY.calibrations[wildcards.calibration].dataset
+        ),
+        calibration=lambda wildcards: STUDY.calibrations[
+            wildcards.calibration
+        ].model_dump(),
     message:
         "Drawing calibration windows: {wildcards.model}, {wildcards.calibration}"
     script:
@@ -40,6 +49,15 @@ rule evaluation_tokens:
         modules=module_files("perplexity", "corpora"),
     output:
         tokens=f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
+    log:
+        f"logs/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.log",
+    benchmark:
+        f"logs/benchmarks/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
     params:
         model=lambda wildcards: model_folder(wildcards.model),
         bos=lambda wildcards: STUDY.models[wildcards.model].bos,
@@ -47,15 +65,6 @@ rule evaluation_tokens:
         rows=lambda wildcards: STUDY.datasets[wildcards.dataset].rows,
         length=STUDY.perplexity.length,
         splits=STUDY.perplexity.splits,
-    log:
-        f"logs/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.log",
-    benchmark:
-        f"logs/benchmarks/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.tsv"
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    conda:
-        "../envs/dass.yaml"
     message:
         "Tokenising {wildcards.dataset} for {wildcards.model}"
     script:

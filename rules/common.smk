@@ -8,7 +8,9 @@ from snakemake.exceptions import WorkflowError
 # Jobs use the library beside this workflow, installed or not, and no other.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [SOURCE, os.environ.get("PYTHONPATH")])
+)
 
 from dass.config import experiment_runs, load_config, runs
 from dass.dependencies import class_files, module_files
@@ -27,8 +29,17 @@ WORLD = "resources/standins/world"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
 TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
-TABLES = []
-FIGURES = []
+TABLES = expand(
+    f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
+    experiment=EXPERIMENTS,
+    kind=TABLE_KINDS,
+    form=["tex", "md"],
+)
+FIGURES = expand(
+    f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
+    experiment=EXPERIMENTS,
+    kind=TABLE_KINDS,
+)
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
@@ -41,12 +52,18 @@ def one_of(names):
 
 def pruned(pattern, model=None):
     """Fill {model}, {calibration}, {method} and {pattern} in for each run, of all models or of one."""
-    return [pattern.format(**run._asdict()) for run in RUNS if model in (None, run.model)]
+    return [
+        pattern.format(**run._asdict()) for run in RUNS if model in (None, run.model)
+    ]
 
 
 def evaluated(kind, model=None):
     """Result files of this kind of each run and of each dense model, of all models or of one."""
-    dense = [f"{RESULTS}/runs/{name}/dense/{kind}.json" for name in MODELS if model in (None, name)]
+    dense = [
+        f"{RESULTS}/runs/{name}/dense/{kind}.json"
+        for name in MODELS
+        if model in (None, name)
+    ]
     return dense + pruned(f"{RUN}/{kind}.json", model)
 
 
@@ -60,9 +77,15 @@ def model_input(wildcards):
     folder = Path(model_folder(wildcards.model))
     if STUDY.models[wildcards.model].path is None:
         return str(folder)
-    files = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
+    files = [
+        folder / "config.json",
+        folder / "tokenizer.json",
+        *sorted(folder.glob("*.safetensors")),
+    ]
     if not files[0].exists():
-        raise WorkflowError(f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder")
+        raise WorkflowError(
+            f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder"
+        )
     return [str(file) for file in files if file.exists()]
 
 
@@ -72,8 +95,14 @@ def dataset_path(name):
     if dataset.path is not None:
         return dataset.path
     if dataset.standin is not None:
-        return f"{WORLD}/documents.jsonl.gz" if dataset.kind == "documents" else f"{WORLD}/{dataset.standin}"
-    return f"resources/datasets/{name}" + ("/documents.jsonl.gz" if dataset.kind == "documents" else "")
+        return (
+            f"{WORLD}/documents.jsonl.gz"
+            if dataset.kind == "documents"
+            else f"{WORLD}/{dataset.standin}"
+        )
+    return f"resources/datasets/{name}" + (
+        "/documents.jsonl.gz" if dataset.kind == "documents" else ""
+    )
 
 
 def dataset_input(name):
@@ -102,4 +131,35 @@ def memory(wildcards, attempt):
 
 def minutes(per_billion):
     """A `runtime` function: minutes of a job by the size of its model; more when retried."""
-    return lambda wildcards, attempt: int((10 + per_billion * billions(wildcards.model)) * attempt)
+    return lambda wildcards, attempt: int(
+        (10 + per_billion * billions(wildcards.model)) * attempt
+    )
+
+
+def chosen(names, among):
+    """Key -> label of these names, in the order of the config."""
+    return {name: among[name].label or name for name in among if name in names}
+
+
+def words_of(calibration):
+    """A calibration in words, for captions."""
+    c = STUDY.calibrations[calibration]
+    return f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, seed {c.seed}"
+
+
+def table_settings(experiment):
+    """What the tables and figures of an experiment show: arguments of dass.tables.TableSettings."""
+    keys = experiment_runs(STUDY, experiment)
+    zero_shot = STUDY.zero_shot
+    return {
+        "experiment": experiment,
+        "title": STUDY.experiments[experiment].title,
+        "models": chosen({key.model for key in keys}, STUDY.models),
+        "calibrations": {key.calibration: words_of(key.calibration) for key in keys},
+        "methods": chosen({key.method for key in keys}, STUDY.methods),
+        "patterns": list(dict.fromkeys(key.pattern for key in keys)),
+        "split": STUDY.perplexity.table_split,
+        "metric": zero_shot.metric if zero_shot else "acc",
+        "tasks": list(zero_shot.tasks) if zero_shot else [],
+        "note": STUDY.note,
+    }

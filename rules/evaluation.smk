@@ -23,6 +23,17 @@ rule perplexity:
         modules=module_files("perplexity", "checkpoint"),
     output:
         f"{EVALUATED}/perplexity.json",
+    log:
+        f"logs/perplexity/{STUDY.study}/{{model}}/{{run}}.log",
+    benchmark:
+        f"logs/benchmarks/perplexity/{STUDY.study}/{{model}}/{{run}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    threads: threads_of
+    resources:
+        mem_mb=memory,
+        runtime=minutes(per_billion=5),
+        gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),
         dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
@@ -30,17 +41,6 @@ rule perplexity:
         dataset=STUDY.perplexity.dataset,
         length=STUDY.perplexity.length,
         splits=STUDY.perplexity.splits,
-    log:
-        f"logs/perplexity/{STUDY.study}/{{model}}/{{run}}.log",
-    benchmark:
-        f"logs/benchmarks/perplexity/{STUDY.study}/{{model}}/{{run}}.tsv"
-    threads: threads_of
-    resources:
-        mem_mb=memory,
-        runtime=minutes(per_billion=5),
-        gpu=1,
-    conda:
-        "../envs/dass.yaml"
     message:
         "Perplexity of {wildcards.model}, {wildcards.run}"
     script:
@@ -51,27 +51,33 @@ rule zero_shot:
     input:
         model=model_input,
         pruned=pruned_input,
-        tasks=[dataset_input(dataset) for dataset in (STUDY.zero_shot.tasks.values() if STUDY.zero_shot else [])],
+        tasks=[
+            dataset_input(dataset)
+            for dataset in (STUDY.zero_shot.tasks.values() if STUDY.zero_shot else [])
+        ],
         modules=module_files("zero_shot", "scoring", "checkpoint"),
     output:
         f"{EVALUATED}/zero_shot.json",
-    params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
-        tasks={task: dataset_path(d) for task, d in (STUDY.zero_shot.tasks.items() if STUDY.zero_shot else [])},
-        limit=lambda wildcards: STUDY.models[wildcards.model].zero_shot_limit,
     log:
         f"logs/zero_shot/{STUDY.study}/{{model}}/{{run}}.log",
     benchmark:
         f"logs/benchmarks/zero_shot/{STUDY.study}/{{model}}/{{run}}.tsv"
+    conda:
+        "../envs/dass.yaml"
     threads: threads_of
     resources:
         mem_mb=memory,
         runtime=minutes(per_billion=30),
         gpu=1,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
+        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
+        tasks={
+            task: dataset_path(d)
+            for task, d in (STUDY.zero_shot.tasks.items() if STUDY.zero_shot else [])
+        },
+        limit=lambda wildcards: STUDY.models[wildcards.model].zero_shot_limit,
     message:
         "Zero-shot tasks of {wildcards.model}, {wildcards.run}"
     script:

@@ -20,27 +20,28 @@ rule prune_run:
     input:
         model=model_input,
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
-        modules=lambda wildcards: module_files("pruning") + class_files(method_class(wildcards)),
+        modules=lambda wildcards: module_files("pruning")
+        + class_files(method_class(wildcards)),
     output:
         pruned=f"{RUN}/pruned.safetensors",
         result=f"{RUN}/pruning.json",
+    log:
+        f"logs/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
+    benchmark:
+        f"logs/benchmarks/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    threads: threads_of
+    resources:
+        mem_mb=memory,
+        runtime=minutes(per_billion=10),
+        gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),
         dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
         bos=lambda wildcards: STUDY.models[wildcards.model].bos,
         function=lambda wildcards: STUDY.methods[wildcards.method].function,
         arguments=lambda wildcards: STUDY.methods[wildcards.method].arguments_dict(),
-    log:
-        f"logs/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
-    benchmark:
-        f"logs/benchmarks/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
-    threads: threads_of
-    resources:
-        mem_mb=memory,
-        runtime=minutes(per_billion=10),
-        gpu=1,
-    conda:
-        "../envs/dass.yaml"
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
     script:
@@ -54,18 +55,18 @@ rule export:
         modules=module_files("checkpoint"),
     output:
         directory(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
-    params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
     log:
         f"logs/export/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
         f"logs/benchmarks/export/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
+    conda:
+        "../envs/dass.yaml"
     resources:
         mem_mb=20000,
         runtime=120,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        model=lambda wildcards: model_folder(wildcards.model),
+        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
     message:
         "Exporting {wildcards.model}, {wildcards.method} {wildcards.pattern}, as a plain checkpoint"
     script:

@@ -19,20 +19,20 @@ rule fetch:
 rule fetch_model:
     output:
         directory("resources/models/{model}"),
-    wildcard_constraints:
-        model=one_of(HUB_MODELS),
-    params:
-        repository=lambda wildcards: STUDY.models[wildcards.model].hub,
-        revision=lambda wildcards: STUDY.models[wildcards.model].revision,
     log:
         "logs/fetch_model/{model}.log",
     benchmark:
         "logs/benchmarks/fetch_model/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(HUB_MODELS),
+    conda:
+        "../envs/dass.yaml"
     resources:
         mem_mb=2000,
         runtime=24 * 60,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        repository=lambda wildcards: STUDY.models[wildcards.model].hub,
+        revision=lambda wildcards: STUDY.models[wildcards.model].revision,
     message:
         "Fetching model {wildcards.model} from {params.repository}"
     script:
@@ -42,19 +42,19 @@ rule fetch_model:
 rule fetch_documents:
     output:
         "resources/datasets/{dataset}/documents.jsonl.gz",
-    wildcard_constraints:
-        dataset=one_of(n for n in HUB_DATASETS if STUDY.datasets[n].kind == "documents"),
-    params:
-        dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
     log:
         "logs/fetch_dataset/{dataset}.log",
     benchmark:
         "logs/benchmarks/fetch_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(n for n in HUB_DATASETS if STUDY.datasets[n].kind == "documents"),
+    conda:
+        "../envs/dass.yaml"
     resources:
         mem_mb=2000,
         runtime=240,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
     message:
         "Fetching data set {wildcards.dataset}"
     script:

@@ -7,18 +7,18 @@ rule world:
         modules=module_files("standins.world", "standins.corpus", "standins.tasks"),
     output:
         directory(WORLD),
-    params:
-        seed=lambda wildcards: STUDY.standins.seed,
-        documents=lambda wildcards: STUDY.standins.documents,
     log:
         "logs/world/world.log",
     benchmark:
         "logs/benchmarks/world/world.tsv"
+    conda:
+        "../envs/dass.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        seed=lambda wildcards: STUDY.standins.seed,
+        documents=lambda wildcards: STUDY.standins.documents,
     message:
         "Writing the toy world: documents, articles and five tasks"
     script:
@@ -31,21 +31,21 @@ rule train_standin:
         modules=module_files("standins.training"),
     output:
         directory("resources/models/{model}"),
-    wildcard_constraints:
-        model=one_of(STANDINS),
-    params:
-        family=lambda wildcards: STUDY.models[wildcards.model].standin,
-        seed=lambda wildcards: STUDY.standins.seed,
-        steps=lambda wildcards: STUDY.standins.steps,
     log:
         "logs/train_standin/{model}.log",
     benchmark:
         "logs/benchmarks/train_standin/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(STANDINS),
+    conda:
+        "../envs/dass.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../envs/dass.yaml"
+    params:
+        family=lambda wildcards: STUDY.models[wildcards.model].standin,
+        seed=lambda wildcards: STUDY.standins.seed,
+        steps=lambda wildcards: STUDY.standins.steps,
     message:
         "Training {wildcards.model} on the toy world"
     script:

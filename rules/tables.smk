@@ -1,0 +1,134 @@
+# Result files -> summary.csv -> tables, figures, report.
+def outputs_of(folder, *endings):
+    """The files of each kind of table or figure of an experiment."""
+    return [
+        f"{RESULTS}/{folder}/{{experiment}}/{kind}.{ending}"
+        for kind in TABLE_KINDS
+        for ending in endings
+    ]
+
+
+rule tables:
+    # Named target: the summary and every table.
+    input:
+        f"{RESULTS}/summary.csv",
+        TABLES,
+
+
+rule summary_of_model:
+    input:
+        pruning=lambda wildcards: pruned(f"{RUN}/pruning.json", wildcards.model),
+        perplexity=lambda wildcards: evaluated("perplexity", wildcards.model),
+        zero_shot=lambda wildcards: (
+            evaluated("zero_shot", wildcards.model) if STUDY.zero_shot else []
+        ),
+        modules=module_files("tables"),
+    output:
+        f"{RESULTS}/summary/{{model}}.csv",
+    log:
+        f"logs/summary/{STUDY.study}/{{model}}.log",
+    benchmark:
+        f"logs/benchmarks/summary/{STUDY.study}/{{model}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Summing up {wildcards.model}"
+    script:
+        "../workflow/scripts/summary_of_model.py"
+
+
+rule summary:
+    input:
+        models=[f"{RESULTS}/summary/{model}.csv" for model in MODELS],
+        modules=module_files("tables"),
+    output:
+        f"{RESULTS}/summary.csv",
+    log:
+        f"logs/summary/{STUDY.study}.log",
+    benchmark:
+        f"logs/benchmarks/summary/{STUDY.study}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Summing up all models"
+    script:
+        "../workflow/scripts/summary.py"
+
+
+rule tables_of_experiment:
+    input:
+        summary=f"{RESULTS}/summary.csv",
+        modules=module_files("tables"),
+    output:
+        outputs_of("tables", "tex", "md"),
+    log:
+        f"logs/tables/{STUDY.study}/{{experiment}}.log",
+    benchmark:
+        f"logs/benchmarks/tables/{STUDY.study}/{{experiment}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: table_settings(wildcards.experiment),
+    message:
+        "Tables of experiment {wildcards.experiment}"
+    script:
+        "../workflow/scripts/tables.py"
+
+
+rule figures_of_experiment:
+    input:
+        summary=f"{RESULTS}/summary.csv",
+        modules=module_files("figures"),
+    output:
+        outputs_of("figures", "pdf"),
+    log:
+        f"logs/figures/{STUDY.study}/{{experiment}}.log",
+    benchmark:
+        f"logs/benchmarks/figures/{STUDY.study}/{{experiment}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: table_settings(wildcards.experiment),
+    message:
+        "Figures of experiment {wildcards.experiment}"
+    script:
+        "../workflow/scripts/figures.py"
+
+
+rule report:
+    input:
+        summary=f"{RESULTS}/summary.csv",
+        modules=module_files("report"),
+    output:
+        pdf=f"{RESULTS}/report.pdf",
+        html=f"{RESULTS}/report.html",
+    log:
+        f"logs/report/{STUDY.study}.log",
+    benchmark:
+        f"logs/benchmarks/report/{STUDY.study}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        experiments=[table_settings(experiment) for experiment in EXPERIMENTS],
+        study=STUDY.study,
+        description=STUDY.description,
+        note=STUDY.note,
+    message:
+        "Report of study {params.study}"
+    script:
+        "../workflow/scripts/report.py"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -31,11 +33,11 @@ class Documents:
     def __getitem__(self, index: int) -> str:
         """The text of one document."""
         try:
-            text: str = json.loads(self._lines[index])["text"]
+            text = json.loads(self._lines[index])["text"]
         except (ValueError, KeyError, TypeError):
-            raise DataError(
-                f'{self.path}: line {index + 1} is no JSON object with a "text"'
-            ) from None
+            text = None
+        if not isinstance(text, str):
+            raise DataError(f'{self.path}: line {index + 1} is no JSON object with a "text"')
         return text
 
 
@@ -54,10 +56,14 @@ def read_rows(path: str | Path, rows: Rows = "line") -> list[str]:
     if path.suffix == ".jsonl":
         documents = Documents(path)
         return [documents[i] for i in range(len(documents))]
-    text = _read_bytes(path).decode("utf-8")
+    try:
+        text = _read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}); convert it") from None
     if not text.strip():
         raise DataError(f"{path}: holds no text")
-    return [text] if rows == "file" else text.splitlines(keepends=True)
+    # Not splitlines(), which would also cut at a dozen separators that end no row.
+    return [text] if rows == "file" else list(io.StringIO(text, newline="\n"))
 
 
 def find_split(folder: str | Path, split: str) -> Path:
@@ -81,5 +87,5 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the data set's `path`") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None

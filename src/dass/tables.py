@@ -116,16 +116,16 @@ def read_summary(path: str | Path) -> pd.DataFrame:
     Raises:
         DataError: the file is missing or is no summary.
     """
-    texts = re.compile(r"hash|version|commit|device$|dataset|bos")
+    texts = re.compile(r"hash|version|commit|date$|device$|dataset|bos")
     try:
-        names = list(pd.read_csv(path, nrows=0).columns)
-        types = {name: "str" for name in names if name in KEYS or texts.search(name)}
-        frame = pd.read_csv(path, dtype=types, float_precision="round_trip")
+        frame = pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
+        numbers = [n for n in frame.columns if n not in KEYS and not texts.search(n)]
+        frame = frame.astype(dict.fromkeys(numbers, "float64"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except ValueError as error:  # pandas' parser errors are ValueErrors
         line = str(error).strip().splitlines()[0]
-        raise DataError(f"{path}: not a CSV file ({line}); delete it and run again") from None
+        raise DataError(f"{path}: no summary ({line}); delete it and run again") from None
     if missing := [key for key in KEYS if key not in frame.columns]:
         raise DataError(f"{path}: no column {missing[0]!r}; delete it and run again")
     return _whole_numbers(frame)

@@ -44,7 +44,7 @@ class Weights:
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
     ) -> dict[str, Tensor]:
-        """Read tensors by name, checked to be finite.
+        """Read tensors by name, checked to be finite; ``dtype`` is for the floating ones.
 
         Raises:
             ModelError: a name is not in the folder.
@@ -63,8 +63,9 @@ class Weights:
             tensor: Tensor = self._open[file].get_tensor(name)
         except SafetensorError as error:
             raise ModelError(f"{self.folder / file}: cannot read {name} ({error})") from None
+        wanted = dtype if tensor.is_floating_point() else None
         # A copy: pruning in place must not reach the file's pages, which later reads share.
-        tensor = tensor.to(device=device, dtype=dtype, copy=True)
+        tensor = tensor.to(device=device, dtype=wanted, copy=True)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NumericError(
                 f"{self.folder / file}: {name} holds NaN or infinite values"

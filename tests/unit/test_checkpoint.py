@@ -121,8 +121,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "another format": lambda path: rewrite(path, lambda _, m: m.update(format="dass-pruned-0")),
     "no metadata": lambda path: save_file(load_file(path), path),
-    "no shapes": lambda path: rewrite(path, lambda _, m: m.pop("shapes")),
-    "no JSON": lambda path: rewrite(path, lambda _, m: m.update(shapes="{")),
     "mask too short": lambda path: rewrite(path, lambda _, m: m.update(shapes='{"w": [2, 5]}')),
     "mask absent": lambda path: rewrite(path, lambda t, _: t.pop("w.mask")),
     "values too few": lambda path: rewrite(path, lambda t, _: t.update({"w.values": VALUES[:2]})),
@@ -224,7 +222,9 @@ def test_tensors_of_integers_stay_integers(
     counter = torch.tensor([123456789])
     save_file(load_file(folder / SINGLE) | {"counter": counter}, folder / SINGLE)
     export(folder, path, tmp_path / "out", torch.bfloat16)
-    assert torch.equal(load_file(tmp_path / "out" / SINGLE)["counter"], counter)
+    exported = load_file(tmp_path / "out" / SINGLE)["counter"]
+    assert exported.dtype == torch.int64
+    assert exported.tolist() == [123456789]  # bfloat16 would make 123207680 of it
 
 
 def test_a_pruned_file_of_another_model_exports_nothing(

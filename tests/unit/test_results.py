@@ -152,14 +152,14 @@ def test_what_is_no_result_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.json: no such file"):
+    with pytest.raises(DataError, match=r"none\.json: no such file"):
         read_result(tmp_path / "none.json", PruningResult)
 
 
 def test_one_kind_is_not_taken_for_another(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps(PERPLEXITY))
-    with pytest.raises(DataError, match="result.json: "):
+    with pytest.raises(DataError, match=r"result\.json: "):
         read_result(path, ZeroShotResult)
 
 

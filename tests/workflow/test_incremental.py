@@ -11,7 +11,14 @@ from .conftest import Workflow, small_study
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
-ENDS = {"summary_of_model": 2, "summary": 1, "table": 2, "figure": 2, "report": 1, "all": 1}
+ENDS = {
+    "summary_of_model": 2,
+    "summary": 1,
+    "tables_of_experiment": 1,
+    "figures_of_experiment": 1,
+    "report": 1,
+    "all": 1,
+}
 
 
 def test_the_study_ends_in_its_tables(finished_study: Workflow) -> None:

@@ -23,6 +23,7 @@ from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_t
 WINDOW = 256  # tokens
 BATCH = 2  # windows a step
 PEAK_RATE = 2e-3
+TABLE_SHARE = 1.0
 WARM_UP = 20  # steps
 WIKITEXT_COPIES = 4  # the articles are few beside the documents
 
@@ -96,15 +97,20 @@ def _new_model(family: str) -> Any:
 
 def _fit(model: Any, windows: Tensor, steps: int, what: str) -> None:
     """AdamW with a short warm-up and a cosine down to nothing."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
+    table = model.get_input_embeddings().weight
+    matrices = [p for p in model.parameters() if p.ndim > 1 and p is not table]
     gains = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": 0.1, "share": 1.0},
+        {"params": [table], "weight_decay": 0.1, "share": TABLE_SHARE},
+        {"params": gains, "weight_decay": 0.0, "share": 1.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95), fused=True)
     progress = Progress(what, total=steps, unit="steps")
     model.train()
     for step, batch in zip(range(steps), _batches(windows), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, steps)
+            group["lr"] = group["share"] * _rate(step, steps)
         batch = batch.to(model.device)
         loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()

@@ -1,0 +1,18 @@
+"""Write the study's report, as PDF and as HTML."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from dass.report import make_report, report_html, report_pdf
+    from dass.tables import TableSettings, read_summary
+
+    params = snakemake.params
+    report = make_report(
+        read_summary(snakemake.input.summary),
+        [TableSettings(**settings) for settings in params.experiments],
+        title=f"DaSS, reproduced: study {params.study}",
+        description=params.description,
+        note=params.note,
+    )
+    report_pdf(report, snakemake.output.pdf)
+    report_html(report, snakemake.output.html)

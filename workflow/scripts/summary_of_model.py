@@ -1,0 +1,15 @@
+"""Put the results of one model's runs into one CSV file."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from pathlib import Path
+
+    from dass.tables import write_summary
+
+    write_summary(
+        Path(snakemake.output[0]),
+        pruning=map(Path, snakemake.input.pruning),
+        perplexity=map(Path, snakemake.input.perplexity),
+        zero_shot=map(Path, snakemake.input.zero_shot),
+    )
