@@ -30,12 +30,12 @@ class AttentionMemory:
     Args:
         block: a decoder block. Where its attention cannot be told, nothing is recorded and the
             second pass computes all of the block again.
-        store: where outputs are kept in between.
+        store: where outputs are kept in between; None: nothing will be recorded.
     """
 
-    def __init__(self, block: nn.Module, store: torch.device) -> None:
+    def __init__(self, block: nn.Module, store: torch.device | None) -> None:
         self._module = find_attention(block)
-        self._store = store
+        self._store = store or torch.device("cpu")
         self._outputs: list[tuple[Tensor, tuple[Any, ...] | None]] = []
 
     @contextmanager

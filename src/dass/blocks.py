@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,41 @@ class BlockInputs:
     """For each block, its positional arguments after the hidden states, and its keywords."""
 
 
+class _BlockReader:
+    """Reads a block's tensors, the next one ahead of time in a thread of its own."""
+
+    def __init__(self, read: Callable[[int], dict[str, Tensor]], device: torch.device) -> None:
+        self._read = read
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._thread: ThreadPoolExecutor | None = None
+        self._coming: tuple[int, Future[dict[str, Tensor]]] | None = None
+
+    def prepare(self, index: int) -> None:
+        """Begin to read a block."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1)
+        self._coming = index, self._thread.submit(self._read_aside, index)
+
+    def take(self, index: int) -> dict[str, Tensor]:
+        """The tensors of a block; waits for them if they are on their way."""
+        coming, self._coming = self._coming, None
+        if coming is None or coming[0] != index:
+            return self._read(index)
+        tensors = coming[1].result()
+        if self._stream is not None:
+            current = torch.cuda.current_stream()
+            current.wait_stream(self._stream)
+            for tensor in tensors.values():
+                tensor.record_stream(current)
+        return tensors
+
+    @torch.inference_mode()
+    def _read_aside(self, index: int) -> dict[str, Tensor]:
+        # A stream of its own: copies must not wait for the kernels of the block that computes.
+        with torch.cuda.stream(self._stream):
+            return self._read(index)
+
+
 class StreamedModel:
     """A causal language model whose decoder blocks are read when they are used.
 
@@ -49,7 +85,7 @@ class StreamedModel:
         device: where blocks run.
         overlay: applied to each tensor that is read, e.g. a pruned file.
         resident: keep blocks once they have been read (for a model that fits).
-        store: where activations are kept between blocks; None: on ``device``.
+        store: where activations are kept between blocks; None: on ``device`` while they fit.
 
     Raises:
         ModelError: the folder is incomplete, or the architecture has no GLU.
@@ -67,7 +103,7 @@ class StreamedModel:
         self.folder = Path(folder)
         self.dtype, self.device = dtype, torch.device(device)
         self.overlay, self.resident = overlay, resident
-        self.store = self.device if store is None else torch.device(store)
+        self.store = None if store is None else torch.device(store)
         self.weights = Weights(folder)
         self.model = _skeleton(self.folder, dtype)
         self.prefix, self.layers = _decoder_blocks(self.model, self.folder)
@@ -75,6 +111,7 @@ class StreamedModel:
         self._names = [sorted(layer.state_dict()) for layer in self.layers]
         self._empty = [dict(layer.state_dict()) for layer in self.layers]
         self._resident_blocks: set[int] = set()
+        self._reader = _BlockReader(self._read_block, self.device)
         self._load_around_blocks()
 
     @property
@@ -88,6 +125,16 @@ class StreamedModel:
         return int(text_config(self.model).max_position_embeddings)
 
     @property
+    def hidden_size(self) -> int:
+        """The width of the hidden states."""
+        return int(text_config(self.model).hidden_size)
+
+    @property
+    def intermediate_size(self) -> int:
+        """The number of intermediate neurons of the gated MLP."""
+        return find_glu(self.layers[0], self.folder.name).intermediate_size
+
+    @property
     def vocabulary(self) -> int:
         """The number of logits a token."""
         return int(text_config(self.model).vocab_size)
@@ -98,12 +145,15 @@ class StreamedModel:
 
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
-        """Decoder block ``index`` with its weights in place; they are dropped afterwards."""
+        """Decoder block ``index`` with its weights in place; they are dropped afterwards.
+
+        Meanwhile the next block is read in the background.
+        """
         layer = self.layers[index]
         if index not in self._resident_blocks:
-            names = {self.parameter_name(index, name): name for name in self._names[index]}
-            read = self._read(list(names))
-            self._fill(layer, {names[full]: t for full, t in read.items()})
+            self._fill(layer, self._reader.take(index))
+            if index + 1 < self.n_blocks and index + 1 not in self._resident_blocks:
+                self._reader.prepare(index + 1)
         try:
             yield layer
         finally:
@@ -111,6 +161,10 @@ class StreamedModel:
                 self._resident_blocks.add(index)
             else:
                 layer.load_state_dict(self._empty[index], assign=True)
+
+    def _read_block(self, index: int) -> dict[str, Tensor]:
+        names = {self.parameter_name(index, name): name for name in self._names[index]}
+        return {names[full]: tensor for full, tensor in self._read(list(names)).items()}
 
     @torch.inference_mode()
     def block_inputs(self, tokens: Tensor) -> BlockInputs:

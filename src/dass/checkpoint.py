@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
 from dass.files import read_json, write_json, writing, writing_directory
@@ -36,16 +36,29 @@ from dass.weights import INDEX, Weights
 FORMAT = "dass-pruned-1"
 
 
+_WEIGHTS_OF_BITS = (128, 64, 32, 16, 8, 4, 2, 1)
+
+
 def pack(mask: Tensor) -> Tensor:
-    """Bits of a bool tensor, uint8 [ceil(n / 8)], on the host."""
-    return torch.from_numpy(np.packbits(mask.flatten().cpu().numpy()))
+    """Bits of a bool tensor, uint8 [ceil(n / 8)], on the host; packed where the mask is."""
+    if not mask.is_cuda:
+        return torch.from_numpy(np.packbits(mask.flatten().numpy()))
+    bits = nn.functional.pad(mask.flatten(), (0, -mask.numel() % 8)).view(torch.uint8).view(-1, 8)
+    packed = bits[:, 0] * _WEIGHTS_OF_BITS[0]
+    for place in range(1, 8):
+        packed.add_(bits[:, place], alpha=_WEIGHTS_OF_BITS[place])
+    return packed.cpu()
 
 
-def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The bool tensor of ``shape`` that :func:`pack` packed, on the host."""
+def unpack(packed: Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """The bool tensor of ``shape`` that :func:`pack` packed, unpacked on ``device``."""
     count = int(np.prod(shape))
-    bits = np.unpackbits(packed.numpy(), count=count)
-    return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
+    if torch.device(device).type == "cpu":
+        bits = np.unpackbits(packed.numpy(), count=count)
+        return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
+    weights = torch.tensor(_WEIGHTS_OF_BITS, dtype=torch.uint8, device=device)
+    spread = packed.to(device).unsqueeze(1).bitwise_and(weights) != 0
+    return spread.flatten()[:count].reshape(shape)
 
 
 def mask_hash(masks: Iterable[tuple[str, Tensor]]) -> str:
@@ -121,9 +134,9 @@ class PrunedFile:
             raise DataError(f"{self.path}: damaged pruned file (mask of {name}); prune again")
         return packed
 
-    def mask(self, name: str) -> Tensor:
+    def mask(self, name: str, device: torch.device | str = "cpu") -> Tensor:
         """bool [out, in]: true where the parameter's weight is kept."""
-        return unpack(self.packed_mask(name), self.shapes[name])
+        return unpack(self.packed_mask(name), self.shapes[name], device)
 
     def hash(self) -> str:
         """The hash of all masks, as in the run's pruning.json."""
@@ -143,7 +156,7 @@ class PrunedFile:
                 f"{self.path}: made for {name} of shape {list(self.shapes[name])}, but the model's "
                 f"has {list(dense.shape)}; prune this model again"
             )
-        mask = self.mask(name).to(dense.device)
+        mask = self.mask(name, dense.device)
         if f"{name}.values" not in self._keys:
             return dense.masked_fill(~mask, 0)
         values = self._file.get_tensor(f"{name}.values").to(dense.device, dense.dtype)

@@ -77,7 +77,7 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
     for index in range(model.n_blocks):
         with clock("loading"), model.block(index) as block:
             glu = find_glu(block, f"{model.folder.name}, block {index}")
-            attention = AttentionMemory(block, model.store)
+            attention = AttentionMemory(block, batches[0].hidden.device if batches else None)
             with clock("statistics"), attention.recording():
                 statistics = collect(block, glu, batches, index, method.needs)
             with clock("masks"):

@@ -175,6 +175,9 @@ def report_latex(report: Report, tex: str | Path) -> None:
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[margin=2.2cm]{geometry}
 \usepackage{booktabs,graphicx}
+% No names of temporary folders in the PDF, so that the same report gives the same bytes.
+\pdftrailerid{}
+\pdfsuppressptexinfo=-1
 % Tables and figures are the text here: let a page be full of them.
 \renewcommand{\topfraction}{0.95}
 \renewcommand{\bottomfraction}{0.95}
@@ -241,13 +244,9 @@ def compile_latex(tex: str | Path, out: str | Path) -> None:
 
 def _pdflatex(tex: Path, scratch: str) -> bool:
     """Run once; dates are those of the epoch, so that the same report gives the same bytes."""
-    beside = os.pathsep.join((str(tex.resolve().parent), os.environ.get("TEXINPUTS", "")))
-    environment = os.environ | {
-        "TEXINPUTS": beside,
-        "SOURCE_DATE_EPOCH": "0",
-        "FORCE_SOURCE_DATE": "1",
-        "max_print_line": "1000",
-    }
+    undated = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+    unbroken = {"max_print_line": "1000"}  # an error is one line of the log
+    environment = os.environ | undated | unbroken
     command = ["pdflatex", "-interaction=batchmode", "-halt-on-error", "-no-shell-escape"]
     command += [f"-output-directory={scratch}", f"-jobname={tex.stem}", tex.resolve().name]
     try:

@@ -14,8 +14,11 @@ from dass.attention import to_store
 from dass.blocks import StreamedModel, check_finite
 from dass.progress import Progress
 
-TOKENS_IN_FLIGHT = {"cpu": 4096, "cuda": 16384}
+TOKENS_IN_FLIGHT = {"cpu": 4096, "cuda": 8192}
 """How many tokens go through a block at once: enough to fill the device, no more."""
+
+TOKENS_IN_FLIGHT_FROM_HOST = 4096
+"""The same, while activations are kept on the host because the GPU is small."""
 
 TOKENS_IN_A_SWEEP = 1 << 20
 """How many tokens' hidden states are kept between blocks while a model is streamed."""
@@ -45,16 +48,41 @@ class Batch:
         self.hidden = to_store(self.run(block, index), self.hidden.device)
 
 
+def choose_store(model: StreamedModel, tokens: int) -> torch.device:
+    """Where to keep activations between blocks: on the device if they fit, else on the host.
+
+    Room is needed for the hidden states and for as much again (attention's outputs, while a model
+    is pruned); half of the free memory is left for blocks and what they compute.
+    """
+    if model.store is not None or model.device.type != "cuda":
+        return model.store or model.device
+    needed = 2 * tokens * model.hidden_size * model.dtype.itemsize
+    fits = needed < torch.cuda.mem_get_info(model.device)[0] / 2
+    return model.device if fits else torch.device("cpu")
+
+
+def tokens_in_flight(model: StreamedModel, store: torch.device) -> int:
+    """How many tokens to send through a block at once, so that what it computes fits."""
+    if model.device.type != "cuda":
+        return TOKENS_IN_FLIGHT["cpu"]
+    wanted = TOKENS_IN_FLIGHT["cuda"] if store.type == "cuda" else TOKENS_IN_FLIGHT_FROM_HOST
+    # Gate, up, their product and its activation; some ten hidden states, a few of them float32.
+    per_token = model.dtype.itemsize * (4 * model.intermediate_size + 16 * model.hidden_size)
+    room = torch.cuda.mem_get_info(model.device)[0] / 3
+    return min(wanted, int(room / per_token))
+
+
 def batches_of(model: StreamedModel, windows: Tensor) -> list[Batch]:
     """Cut windows [n, length] into batches that fill the device, embedded and ready for block 0."""
-    size = max(TOKENS_IN_FLIGHT[model.device.type] // windows.shape[1], 1)
+    store = choose_store(model, windows.numel())
+    size = max(tokens_in_flight(model, store) // windows.shape[1], 1)
     batches: list[Batch] = []
     # What blocks are given besides hidden states depends on the shape alone: nothing is padded.
     arguments: dict[int, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
     for tokens in windows.split(size):
         inputs = model.block_inputs(tokens)
         shared = arguments.setdefault(len(tokens), inputs.arguments)
-        batches.append(Batch(to_store(inputs.hidden, model.store), shared))
+        batches.append(Batch(to_store(inputs.hidden, store), shared))
     return batches
 
 
@@ -120,11 +148,12 @@ def score_continuations(
     progress = Progress("zero-shot", len(sweeps) * model.n_blocks, "blocks")
     scores: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
     for sweep in sweeps:
-        groups = list(_padded_batches(sweep, TOKENS_IN_FLIGHT[model.device.type]))
+        store = choose_store(model, sum(len(_sequence(request)) for request in sweep))
+        groups = list(_padded_batches(sweep, tokens_in_flight(model, store)))
         batches = []
         for group in groups:
             inputs = model.block_inputs(_pad(group))
-            batches.append(Batch(to_store(inputs.hidden, model.store), inputs.arguments))
+            batches.append(Batch(to_store(inputs.hidden, store), inputs.arguments))
         run_blocks(model, batches, progress)
         for group, batch in zip(groups, batches, strict=True):
             scores.update(zip(group, _score_group(model, group, batch.hidden), strict=True))

@@ -33,7 +33,9 @@ def test_documents_may_hold_line_separators_that_json_does_not_escape(tmp_path: 
     assert [documents[i] for i in range(len(documents))] == ["a\u2028b\u0085c", "d"]
 
 
-@pytest.mark.parametrize("line", ['{"text": "a"', '{"body": "a"}', '"text"', "[]", "", '{"text": 3}'])
+@pytest.mark.parametrize(
+    "line", ['{"text": "a"', '{"body": "a"}', '"text"', "[]", "", '{"text": 3}']
+)
 def test_a_line_that_is_no_document_is_numbered(tmp_path: Path, line: str) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text(f'{{"text": "fine"}}\n{line}\n{{"text": "fine"}}\n')

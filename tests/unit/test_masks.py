@@ -45,7 +45,9 @@ def how_many_go(pattern: Pattern, size: int) -> int:
     return pattern.group - pattern.kept
 
 
-def oracle(scores: list[list[float]], pattern: Pattern, scope: Scope, axis: Axis) -> list[list[bool]]:
+def oracle(
+    scores: list[list[float]], pattern: Pattern, scope: Scope, axis: Axis
+) -> list[list[bool]]:
     """Sort each group stably, drop the first ones."""
     keep = [[True] * len(row) for row in scores]
     for group in groups_of((len(scores), len(scores[0])), pattern, scope, axis):

@@ -275,6 +275,32 @@ def test_sparsegpt_changes_neither_weight_nor_statistics() -> None:
     assert torch.equal(statistics.get("input_gram"), before[1])
 
 
+def test_projections_that_share_statistics_do_not_disturb_one_another() -> None:
+    """gate and up of a block share one Gram matrix, down has its own; dampings do not mix."""
+    (gate, x), (down, z) = random_case(4, 16, seed=1), random_case(4, 16, seed=2)
+    shared = Statistics(input_gram=x.t() @ x, intermediate_gram=z.t() @ z)
+    calls: list[tuple[Role, Tensor, Tensor, float]] = [
+        ("gate", gate, x, 0.01), ("down", down, z, 0.01), ("up", down, x, 0.01),
+        ("up", gate, x, 1.0), ("down", gate, z, 1.0),
+    ]  # fmt: skip
+    for role, weight, inputs, damping in calls:
+        method = SparseGPT(damping=damping)
+        together = method.update(role, weight, shared, NofM(2, 4), "m")
+        alone = method.update(role, weight, gram_of(role, inputs), NofM(2, 4), "m")
+        assert torch.equal(together[0], alone[0])
+        assert torch.equal(together[1], alone[1])
+
+
+def test_the_factor_is_the_upper_cholesky_factor_of_the_inverse() -> None:
+    _, x = random_case(1, 24)
+    gram = x.t() @ x
+    factor = inverse_factor(gram, 0.01, "m").double()
+    assert torch.equal(factor, factor.triu())
+    assert (factor.diagonal() > 0).all()
+    inverse = torch.linalg.inv(hessian(x, 0.01))
+    torch.testing.assert_close(factor.t() @ factor, inverse, rtol=1e-3, atol=1e-6)
+
+
 def test_sparsegpt_keeps_the_dtype() -> None:
     weight, inputs = random_case(4, 16)
     half = weight.bfloat16()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dass.errors import PatternError
@@ -38,6 +38,7 @@ def test_how_many_go_is_rounded_down_exactly(text: str, size: int, pruned: int) 
     assert pattern.pruned(size) == pruned
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9999), st.integers(1, 10**6))
 def test_never_all_go(hundredths: int, size: int) -> None:
     pattern = parse_pattern(f"u{hundredths / 100}")

@@ -24,7 +24,7 @@ def encode(text: str) -> list[int]:
 
 def test_rows_are_joined_with_two_newlines_and_tokenised_once() -> None:
     rows = ["ab\n", "", "c"]
-    expected = [1, *map(ord, "ab\n" "\n\n" "\n\n" "c")]
+    expected = [1, *map(ord, "ab\n\n\n\n\nc")]
     assert tokenise(rows, encode, "text", 1).tolist() == expected
     assert tokenise(rows, encode, "text", 1).dtype == torch.int64
 

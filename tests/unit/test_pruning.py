@@ -1,4 +1,4 @@
-"""Pruning block by block against two plain passes over the whole model, and what must not change."""
+"""Pruning block by block against plain passes over the whole model, and what must not change."""
 
 from __future__ import annotations
 

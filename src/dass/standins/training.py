@@ -22,8 +22,7 @@ from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_t
 
 WINDOW = 256  # tokens
 BATCH = 2  # windows a step
-PEAK_RATE = 2e-3
-TABLE_SHARE = 1.0
+PEAK_RATES = {"llama": 2e-3, "mistral": 2e-3, "gemma": 1.2e-3}
 WARM_UP = 20  # steps
 WIKITEXT_COPIES = 4  # the articles are few beside the documents
 
@@ -51,7 +50,7 @@ def train(family: str, world: Path, out: Path, seed: int, steps: int) -> None:
         train_tokenizer(texts, folder)
         windows = _pack(texts, folder)
         model = _new_model(family).to(device)
-        _fit(model, windows, steps, f"training {family}")
+        _fit(model, windows, steps, PEAK_RATES[family], f"training {family}")
         model.save_pretrained(folder)
 
 
@@ -89,28 +88,25 @@ def _new_model(family: str) -> Any:
     if family == "mistral":
         # A window shorter than the text: an evaluation that drops the mask gives other numbers.
         own = {"num_key_value_heads": 2, "sliding_window": WINDOW // 2}
-        return hf.MistralForCausalLM(hf.MistralConfig(**SHAPE, **own, dtype="float32"))
+        return hf.MistralForCausalLM(hf.MistralConfig(**(SHAPE | own), dtype="float32"))
     if family == "gemma":
-        return hf.GemmaForCausalLM(hf.GemmaConfig(**SHAPE, num_key_value_heads=1, dtype="float32"))
+        # One head for all keys and values, but a wide one, as in Gemma 2B.
+        own = {"num_key_value_heads": 1, "head_dim": 64}
+        return hf.GemmaForCausalLM(hf.GemmaConfig(**(SHAPE | own), dtype="float32"))
     raise ModelError(f"no stand-in of the family {family!r}: choose llama, mistral or gemma")
 
 
-def _fit(model: Any, windows: Tensor, steps: int, what: str) -> None:
+def _fit(model: Any, windows: Tensor, steps: int, peak: float, what: str) -> None:
     """AdamW with a short warm-up and a cosine down to nothing."""
-    table = model.get_input_embeddings().weight
-    matrices = [p for p in model.parameters() if p.ndim > 1 and p is not table]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": 0.1, "share": 1.0},
-        {"params": [table], "weight_decay": 0.1, "share": TABLE_SHARE},
-        {"params": gains, "weight_decay": 0.0, "share": 1.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95), fused=True)
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=True)
     progress = Progress(what, total=steps, unit="steps")
     model.train()
     for step, batch in zip(range(steps), _batches(windows), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * _rate(step, steps)
+            group["lr"] = peak * _rate(step, steps)
         batch = batch.to(model.device)
         loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
@@ -130,6 +126,6 @@ def _batches(windows: Tensor) -> Iterator[Tensor]:
 
 
 def _rate(step: int, steps: int) -> float:
-    """The learning rate at a step."""
+    """The learning rate at a step, as a share of its peak."""
     warm = min(1.0, (step + 1) / WARM_UP)
-    return PEAK_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
