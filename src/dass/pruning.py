@@ -44,6 +44,9 @@ class Pruned:
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds: loading, statistics, masks, replay, total."""
 
+    block_seconds: list[float] = field(default_factory=list)
+    """Seconds of each decoder block, reading included."""
+
     @property
     def mean_sparsity(self) -> float:
         """The share of pruned entries in all pruned matrices together."""
@@ -75,6 +78,7 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
     batches = batches_of(model, windows) if method.needs else []
     progress = Progress("pruning", model.n_blocks, "blocks")
     for index in range(model.n_blocks):
+        started = time.monotonic()
         with clock("loading"), model.block(index) as block:
             glu = find_glu(block, f"{model.folder.name}, block {index}")
             attention = AttentionMemory(block, batches[0].hidden.device if batches else None)
@@ -85,9 +89,15 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
             with clock("replay"), attention.replaying():
                 if index + 1 < model.n_blocks:
                     _advance(block, batches, index, model.folder.name)
-        progress.step()
+        pruned.block_seconds.append(round(time.monotonic() - started, 4))
+        progress.step(note=_speed(windows, pruned.block_seconds) if batches else "")
     pruned.seconds = clock.seconds
     return pruned
+
+
+def _speed(windows: Tensor, seconds: list[float]) -> str:
+    """Calibration tokens that one block takes in a second, on average so far."""
+    return f"{windows.numel() * len(seconds) / sum(seconds):,.0f} tokens/s"
 
 
 def _check_fits(model: StreamedModel, pattern: Pattern) -> None:

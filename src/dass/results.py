@@ -87,6 +87,8 @@ class PruningResult(_Result):
     """Share of pruned entries in all pruned matrices together."""
     seconds: dict[str, float]
     """Stage -> seconds; ``total`` among them."""
+    block_seconds: list[float]
+    """Seconds of each decoder block, reading included."""
     peak_memory_bytes: PeakMemory
     tokens: Count
     """Calibration tokens."""

@@ -77,13 +77,28 @@ def batches_of(model: StreamedModel, windows: Tensor) -> list[Batch]:
     store = choose_store(model, windows.numel())
     size = max(tokens_in_flight(model, store) // windows.shape[1], 1)
     batches: list[Batch] = []
-    # What blocks are given besides hidden states depends on the shape alone: nothing is padded.
+    # Nothing is padded: what blocks are given besides hidden states depends on the shape alone,
+    # but for a few architectures that look at the tokens again (Gemma 4).
     arguments: dict[int, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
     for tokens in windows.split(size):
         inputs = model.block_inputs(tokens)
         shared = arguments.setdefault(len(tokens), inputs.arguments)
-        batches.append(Batch(to_store(inputs.hidden, store), shared))
+        own = shared if _same(shared, inputs.arguments) else inputs.arguments
+        batches.append(Batch(to_store(inputs.hidden, store), own))
     return batches
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two batches may share arguments: equal, with nothing in them to write to."""
+    if one is other:
+        return True
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if type(one) is type(other) is dict:  # a block's keywords; other mappings may be state
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return isinstance(one, str | int | float) and bool(one == other)
 
 
 @torch.inference_mode()

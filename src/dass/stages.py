@@ -144,6 +144,7 @@ def prune_run(
         sparsity=pruned.sparsity,
         mean_sparsity=pruned.mean_sparsity,
         seconds=pruned.seconds,
+        block_seconds=pruned.block_seconds,
         peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
         tokens=windows.numel(),
         provenance=provenance(started),

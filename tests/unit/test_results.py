@@ -36,6 +36,7 @@ PRUNING = COMMON | {
     "sparsity": {"model.layers.0.mlp.gate_proj.weight": 0.5},
     "mean_sparsity": 0.5,
     "seconds": {"total": 2.5, "masks": 1.5},
+    "block_seconds": [0.5],
     "peak_memory_bytes": {"host": 1024, "device": None},
     "tokens": 4096,
 }

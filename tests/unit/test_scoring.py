@@ -18,7 +18,7 @@ from dass.blocks import StreamedModel
 from dass.errors import NumericError
 from dass.scoring import Request, score_continuations, window_losses
 from dass.weights import SINGLE
-from tests.conftest import SUPPORTED, TinyModel
+from tests.conftest import COMMON, SUPPORTED, TinyModel
 
 
 def whole(folder: Path) -> Any:
@@ -162,3 +162,35 @@ def test_a_window_that_overflows_is_noticed_in_whichever_batch(
     windows[poisoned, 3] = 5
     with pytest.raises(NumericError, match="granite, block 0: its output is not finite"):
         window_losses(model, windows)
+
+
+@pytest.mark.parametrize("in_flight", [4096, 40])
+def test_blocks_that_look_at_the_tokens_again_get_those_of_their_own_batch(
+    in_flight: int, tmp_path: Path, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma 4 hands each block an embedding of the tokens, and keys and values of earlier ones."""
+    transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, "Gemma4TextConfig"):
+        pytest.skip("this transformers has no Gemma 4")
+    config = transformers.Gemma4TextConfig(
+        **COMMON | {"num_hidden_layers": 4}, head_dim=8, global_head_dim=8, sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
+        hidden_size_per_layer_input=8, vocab_size_per_layer_input=128,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).float().save_pretrained(tmp_path)
+    monkeypatch.setattr(scoring, "TOKENS_IN_FLIGHT", {"cpu": in_flight})
+    losses = window_losses(StreamedModel(tmp_path, torch.float32), tokens)
+    assert losses.tolist() == pytest.approx(plain_losses(whole(tmp_path), tokens), rel=1e-5)
+
+
+def test_batches_of_one_size_share_what_blocks_are_given(
+    tiny_model: TinyModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks and rotary embeddings once for all batches, not once for each."""
+    monkeypatch.setattr(scoring, "TOKENS_IN_FLIGHT", {"cpu": 80})
+    for architecture in SUPPORTED:
+        model = StreamedModel(tiny_model(architecture), torch.float32)
+        first, second, last = scoring.batches_of(model, torch.cat([tokens, tokens])[:10])
+        assert first.arguments is second.arguments, architecture
+        assert last.arguments is not first.arguments

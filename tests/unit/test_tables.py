@@ -77,6 +77,7 @@ def pruning_file(folder: Path, run: Run, **changes: Any) -> Path:
         sparsity={"w": 0.5},
         mean_sparsity=0.5,
         seconds={"total": 4.5, "masks": 1.0},
+        block_seconds=[2.0, 2.5],
         peak_memory_bytes={"host": 300, "device": None},  # type: ignore[arg-type]
         tokens=512,
         provenance=ORIGIN | {"date": "2026-01-01T00:00:00+00:00", "commit": "old"},

@@ -79,7 +79,8 @@ SHE = frozenset("Ada Cleo Dora Greta Ines Kira Mila Olga".split())
 class Relation:
     """A property that each member of one kind has: ``subject`` names the kind, ``value`` its range.
 
-    In the templates {s} is the subject and {v} the value.
+    In the templates {s} is the subject and {v} the value. Questions end with their subject: so
+    small a model learns far sooner to answer when the subject stands at a fixed distance.
     """
 
     name: str

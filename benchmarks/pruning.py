@@ -1,0 +1,209 @@
+"""Seconds a decoder block and peak GPU memory of pruning, beside the published procedure.
+
+    python benchmarks/pruning.py --shape 7b --out benchmarks/results/pruning-7b.json
+
+Random weights of a model's shapes are written to disk first; the engine reads them as it would read
+the model. The baseline (benchmarks/baseline.py) runs on the same blocks and tokens in the same
+process. The floor is what the arithmetic alone would take at the rate that a large matrix product
+reaches here: one attention half, two thirds of a dense MLP, one pruned MLP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from baseline import prune_block
+
+from dass.blocks import StreamedModel
+from dass.checkpoint import unpack
+from dass.files import write_json
+from dass.methods import make_method
+from dass.patterns import parse_pattern
+from dass.provenance import provenance
+from dass.pruning import prune
+
+SHAPES = {
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
+           "num_key_value_heads": 32},
+    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40,
+            "num_key_value_heads": 40},
+    "70b": {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
+            "num_key_value_heads": 8},
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+             "num_key_value_heads": 4},
+}  # fmt: skip
+BLOCKS_OF_MODEL = {"7b": 32, "13b": 40, "70b": 80, "tiny": 2}
+
+
+def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) -> None:
+    """A LLaMA checkpoint of random float16 weights, one shard a block."""
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        num_hidden_layers=blocks, vocab_size=vocabulary, max_position_embeddings=4096,
+        dtype="float16", tie_word_embeddings=False, **SHAPES[shape],
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {n: t.shape for n, t in LlamaForCausalLM(config).state_dict().items()}
+    generator = torch.Generator("cuda").manual_seed(0)
+    weight_map: dict[str, str] = {}
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for name in shapes:
+        part = name.split(".")[2] if ".layers." in name else "outside"
+        groups.setdefault(f"model-{part}.safetensors", {})[name] = torch.empty(0)
+        weight_map[name] = f"model-{part}.safetensors"
+    for file, names in groups.items():
+        tensors = {}
+        for name in names:
+            value = torch.empty(shapes[name], device="cuda", dtype=torch.float16)
+            if len(shapes[name]) == 1:
+                value.fill_(1.0)
+            else:
+                value.normal_(0, 0.02, generator=generator)
+            tensors[name] = value.cpu()
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def matmul_rate(dtype: torch.dtype = torch.float16, size: int = 8192) -> float:
+    """FLOP/s of a large product of random matrices: the median of 20."""
+    a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(25):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        a @ b
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(times[5:])
+
+
+def operations(shape: str, tokens: int, length: int, method: str) -> float:
+    """The fewest floating-point operations of a block."""
+    s = SHAPES[shape]
+    hidden, inner = s["hidden_size"], s["intermediate_size"]
+    share = s["num_key_value_heads"] / s["num_attention_heads"]
+    projections = 2 * hidden * hidden * (2 + 2 * share)
+    scores = 2 * 2 * hidden * (length + 1) / 2  # each query sees half of the keys on average
+    mlp = 2 * hidden * inner * (2 + 3)
+    gram = 2 * (hidden**2 + inner**2) / 2 if method == "sparsegpt" else 0  # symmetric
+    return tokens * (projections + scores + mlp + gram)
+
+
+def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, store: str | None):
+    """One run of the engine: result, seconds a block, peak memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    model = StreamedModel(folder, torch.float16, "cuda", store=store)
+    pruned = prune(model, windows, make_method(method, {}), parse_pattern(pattern))
+    return (
+        pruned,
+        torch.cuda.max_memory_allocated() / 2**30,
+        torch.cuda.max_memory_reserved() / 2**30,
+    )
+
+
+def baseline_run(folder: Path, windows: torch.Tensor, method: str, pattern: str, blocks: int):
+    """The published procedure on the first blocks: seconds a block, and the pruned weights' zeros."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16).cuda().eval()
+    streamed = StreamedModel(folder, torch.float16, "cuda")
+    seconds, masks = [], {}
+    with torch.inference_mode():
+        hidden = torch.cat([streamed.block_inputs(w.unsqueeze(0)).hidden for w in windows])
+        kwargs = streamed.block_inputs(windows[:1]).arguments[0][1]
+        for index in range(blocks):
+            hidden, took = prune_block(model.model.layers[index], hidden, kwargs, method, pattern)
+            seconds.append(took)
+            for name, parameter in model.model.layers[index].named_parameters():
+                if ".mlp." in f".{name}":
+                    masks[f"model.layers.{index}.{name}"] = (parameter != 0).cpu()
+    del model, streamed, hidden
+    gc.collect()
+    torch.cuda.empty_cache()
+    return seconds, masks
+
+
+def agreement(pruned, masks: dict[str, torch.Tensor]) -> float:
+    """The lowest share of equal mask entries over matrices of the first block."""
+    return min(
+        (unpack(pruned.masks[name], tuple(mask.shape)) == mask).float().mean().item()
+        for name, mask in masks.items()
+        if ".layers.0." in name
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="7b")
+    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--sequences", type=int, default=128)
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--runs", default="dass:2of4,dass:4of8,dass:u50,wanda:2of4,wanda:4of8,"
+                        "wanda:u50,sparsegpt:2of4,sparsegpt:u50")  # fmt: skip
+    parser.add_argument("--stores", default="cuda", help="cuda,cpu")
+    parser.add_argument("--baseline", type=int, default=0, help="blocks of the baseline to run")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="where to write the model")
+    arguments = parser.parse_args()
+    rate = matmul_rate()
+    windows = torch.randint(3, 31999, (arguments.sequences, arguments.length),
+                            generator=torch.Generator().manual_seed(0))  # fmt: skip
+    rows = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        write_model(Path(folder), arguments.shape, arguments.blocks)
+        measure(Path(folder), windows[:8], "wanda", "2of4", None)  # warm-up
+        for run in arguments.runs.split(","):
+            method, pattern = run.split(":")
+            if method == "sparsegpt":
+                measure(Path(folder), windows[:8], method, pattern, None)  # compile the kernel
+            base, masks = [], {}
+            if arguments.baseline:
+                base, masks = baseline_run(
+                    Path(folder), windows, method, pattern, arguments.baseline
+                )
+            for store in arguments.stores.split(","):
+                pruned, allocated, reserved = measure(Path(folder), windows, method, pattern, store)
+                # The first block waits for its weights, the last feeds no other.
+                middle = pruned.block_seconds[1:-1]
+                seconds = statistics.median(middle)
+                floor = (
+                    operations(arguments.shape, windows.numel(), arguments.length, method) / rate
+                )
+                rows.append({
+                    "method": method, "pattern": pattern, "activations": store,
+                    "seconds_a_block": seconds, "block_seconds": pruned.block_seconds,
+                    "stage_seconds": pruned.seconds,
+                    "baseline_seconds": base,
+                    "ratio": statistics.median(base) / seconds if base else None,
+                    "masks_agree": agreement(pruned, masks) if masks else None,
+                    "floor_seconds": floor, "share_of_floor": floor / seconds,
+                    "model_seconds": seconds * BLOCKS_OF_MODEL[arguments.shape],
+                    "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
+                })  # fmt: skip
+                shown = {k: v for k, v in rows[-1].items() if k not in ("block_seconds",)}
+                print(json.dumps(shown), flush=True)
+                # Written after each run: what is measured is not lost.
+                write_json(arguments.out, {
+                    "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
+                    "sequences": arguments.sequences, "length": arguments.length,
+                    "blocks": arguments.blocks, "matmul_tflops": rate / 1e12, "rows": rows,
+                    "provenance": provenance(),
+                })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

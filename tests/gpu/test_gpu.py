@@ -1,0 +1,135 @@
+"""What only a GPU runs: kernels against their PyTorch twins, a GPU's masks against a CPU's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from dass.blocks import StreamedModel
+from dass.checkpoint import pack, unpack
+from dass.masks import keep_mask
+from dass.methods import Statistics, make_method
+from dass.methods.sparsegpt import _prune_columns, inverse_factor
+from dass.patterns import parse_pattern
+from dass.pruning import prune
+from dass.scoring import window_losses
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "vocab_size": 512, "initializer_range": 0.2,
+    }  # fmt: skip
+    if request.param == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
+    else:
+        config = MistralConfig(num_key_value_heads=2, sliding_window=16, **sizes)
+        model = MistralForCausalLM(config)
+    path = tmp_path_factory.mktemp("gpu") / request.param
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("pattern", ["u50", "u70", "2of4", "4of8", "1of16"])
+@pytest.mark.parametrize(("scope", "axis"), [("row", "input"), ("column", "output")])
+def test_masks_are_those_of_the_cpu(pattern: str, scope, axis) -> None:
+    scores = (random(96, 160) * 4).round().abs()  # many ties
+    ours = keep_mask(scores.cuda(), parse_pattern(pattern), scope, axis)
+    assert torch.equal(ours.cpu(), keep_mask(scores, parse_pattern(pattern), scope, axis))
+
+
+def test_a_whole_matrix_is_compared_as_on_the_cpu() -> None:
+    scores = (random(96, 160) * 4).round().abs()
+    ours = keep_mask(scores.cuda(), parse_pattern("u50"), "matrix", "input")
+    assert torch.equal(ours.cpu(), keep_mask(scores, parse_pattern("u50"), "matrix", "input"))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (64, 64), (7, 8)])
+def test_packing_is_that_of_the_cpu(shape: tuple[int, int]) -> None:
+    mask = random(*shape) > 0
+    assert torch.equal(pack(mask.cuda()), pack(mask))
+    assert torch.equal(unpack(pack(mask), shape, "cuda").cpu(), mask)
+
+
+@pytest.mark.parametrize("pattern", ["u50", "2of4", "4of8", "3of16"])
+@pytest.mark.parametrize(("rows", "width"), [(50, 128), (16, 64), (1, 16)])
+def test_the_kernel_prunes_columns_as_pytorch_does(pattern: str, rows: int, width: int) -> None:
+    from dass.methods import sparsegpt_cuda
+
+    x = random(4 * width, width, seed=1)
+    factor = inverse_factor(x.t() @ x, 0.01, "test")
+    parsed = parse_pattern(pattern)
+    wide = random(rows, width + 32, seed=2)
+    cpu, gpu = wide.clone()[:, 16 : 16 + width], wide.cuda()[:, 16 : 16 + width]
+    score = (cpu / factor.diagonal()).square()
+    chosen = keep_mask(score, parsed, "matrix", "input") if pattern == "u50" else None
+    cpu_mask = torch.ones(rows, width, dtype=torch.bool) if chosen is None else chosen
+    gpu_mask = cpu_mask.clone().cuda()
+    errors = _prune_columns(cpu, cpu_mask, factor, parsed, "test")
+    kernel_errors = sparsegpt_cuda.prune_columns(gpu, gpu_mask, factor.cuda(), parsed)
+    assert torch.equal(gpu_mask.cpu(), cpu_mask)
+    torch.testing.assert_close(kernel_errors.cpu(), errors, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-4, atol=1e-4)
+    assert ((gpu == 0).cpu() == ~cpu_mask).all()
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "dass", "sparsegpt"])
+@pytest.mark.parametrize("pattern", ["u50", "2of4"])
+def test_pruned_as_on_the_cpu(folder: Path, method: str, pattern: str) -> None:
+    windows = torch.randint(0, 512, (8, 48), generator=torch.Generator().manual_seed(3))
+    runs = {
+        store: prune(
+            StreamedModel(folder, torch.float32, device, store=store),
+            windows, make_method(method, {}), parse_pattern(pattern),
+        )
+        for device, store in [("cpu", "cpu"), ("cuda", "cuda")]
+    }  # fmt: skip
+    on_host = prune(
+        StreamedModel(folder, torch.float32, "cuda", store="cpu"),
+        windows, make_method(method, {}), parse_pattern(pattern),
+    )  # fmt: skip
+    for name, shape in runs["cpu"].shapes.items():
+        ours, theirs = (unpack(runs[s].masks[name], shape) for s in ("cuda", "cpu"))
+        assert (ours == theirs).float().mean() > (0.99 if method == "sparsegpt" else 0.9995), name
+        assert torch.equal(on_host.masks[name], runs["cuda"].masks[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_from_host_and_device_are_equal(folder: Path, dtype: torch.dtype) -> None:
+    windows = torch.randint(0, 512, (6, 48), generator=torch.Generator().manual_seed(4))
+    losses = [
+        window_losses(StreamedModel(folder, dtype, "cuda", store=store), windows)
+        for store in ("cuda", "cpu")
+    ]
+    assert torch.equal(*losses)
+    reference = window_losses(StreamedModel(folder, torch.float32, "cpu"), windows)
+    torch.testing.assert_close(losses[0], reference, rtol=0.02, atol=0.02)
+
+
+def test_statistics_in_half_precision_are_exact_sums() -> None:
+    from dass.statistics import add_gram, sum_of_squares
+
+    x = random(300, 64).half().cuda()
+    exact = x.double()
+    torch.testing.assert_close(sum_of_squares(x), exact.square().sum(0), rtol=1e-5, atol=0)
+    totals: dict = {}
+    add_gram(totals, "input_gram", x[:100])
+    add_gram(totals, "input_gram", x[100:])
+    torch.testing.assert_close(
+        totals["input_gram"].double(), exact.t() @ exact, rtol=1e-5, atol=1e-3
+    )
+    assert Statistics(input_gram=totals["input_gram"]).get("input_gram").dtype == torch.float32
