@@ -3,8 +3,6 @@ import os
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 # Jobs use the library beside this workflow, installed or not, and no other.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
@@ -17,11 +15,18 @@ from dass.dependencies import class_files, module_files
 from dass.errors import DassError
 from dass.methods import find_class
 
+
+
+def stop(problem):
+    """End with one line that says what is wrong, without snakemake's account of where it was."""
+    sys.exit(f"error: {problem}")
+
+
 try:
     STUDY = load_config(config)
     RUNS = runs(STUDY)
 except DassError as error:
-    raise WorkflowError(str(error)) from None
+    stop(error)
 
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
@@ -83,9 +88,7 @@ def model_input(wildcards):
         *sorted(folder.glob("*.safetensors")),
     ]
     if not files[0].exists():
-        raise WorkflowError(
-            f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder"
-        )
+        stop(f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder")
     return [str(file) for file in files if file.exists()]
 
 
@@ -109,7 +112,7 @@ def dataset_input(name):
     """What a job that reads a data set has as input."""
     dataset = STUDY.datasets[name]
     if dataset.path is not None and not Path(dataset.path).exists():
-        raise WorkflowError(f"datasets.{name}.path: {dataset.path} does not exist")
+        stop(f"datasets.{name}.path: {dataset.path} does not exist")
     return WORLD if dataset.standin is not None else dataset_path(name)
 
 

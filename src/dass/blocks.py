@@ -194,11 +194,12 @@ class StreamedModel:
             [rows, vocabulary] in the model's dtype.
         """
         reached = 0
+        wanted = hidden.to(self.device, non_blocking=True).unsqueeze(0)
 
         def replace(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             nonlocal reached
             reached += 1
-            return hidden.unsqueeze(0) if reached == self.n_blocks else states
+            return wanted if reached == self.n_blocks else states
 
         with self._blocks_replaced(replace):
             tokens = torch.zeros((1, len(hidden)), dtype=torch.long, device=self.device)

@@ -271,7 +271,7 @@ class StandinsConfig(Strict):
     documents: Count = Field(
         default=2400, description="Documents that the toy world's corpus holds."
     )
-    steps: Count = Field(default=400, description="Training steps of each stand-in model.")
+    steps: Count = Field(default=1800, description="Training steps of each stand-in model.")
 
 
 class CalibrationConfig(Strict):
@@ -337,6 +337,15 @@ class CustomConfig(_Method):
     arguments: dict[str, Scalar] = Field(
         default={}, description="What the class is called with, by keyword."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_class(cls, data: Any) -> Any:
+        """First of all: to a misspelt built-in method its arguments would seem unknown."""
+        function = data.get("function") if isinstance(data, dict) else None
+        if isinstance(function, str) and not re.match(CLASS, function):
+            raise _failure(("function", _no_method(function)))
+        return data
 
     def arguments_dict(self) -> dict[str, Any]:
         """The arguments that the config gives, as they stand there."""
@@ -631,14 +640,18 @@ def _describe(detail: Any) -> Iterator[str]:
         yield f"{'.'.join(place)}: {_what(detail)}"
 
 
+def _no_method(function: str) -> str:
+    near = _nearest(function, METHODS, "there are")
+    return f"no built-in method {function!r}; {near} (your own: package.module:Class)"
+
+
 def _what(detail: Any) -> str:
     """What is wrong with a value, in this project's words."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "string_pattern_mismatch":
         if context["pattern"] != CLASS:
             return f"{_shown(value)} {PATTERN_HELP[context['pattern']]}"
-        near = _nearest(value, METHODS, "there are")
-        return f"no built-in method {value!r}; {near} (your own: package.module:Class)"
+        return _no_method(value)
     text = {
         "missing": "missing; it is required",
         "too_short": "must not be empty",

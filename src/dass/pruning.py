@@ -71,6 +71,7 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
 
     Raises:
         PatternError: the pattern does not fit a matrix of the model (before any work).
+        ModelError: a block has no GLU, or several (before any work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
     """
     _check_fits(model, pattern)
@@ -106,11 +107,11 @@ def _check_fits(model: StreamedModel, pattern: Pattern) -> None:
     The input dimensions are the hidden size (gate, up) and the intermediate size (down), which
     is also what groups along the output of gate and up have to fit.
     """
-    glu = find_glu(model.layers[0], f"{model.folder.name}, block 0")
-    for projection in glu.projections:
-        name = f"{model.folder.name}, {projection.name}"
-        shape = (projection.weight.shape[0], projection.weight.shape[1])
-        check_fit(shape, pattern, "input", name)
+    for index, layer in enumerate(model.layers):
+        where = f"{model.folder.name}, block {index}"
+        for projection in find_glu(layer, where).projections:
+            shape = (projection.weight.shape[0], projection.weight.shape[1])
+            check_fit(shape, pattern, "input", f"{where}, {projection.name}")
 
 
 def _prune_block(

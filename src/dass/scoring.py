@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,11 @@ def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
         targets = sweep.split([len(batch.hidden) for batch in batches])
         for batch, tokens in zip(batches, targets, strict=True):
             for hidden, row in zip(batch.hidden, tokens, strict=True):
-                losses.append(_losses_and_greedy(model, hidden[:-1], row[1:])[0].mean())
+                parts = [
+                    functional.cross_entropy(logits, wanted, reduction="none")
+                    for logits, wanted in _logits_by_rows(model, hidden[:-1], row[1:])
+                ]
+                losses.append(torch.cat(parts).double().mean().cpu())
     return torch.stack(losses)
 
 
@@ -223,26 +227,22 @@ def _score_group(
         end, count = len(_sequence(request)), len(request[1])
         rows.append(states[end - count : end])
         targets.append(torch.tensor(request[1]))
-    losses, greedy = _losses_and_greedy(model, torch.cat(rows), torch.cat(targets))
+    losses, greedy = [], []
+    for logits, wanted in _logits_by_rows(model, torch.cat(rows), torch.cat(targets)):
+        losses.append(functional.cross_entropy(logits, wanted, reduction="none"))
+        greedy.append(logits.argmax(-1) == wanted)
     sizes = [len(t) for t in targets]
+    scored = torch.cat(losses).double().cpu(), torch.cat(greedy).cpu()
     return [
         (-float(loss.sum()), bool(hit.all()))
-        for loss, hit in zip(losses.split(sizes), greedy.split(sizes), strict=True)
+        for loss, hit in zip(*(part.split(sizes) for part in scored), strict=True)
     ]
 
 
-def _losses_and_greedy(
+def _logits_by_rows(
     model: StreamedModel, hidden: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each row of ``hidden`` [rows, hidden] with its target token, and hits.
-
-    Returns:
-        (float64 [rows] in nats, bool [rows]: the target is the likeliest token), on the host.
-    """
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Float32 logits [some, vocabulary] and target tokens [some] of rows [rows, hidden]."""
     rows = max(LOGITS_AT_ONCE // model.vocabulary, 1)
-    losses, greedy = [], []
     for some, wanted in zip(hidden.split(rows), targets.to(model.device).split(rows), strict=True):
-        logits = model.logits(some).float()
-        losses.append(functional.cross_entropy(logits, wanted, reduction="none"))
-        greedy.append(logits.argmax(-1) == wanted)
-    return torch.cat(losses).double().cpu(), torch.cat(greedy).cpu()
+        yield model.logits(some).float(), wanted

@@ -16,17 +16,13 @@ from transformers import AutoModelForCausalLM
 
 from dass import pruning, scoring
 from dass.blocks import StreamedModel
-from dass.calibration import save_tokens, token_hash
-from dass.checkpoint import PrunedFile, export, mask_hash, save_pruned, unpack
-from dass.errors import NumericError, PatternError
-from dass.files import read_json
+from dass.checkpoint import export, mask_hash, save_pruned, unpack
+from dass.errors import ModelError, NumericError, PatternError
 from dass.glu import find_glu
 from dass.methods import Method, Need, Role, Score, Statistics, make_method
 from dass.methods.sparsegpt import SparseGPT
 from dass.patterns import NofM, Pattern, Unstructured, parse_pattern
 from dass.pruning import Pruned, prune
-from dass.results import PruningResult, Run
-from dass.stages import prune_run
 from dass.weights import SINGLE
 from tests.conftest import SUPPORTED, TinyModel
 
@@ -331,8 +327,26 @@ def test_groups_that_do_not_fit_are_refused_before_any_work(
     with pytest.raises(PatternError) as error:
         prune(model, tokens, make_method(method, {}), parse_pattern(pattern))
     line = str(error.value)
-    assert line.startswith(f"{architecture}, mlp.gate_")
+    assert line.startswith(f"{architecture}, block 0, mlp.gate_")
     assert pattern in line and "32" in line and "\n" not in line
+
+
+@pytest.mark.parametrize("change", ["experts", "narrower"])
+def test_a_later_block_that_cannot_be_pruned_is_noticed_before_any_work(
+    change: str, tiny_model: TinyModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some models begin with a dense block and go on with experts, or vary in size."""
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+    monkeypatch.setattr(model, "block", None)
+    if change == "experts":
+        model.layers[2].mlp = torch.nn.ModuleDict({"experts": torch.nn.Linear(2, 2)})
+    else:
+        model.layers[2].mlp.gate_proj = torch.nn.Linear(32, 62)
+        model.layers[2].mlp.up_proj = torch.nn.Linear(32, 62)
+        model.layers[2].mlp.down_proj = torch.nn.Linear(62, 32)
+    error = ModelError if change == "experts" else PatternError
+    with pytest.raises(error, match=r"^llama, block 2"):
+        prune(model, tokens, make_method("dass", {}), parse_pattern("2of4"))
 
 
 def damaged(source: Path, target: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
@@ -437,44 +451,3 @@ def test_statistics_that_a_score_lacks_are_a_fault_of_the_method(
     model = StreamedModel(tiny_model("llama"), torch.float32)
     with pytest.raises(LookupError, match="intermediate_norm was not collected"):
         prune(model, tokens, Greedy(), Unstructured(parse_pattern("u50").percent))  # type: ignore[union-attr]
-
-
-# The stage -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["dass", "sparsegpt"])
-def test_the_stage_writes_a_pruned_file_and_a_result_that_explains_itself(
-    method: str, tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
-) -> None:
-    save_tokens(tmp_path / "tokens", {"windows": tokens})
-    run = Run(model="tiny", calibration="c", method=method, pattern="2of4")
-    prune_run(
-        folder=tiny_model("llama"), tokens=tmp_path / "tokens", run=run, dtype="float32",
-        bos="text", function=method, arguments={}, pruned_file=tmp_path / "pruned.safetensors",
-        result_file=tmp_path / "pruning.json",
-    )  # fmt: skip
-    result = PruningResult.model_validate(read_json(tmp_path / "pruning.json"))
-    expected = pruned_by(tiny_model("llama"), tokens, method, "2of4")
-    assert result.run == run
-    assert result.mask_hash == expected.hash == PrunedFile(tmp_path / "pruned.safetensors").hash()
-    assert result.calibration_hash == token_hash(tokens)
-    assert result.tokens == tokens.numel()
-    assert result.sparsity == expected.sparsity
-    assert result.settings["function"] == method
-    assert result.settings["dtype"] == "float32"
-    assert result.settings["bos"] == "text"
-
-
-def test_the_stage_leaves_nothing_behind_when_it_fails(
-    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
-) -> None:
-    save_tokens(tmp_path / "tokens", {"windows": tokens})
-    out = tmp_path / "out"
-    with pytest.raises(PatternError):
-        prune_run(
-            folder=tiny_model("llama"), tokens=tmp_path / "tokens",
-            run=Run(model="tiny", calibration="c", method="wanda", pattern="2of5"),
-            dtype="float32", bos="text", function="wanda", arguments={},
-            pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json",
-        )  # fmt: skip
-    assert not list(out.glob("*"))

@@ -87,6 +87,16 @@ def test_only_what_is_needed_is_collected(
     assert [name for name, value in collected.items() if value is not None] == [need]
 
 
+def test_the_product_with_down_is_not_computed(tiny_model: TinyModel, tokens: Tensor) -> None:
+    """It is of no use before `down` is pruned; the block's own forward ends there."""
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+    batches = batches_of(model, tokens)
+    with torch.inference_mode(), model.block(0) as block:
+        block.mlp.down_proj.forward = None
+        found = collect(block, find_glu(block, "x"), batches, 0, NORMS)
+    assert found.get("intermediate_norm").min() > 0
+
+
 def test_nothing_is_run_where_nothing_is_needed(tiny_model: TinyModel, tokens: Tensor) -> None:
     model = StreamedModel(tiny_model("llama"), torch.float32)
     batches = batches_of(model, tokens)

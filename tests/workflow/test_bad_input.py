@@ -42,7 +42,7 @@ def error_lines(finished: Finished) -> list[str]:
         ),
         (
             lambda s: s["methods"]["dass"].update(function="das"),
-            "methods.dass.function: 'das' is no built-in method",
+            "methods.dass.function: no built-in method 'das'; did you mean dass?",
         ),
     ],
 )

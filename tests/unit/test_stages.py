@@ -1,0 +1,145 @@
+"""The stages end to end on a tiny model: files in, files out, hashes that fit one another."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from dass.blocks import StreamedModel
+from dass.calibration import (
+    draw_windows,
+    encoder,
+    load_tokenizer,
+    load_tokens,
+    save_tokens,
+    token_hash,
+)
+from dass.checkpoint import PrunedFile
+from dass.corpora import Documents
+from dass.errors import DataError, PatternError
+from dass.files import read_json
+from dass.perplexity import perplexity
+from dass.results import PerplexityResult, PruningResult, Run
+from dass.stages import calibration_tokens, evaluation_tokens, perplexity_of_run, prune_run
+from tests.conftest import TinyModel
+
+PRUNED = Run(model="tiny", calibration="c", method="wanda", pattern="2of4")
+DENSE = Run(model="tiny", calibration=None, method="dense", pattern=None)
+
+
+@pytest.fixture
+def folder(tiny_model: TinyModel, tmp_path: Path) -> Path:
+    """The tiny Llama with a tokenizer: a word ``w7`` is token 7, and <s> (1) comes in front."""
+    folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "tiny"))
+    words = {"<unk>": 0, "<s>": 1} | {f"w{i}": i for i in range(2, 128)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
+    return folder
+
+
+def words(start: int, stop: int) -> str:
+    return " ".join(f"w{i}" for i in range(start, stop))
+
+
+@pytest.mark.parametrize("bos", ["text", "window"])
+def test_calibration_windows(folder: Path, tmp_path: Path, bos: str) -> None:
+    """Words in a row, as drawn; or BOS in front of them, and one less."""
+    with gzip.open(tmp_path / "d.json.gz", "wt") as file:
+        for _ in range(5):
+            file.write(json.dumps({"text": words(10, 100)}) + "\n")
+    calibration_tokens(
+        folder=folder, documents=tmp_path / "d.json.gz", sequences=3, length=8, seed=1, bos=bos,
+        out=tmp_path / "tokens",
+    )  # fmt: skip
+    encode = encoder(load_tokenizer(folder))
+    drawn = draw_windows(Documents(tmp_path / "d.json.gz"), encode, 3, 8, seed=1).tolist()
+    assert all(row == [*range(row[0], row[0] + 8)] for row in drawn)
+    expected = drawn if bos == "text" else [[1, *row[:-1]] for row in drawn]
+    assert load_tokens(tmp_path / "tokens")["windows"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("bos", "expected"),
+    [
+        ("text", [[1, 10, 11, 12], [13, 14, 15, 16]]),
+        ("window", [[1, 10, 11, 12], [1, 13, 14, 15], [1, 16, 17, 18]]),
+    ],
+)
+def test_evaluation_windows(
+    folder: Path, tmp_path: Path, bos: str, expected: list[list[int]]
+) -> None:
+    (tmp_path / "wiki").mkdir()
+    (tmp_path / "wiki" / "test.txt").write_text(f"{words(10, 14)}\n{words(14, 19)}\n")
+    (tmp_path / "wiki" / "validation.txt").write_text(words(20, 26))
+    arguments: dict[str, Any] = {"folder": folder, "text": tmp_path / "wiki", "rows": "line"}
+    evaluation_tokens(
+        **arguments, splits=["test", "validation"], length=4, bos=bos, out=tmp_path / "tokens"
+    )
+    windows = load_tokens(tmp_path / "tokens")
+    assert set(windows) == {"test", "validation"}
+    assert windows["test"].tolist() == expected
+    with pytest.raises(DataError, match=r"validation\.txt: .*fewer than one window"):
+        evaluation_tokens(
+            **arguments, splits=["test", "validation"], length=8, bos=bos, out=tmp_path / "short"
+        )
+    assert not (tmp_path / "short").exists()
+
+
+def prune(folder: Path, tokens: Path, out: Path, run: Run = PRUNED, method: str = "wanda") -> None:
+    prune_run(
+        folder=folder, tokens=tokens, run=run, dtype="float32", bos="text", function=method,
+        arguments={}, pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_pruning_and_perplexity_of_a_run(
+    method: str, folder: Path, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    save_tokens(tmp_path / "calibration", {"windows": tokens})
+    save_tokens(tmp_path / "evaluation", {"validation": tokens[:4], "test": tokens[2:]})
+    prune(folder, tmp_path / "calibration", tmp_path / "run", method=method)
+    pruned = PrunedFile(tmp_path / "run" / "pruned.safetensors")
+    pruning = PruningResult.model_validate(read_json(tmp_path / "run" / "pruning.json"))
+    assert pruning.run == PRUNED
+    assert pruning.mask_hash == pruned.hash()
+    assert pruning.calibration_hash == token_hash(tokens)
+    assert (pruning.tokens, pruning.mean_sparsity) == (tokens.numel(), 0.5)
+    for run, file in ((DENSE, None), (PRUNED, pruned)):
+        perplexity_of_run(
+            folder=folder, pruned=file and file.path, tokens=tmp_path / "evaluation", run=run,
+            dtype="float32", bos="text", dataset="wiki", splits=["validation", "test"],
+            result_file=tmp_path / "perplexity.json",
+        )  # fmt: skip
+        result = PerplexityResult.model_validate(read_json(tmp_path / "perplexity.json"))
+        assert result.mask_hash == (file and pruning.mask_hash)
+        assert result.run == run
+        assert set(result.splits) == {"validation", "test"}
+        model = StreamedModel(folder, torch.float32, overlay=file)
+        expected = perplexity(model, tokens[2:])
+        assert result.splits["test"].perplexity == pytest.approx(expected.perplexity)
+        assert result.splits["test"].tokens_hash == token_hash(tokens[2:])
+        assert result.splits["validation"].windows == 4
+        assert result.settings["length"] == 20
+
+
+def test_a_stage_that_fails_leaves_nothing_behind(
+    folder: Path, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    save_tokens(tmp_path / "calibration", {"windows": tokens})
+    run = PRUNED.model_copy(update={"pattern": "2of5"})
+    with pytest.raises(PatternError):
+        prune(folder, tmp_path / "calibration", tmp_path / "run", run)
+    assert not list((tmp_path / "run").glob("*"))
