@@ -4,7 +4,7 @@ STANDINS = [name for name, model in STUDY.models.items() if model.standin]
 
 rule world:
     input:
-        modules=module_files("standins.world", "standins.corpus", "standins.tasks"),
+        modules=module_files("standins", "standins.world", "standins.corpus", "standins.tasks"),
     output:
         directory(WORLD),
     log:
@@ -28,7 +28,7 @@ rule world:
 rule train_standin:
     input:
         world=WORLD,
-        modules=module_files("standins.training"),
+        modules=module_files("standins", "standins.training"),
     output:
         directory("resources/models/{model}"),
     log:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -118,6 +118,13 @@ def save_tokens(path: str | Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_tokens(path: str | Path) -> dict[str, Tensor]:
-    """Token ids by name, int64."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name).long() for name in file.keys()}  # noqa: SIM118
+    """Token ids by name, int64.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).long() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: no usable token file ({error}); delete it, run again") from None

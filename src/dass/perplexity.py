@@ -9,6 +9,7 @@ not comparable.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from dass.blocks import StreamedModel
 from dass.calibration import Bos, Encode, put_bos_in_front, token_hash
-from dass.errors import DataError
+from dass.errors import DataError, NumericError
 from dass.scoring import window_losses
 
 
@@ -60,6 +61,15 @@ class Perplexity:
 
 
 def perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
-    """Perplexity of a dense or pruned model on windows, int64 [n, length]."""
+    """Perplexity of a dense or pruned model on windows, int64 [n, length].
+
+    Raises:
+        NumericError: the loss is not finite, or too large to be exponentiated.
+    """
     nll = float(window_losses(model, windows).mean())
+    if not nll < math.log(sys.float_info.max):
+        raise NumericError(
+            f"{model.folder.name}: mean loss {nll}, so its perplexity is not a number; check the "
+            "model's dtype and BOS rule"
+        )
     return Perplexity(math.exp(nll), nll, windows.numel(), len(windows), token_hash(windows))

@@ -20,6 +20,7 @@ from dass.attention import AttentionMemory
 from dass.blocks import StreamedModel, check_finite
 from dass.checkpoint import mask_hash, pack
 from dass.errors import NumericError
+from dass.fused import fused
 from dass.glu import GLU, Projection, find_glu
 from dass.masks import keep_mask
 from dass.methods import Method, ScoreMethod, Statistics
@@ -80,7 +81,7 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
     progress = Progress("pruning", model.n_blocks, "blocks")
     for index in range(model.n_blocks):
         started = time.monotonic()
-        with clock("loading"), model.block(index) as block:
+        with clock("loading"), model.block(index) as block, fused(block):
             glu = find_glu(block, f"{model.folder.name}, block {index}")
             attention = AttentionMemory(block, batches[0].hidden.device if batches else None)
             with clock("statistics"), attention.recording():

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dass.attention import to_store
 from dass.blocks import StreamedModel, check_finite
+from dass.fused import fused
 from dass.progress import Progress
 
 TOKENS_IN_FLIGHT = {"cpu": 4096, "cuda": 8192}
@@ -105,7 +106,7 @@ def _same(one: Any, other: Any) -> bool:
 def run_blocks(model: StreamedModel, batches: list[Batch], progress: Progress) -> None:
     """Take every batch through every block; its hidden states end up as the last block's output."""
     for index in range(model.n_blocks):
-        with model.block(index) as block:
+        with model.block(index) as block, fused(block):
             for batch in batches:
                 batch.advance(block, index)
         check_finite((batch.hidden for batch in batches), f"{model.folder.name}, block {index}")

@@ -69,8 +69,11 @@ def calibration_tokens(
     tokenizer = load_tokenizer(folder)
     windows = draw_windows(Documents(documents), encoder(tokenizer), sequences, length, seed)
     if bos == "window":
-        # As long as the other models' windows: BOS takes the place of the last token.
-        windows = put_bos_in_front(windows[:, :-1], tokenizer.bos_token_id)
+        # As long as the other models' windows: BOS takes the place of the last token, but for
+        # a window that begins its document and hence has one already.
+        begun = put_bos_in_front(windows[:, :-1], tokenizer.bos_token_id)
+        has_bos = windows[:, :1] == tokenizer.bos_token_id
+        windows = torch.where(has_bos, windows, begun)
     save_tokens(out, {"windows": windows})
 
 

@@ -1,0 +1,151 @@
+"""A block's small operations as single kernels on a GPU: RMS norms and rotary embeddings.
+
+In PyTorch each is six to ten passes over the activations; together they cost as much as half of
+the matrix products of a block. The kernels round where the model's own code rounds. Which form an
+operation has is not assumed: a kernel takes its place only after it has given the same values on a
+probe (norms) or on the first real call (rotary embeddings); otherwise the model's own code stays.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dass.attention import find_attention
+
+Norm = Callable[[Tensor], Tensor]
+
+ROTARY = "apply_rotary_pos_emb"
+"""What every model of transformers calls the function that turns queries and keys."""
+
+_known_norms: dict[tuple[type, torch.dtype, int], int | None] = {}
+_known_rotary: dict[tuple[Any, torch.dtype], bool] = {}
+
+
+@contextmanager
+def fused(block: nn.Module) -> Iterator[None]:
+    """Run what is inside with the block's norms and rotary embeddings as single kernels.
+
+    Does nothing unless the block's weights are in half precision on a GPU.
+    """
+    weight = next(block.parameters())
+    if not weight.is_cuda or weight.dtype not in (torch.float16, torch.bfloat16):
+        yield
+        return
+    norms = [module for module in block.modules() if _is_candidate(module, weight)]
+    replaced = [module for module in norms if _form_of(module) is not None]
+    for module in replaced:
+        module.forward = _norm_forward(module)
+    try:
+        with _fused_rotary(find_attention(block)):
+            yield
+    finally:
+        for module in replaced:
+            del module.forward
+
+
+def _is_candidate(module: nn.Module, weight: Tensor) -> bool:
+    """An RMS norm over a last dimension, by its name and its one weight."""
+    names = [name for name, _ in module.named_parameters()]
+    return (
+        type(module).__name__.endswith("RMSNorm")
+        and names == ["weight"]
+        and module.weight.dim() == 1
+        and module.weight.dtype == weight.dtype
+        and _epsilon(module) is not None
+    )
+
+
+def _epsilon(module: nn.Module) -> float | None:
+    for name in ("variance_epsilon", "eps"):
+        if isinstance(value := getattr(module, name, None), float):
+            return value
+    return None
+
+
+def _form_of(module: nn.Module) -> int | None:
+    """Which of the kernel's forms a norm has, found out on a probe; None: neither."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    key = (type(module), weight.dtype, len(weight))
+    if key not in _known_norms:
+        _known_norms[key] = next((f for f in (0, 1) if _agrees(module, f)), None)
+    return _known_norms[key]
+
+
+def _agrees(module: nn.Module, form: int) -> bool:
+    from dass.fused_cuda import rms_norm
+
+    weight, epsilon = module.weight, _epsilon(module)
+    assert isinstance(weight, Tensor)
+    assert epsilon is not None
+    noise = torch.randn(65, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    x = 3 * noise[1:]
+    # The model's own weight may be all ones, which could not tell the forms apart.
+    own = module.weight
+    module.weight = nn.Parameter(noise[0], requires_grad=False)
+    try:
+        wanted = module(x)
+        got = rms_norm(x, module.weight, epsilon, form)
+    finally:
+        module.weight = own
+    return bool(wanted.dtype == got.dtype and _same(got, wanted))
+
+
+def _same(got: Tensor, wanted: Tensor) -> bool:
+    """Equal but for the last bit of a few values, where a sum was taken in another order."""
+    unit = torch.finfo(wanted.dtype).eps
+    close = (got.float() - wanted.float()).abs() <= 2 * unit * wanted.float().abs() + 1e-6
+    return bool(close.all()) and (got == wanted).float().mean().item() > 0.98
+
+
+def _norm_forward(module: nn.Module) -> Norm:
+    from dass.fused_cuda import rms_norm
+
+    form, epsilon = _form_of(module), _epsilon(module)
+    assert form is not None
+    assert epsilon is not None
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        assert isinstance(module.weight, Tensor)
+        return rms_norm(hidden_states, module.weight, epsilon, form)
+
+    return forward
+
+
+@contextmanager
+def _fused_rotary(attention: nn.Module | None) -> Iterator[None]:
+    """Let the attention's module call the kernel where it calls its own rotary function."""
+    home = sys.modules.get(type(attention).__module__) if attention is not None else None
+    own = getattr(home, ROTARY, None)
+    if home is None or own is None:
+        yield
+        return
+    setattr(home, ROTARY, _rotary_like(own))
+    try:
+        yield
+    finally:
+        setattr(home, ROTARY, own)
+
+
+def _rotary_like(own: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """A function that does what ``own`` does, by the kernel once the two have agreed."""
+
+    def apply(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
+        from dass.fused_cuda import rotary, rotary_fits
+
+        if args or kwargs or not rotary_fits(q, k, cos, sin):
+            return own(q, k, cos, sin, *args, **kwargs)
+        key = (own, q.dtype)
+        if key not in _known_rotary:
+            wanted, got = own(q, k, cos, sin), rotary(q, k, cos, sin)
+            _known_rotary[key] = all(_same(g, w) for g, w in zip(got, wanted, strict=True))
+            return wanted
+        return rotary(q, k, cos, sin) if _known_rotary[key] else own(q, k, cos, sin)
+
+    return apply

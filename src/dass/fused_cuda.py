@@ -1,0 +1,106 @@
+"""The kernels of :mod:`dass.fused`, in Triton."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, form: int) -> Tensor:
+    """RMS norm over the last dimension; the mean square is taken in float32.
+
+    Args:
+        x: [..., n], half precision, last dimension contiguous.
+        weight: [n].
+        epsilon: added to the mean square.
+        form: 0: weight · round(x / rms), as LLaMA; 1: round(x / rms · (1 + weight)), as Gemma.
+    """
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    n = x.shape[-1]
+    width = triton.next_power_of_2(n)
+    _rms_norm[(x.numel() // n,)](
+        x, weight, out, n, epsilon, FORM=form, WIDTH=width, num_warps=8 if width > 2048 else 4
+    )
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rms_norm(x, weight, out, n, epsilon, FORM: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, WIDTH)
+    inside = at < n
+    value = tl.load(x + row * n + at, mask=inside, other=0.0)
+    wide = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / n + epsilon)
+    w = tl.load(weight + at, mask=inside, other=0.0)
+    if FORM == 0:
+        result = w * (wide * scale).to(value.dtype)
+    else:
+        result = ((wide * scale) * (1.0 + w.to(tl.float32))).to(value.dtype)
+    tl.store(out + row * n + at, result, mask=inside)
+
+
+def rotary_fits(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether :func:`rotary` can take these: [batch, heads, length, d] with cos [1 or batch, …]."""
+    return (
+        q.dim() == k.dim() == 4
+        and cos.dim() == 3
+        and q.dtype == k.dtype == cos.dtype == sin.dtype
+        and cos.shape == sin.shape
+        and cos.shape[-1] == q.shape[-1] == k.shape[-1]
+        and cos.shape[0] in (1, q.shape[0])
+        and cos.shape[1] == q.shape[2] == k.shape[2]
+        and q.shape[-1] & (q.shape[-1] - 1) == 0
+        and q.stride(-1) == k.stride(-1) == cos.stride(-1) == sin.stride(-1) == 1
+    )
+
+
+def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn queries and keys [batch, heads, length, d]: x · cos + rotate_half(x) · sin."""
+    return _turn(q, cos, sin), _turn(k, cos, sin)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    batch, heads, length, d = x.shape
+    out = torch.empty_like(x)  # keeps the strides of a transposed view
+    several = 0 if cos.shape[0] == 1 else 1
+    _rotary[(batch * length,)](
+        x, cos, sin, out, heads, length,
+        x.stride(0), x.stride(1), x.stride(2), out.stride(0), out.stride(1), out.stride(2),
+        several * cos.stride(0), cos.stride(1), several * sin.stride(0), sin.stride(1),
+        HALF=d // 2, HEADS=triton.next_power_of_2(heads),
+    )  # fmt: skip
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rotary(  # type: ignore[no-untyped-def]
+    x, cos, sin, out, heads, length,
+    x_batch, x_head, x_place, out_batch, out_head, out_place, cos_batch, cos_place,
+    sin_batch, sin_place, HALF: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    batch, place = program // length, program % length
+    half = tl.arange(0, HALF)
+    head = tl.arange(0, HEADS)
+    inside = (head < heads)[:, None]
+    read = x + batch * x_batch + place * x_place + head[:, None] * x_head + half[None, :]
+    write = out + batch * out_batch + place * out_place + head[:, None] * out_head + half[None, :]
+    first = tl.load(read, mask=inside, other=0.0)
+    second = tl.load(read + HALF, mask=inside, other=0.0)
+    c = cos + batch * cos_batch + place * cos_place + half
+    s = sin + batch * sin_batch + place * sin_place + half
+    kind = first.dtype
+    # Each product is rounded, then the sum, as the model's own code does.
+    low = _product(first, tl.load(c), kind) - _product(second, tl.load(s), kind)
+    high = _product(second, tl.load(c + HALF), kind) + _product(first, tl.load(s + HALF), kind)
+    tl.store(write, low.to(kind), mask=inside)
+    tl.store(write + HALF, high.to(kind), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _product(a, b, kind: tl.constexpr):  # type: ignore[no-untyped-def]
+    return (a.to(tl.float32) * b[None, :].to(tl.float32)).to(kind).to(tl.float32)
