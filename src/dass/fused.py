@@ -55,6 +55,7 @@ def _is_candidate(module: nn.Module, weight: Tensor) -> bool:
     return (
         type(module).__name__.endswith("RMSNorm")
         and names == ["weight"]
+        and isinstance(module.weight, Tensor)
         and module.weight.dim() == 1
         and module.weight.dtype == weight.dtype
         and _epsilon(module) is not None
