@@ -15,7 +15,7 @@ rule calibration_tokens:
         documents=lambda wildcards: dataset_input(
             STUDY.calibrations[wildcards.calibration].dataset
         ),
-        modules=module_files("calibration"),
+        modules=modules("calibration"),
     output:
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
     log:
@@ -46,7 +46,7 @@ rule evaluation_tokens:
     input:
         model=model_input,
         text=lambda wildcards: dataset_input(wildcards.dataset),
-        modules=module_files("perplexity", "corpora"),
+        modules=modules("perplexity", "corpora"),
     output:
         tokens=f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
     log:

@@ -11,10 +11,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 from dass.config import experiment_runs, load_config, runs
-from dass.dependencies import class_files, module_files
+from dass.dependencies import class_files, module_files as files_of_modules
 from dass.errors import DassError
 from dass.methods import find_class
-
 
 
 def stop(problem):
@@ -46,6 +45,14 @@ FIGURES = expand(
     kind=TABLE_KINDS,
 )
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
+
+
+def modules(*names, classes=()):
+    """Files of the library that a rule depends on; relative, so that a moved folder is not stale."""
+    files = files_of_modules(*names) + [
+        file for name in classes for file in class_files(name)
+    ]
+    return sorted({os.path.relpath(file) for file in files})
 
 
 def one_of(names):
@@ -88,7 +95,9 @@ def model_input(wildcards):
         *sorted(folder.glob("*.safetensors")),
     ]
     if not files[0].exists():
-        stop(f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder")
+        stop(
+            f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder"
+        )
     return [str(file) for file in files if file.exists()]
 
 

@@ -20,7 +20,7 @@ rule perplexity:
         model=model_input,
         pruned=pruned_input,
         tokens=f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors",
-        modules=module_files("perplexity", "checkpoint"),
+        modules=modules("perplexity", "checkpoint"),
     output:
         f"{EVALUATED}/perplexity.json",
     log:
@@ -55,7 +55,7 @@ rule zero_shot:
             dataset_input(dataset)
             for dataset in (STUDY.zero_shot.tasks.values() if STUDY.zero_shot else [])
         ],
-        modules=module_files("zero_shot", "scoring", "checkpoint"),
+        modules=modules("zero_shot", "scoring", "checkpoint"),
     output:
         f"{EVALUATED}/zero_shot.json",
     log:

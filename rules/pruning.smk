@@ -20,8 +20,7 @@ rule prune_run:
     input:
         model=model_input,
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
-        modules=lambda wildcards: module_files("pruning")
-        + class_files(method_class(wildcards)),
+        modules=lambda wildcards: modules("pruning", classes=[method_class(wildcards)]),
     output:
         pruned=f"{RUN}/pruned.safetensors",
         result=f"{RUN}/pruning.json",
@@ -52,7 +51,7 @@ rule export:
     input:
         model=model_input,
         pruned=f"{RUN}/pruned.safetensors",
-        modules=module_files("checkpoint"),
+        modules=modules("checkpoint"),
     output:
         directory(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
     log:

@@ -4,7 +4,9 @@ STANDINS = [name for name, model in STUDY.models.items() if model.standin]
 
 rule world:
     input:
-        modules=module_files("standins", "standins.world", "standins.corpus", "standins.tasks"),
+        modules=modules(
+            "standins", "standins.world", "standins.corpus", "standins.tasks"
+        ),
     output:
         directory(WORLD),
     log:
@@ -28,7 +30,7 @@ rule world:
 rule train_standin:
     input:
         world=WORLD,
-        modules=module_files("standins", "standins.training"),
+        modules=modules("standins", "standins.training"),
     output:
         directory("resources/models/{model}"),
     log:

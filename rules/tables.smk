@@ -22,7 +22,7 @@ rule summary_of_model:
         zero_shot=lambda wildcards: (
             evaluated("zero_shot", wildcards.model) if STUDY.zero_shot else []
         ),
-        modules=module_files("tables"),
+        modules=modules("tables"),
     output:
         f"{RESULTS}/summary/{{model}}.csv",
     log:
@@ -43,7 +43,7 @@ rule summary_of_model:
 rule summary:
     input:
         models=[f"{RESULTS}/summary/{model}.csv" for model in MODELS],
-        modules=module_files("tables"),
+        modules=modules("tables"),
     output:
         f"{RESULTS}/summary.csv",
     log:
@@ -64,7 +64,7 @@ rule summary:
 rule tables_of_experiment:
     input:
         summary=f"{RESULTS}/summary.csv",
-        modules=module_files("tables"),
+        modules=modules("tables"),
     output:
         outputs_of("tables", "tex", "md"),
     log:
@@ -87,7 +87,7 @@ rule tables_of_experiment:
 rule figures_of_experiment:
     input:
         summary=f"{RESULTS}/summary.csv",
-        modules=module_files("figures"),
+        modules=modules("figures"),
     output:
         outputs_of("figures", "pdf"),
     log:
@@ -110,7 +110,7 @@ rule figures_of_experiment:
 rule report:
     input:
         summary=f"{RESULTS}/summary.csv",
-        modules=module_files("report"),
+        modules=modules("report"),
     output:
         pdf=f"{RESULTS}/report.pdf",
         html=f"{RESULTS}/report.html",
