@@ -31,11 +31,15 @@ class AttentionMemory:
         block: a decoder block. Where its attention cannot be told, nothing is recorded and the
             second pass computes all of the block again.
         store: where outputs are kept in between; None: nothing will be recorded.
+        spare: pinned buffers that an earlier block's memory has done with; new ones are slow.
     """
 
-    def __init__(self, block: nn.Module, store: torch.device | None) -> None:
+    def __init__(
+        self, block: nn.Module, store: torch.device | None, spare: list[Tensor] | None = None
+    ) -> None:
         self._module = find_attention(block)
         self._store = store or torch.device("cpu")
+        self._spare = [] if spare is None else spare
         self._outputs: list[tuple[Tensor, tuple[Any, ...] | None]] = []
 
     @contextmanager
@@ -66,19 +70,29 @@ class AttentionMemory:
     def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         first, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         # What comes besides (attention weights, [length, length] a head) blocks throw away.
-        self._outputs.append((to_store(first, self._store), rest and (None,) * len(rest)))
+        kept = to_store(first, self._store, self._spare.pop() if self._spare else None)
+        self._outputs.append((kept, rest and (None,) * len(rest)))
 
     def _play(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
         kept, rest = self._outputs.pop()
         first = kept.to(hidden_states.device, non_blocking=True)
+        if first is not kept and kept.is_pinned():
+            self._spare.append(kept)
         return first if rest is None else (first, *rest)
 
 
-def to_store(tensor: Tensor, store: torch.device) -> Tensor:
-    """The tensor where it is to be kept; on the host in pinned memory, which copies fast."""
+def to_store(tensor: Tensor, store: torch.device, buffer: Tensor | None = None) -> Tensor:
+    """The tensor where it is to be kept; on the host in pinned memory, which copies fast.
+
+    Args:
+        tensor: what to keep.
+        store: where.
+        buffer: pinned memory that may be overwritten, used if it has the right size.
+    """
     if tensor.device.type == store.type:
         return tensor
-    if tensor.is_cuda:
-        kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return kept.copy_(tensor, non_blocking=True)
-    return tensor.to(store)
+    if not tensor.is_cuda:
+        return tensor.to(store)
+    if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+        buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return buffer.copy_(tensor, non_blocking=True)

@@ -251,13 +251,16 @@ class StreamedModel:
                     module._buffers[name] = buffer.to(self.device)
 
 
-def check_finite(batches: Iterable[Tensor], where: str) -> None:
+def check_finite(sums: Iterable[Tensor], where: str) -> None:
     """Raise NumericError if activations overflowed; one synchronisation for all batches.
 
-    A sum is finite only where all that it adds up is: float64 has room for any of them.
+    Args:
+        sums: the sum over each batch's activations, which is finite only where all of them are
+            (float64 has room for any).
+        where: what to call the place in the error.
     """
-    sums = [hidden.sum(dtype=torch.float64) for hidden in batches]
-    if sums and not torch.stack(sums).isfinite().all():
+    totals = [batch.sum(dtype=torch.float64) for batch in sums]
+    if totals and not torch.stack(totals).isfinite().all():
         raise NumericError(
             f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
             "set the model's `dtype: bfloat16`"

@@ -53,7 +53,7 @@ def rotary_fits(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
         and cos.shape[-1] == q.shape[-1] == k.shape[-1]
         and cos.shape[0] in (1, q.shape[0])
         and cos.shape[1] == q.shape[2] == k.shape[2]
-        and q.shape[-1] & (q.shape[-1] - 1) == 0
+        and (q.shape[-1] & (q.shape[-1] - 1)) == 0
         and q.stride(-1) == k.stride(-1) == cos.stride(-1) == sin.stride(-1) == 1
     )
 

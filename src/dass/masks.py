@@ -53,10 +53,13 @@ def _lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
     threshold = _kth_lowest(rows, count)
     keep = rows > threshold
     tied = rows == threshold
-    tied_to_prune = count - (size - keep.sum(1, keepdim=True) - tied.sum(1, keepdim=True))
-    if torch.equal(tied_to_prune, tied.sum(1, keepdim=True)):
-        return keep
-    return keep | (tied & (tied.cumsum(1) > tied_to_prune))
+    n_tied = tied.sum(1)
+    spared = keep.sum(1) + n_tied - (size - count)
+    undecided = (spared < n_tied).nonzero().squeeze(1)
+    # Where some entries at the threshold stay, the first go; few rows have such ties.
+    some = tied[undecided]
+    keep[undecided] |= some & (some.cumsum(1, dtype=torch.int32) > spared[undecided, None])
+    return keep
 
 
 def _kth_lowest(rows: Tensor, k: int) -> Tensor:

@@ -78,12 +78,14 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
     _check_fits(model, pattern)
     pruned, clock = Pruned(), _Clock()
     batches = batches_of(model, windows) if method.needs else []
+    store = batches[0].hidden.device if batches else None
+    spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
     for index in range(model.n_blocks):
         started = time.monotonic()
         with clock("loading"), model.block(index) as block, fused(block):
             glu = find_glu(block, f"{model.folder.name}, block {index}")
-            attention = AttentionMemory(block, batches[0].hidden.device if batches else None)
+            attention = AttentionMemory(block, store, spare)
             with clock("statistics"), attention.recording():
                 statistics = collect(block, glu, batches, index, method.needs)
             with clock("masks"):
@@ -173,9 +175,7 @@ def _check_sparsity(mask: Tensor, pattern: Pattern, name: str) -> None:
 
 def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> None:
     """Feed the pruned block's outputs to the next block."""
-    for batch in batches:
-        batch.advance(block, index)
-    check_finite((batch.hidden for batch in batches), f"{name}, block {index}")
+    check_finite([batch.advance(block, index) for batch in batches], f"{name}, block {index}")
 
 
 class _Clock:

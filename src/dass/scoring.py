@@ -44,9 +44,15 @@ class Batch:
         output: Tensor = block(self.hidden.to(device, non_blocking=True), *args, **kwargs)
         return output
 
-    def advance(self, block: nn.Module, index: int) -> None:
-        """Let the output of block ``index`` take the place of its input, kept in the same place."""
-        self.hidden = to_store(self.run(block, index), self.hidden.device)
+    def advance(self, block: nn.Module, index: int) -> Tensor:
+        """Let the output of block ``index`` take the place of its input, kept in the same place.
+
+        Returns:
+            float64 [], on the block's device: the output's sum, finite only where all of it is.
+        """
+        output = self.run(block, index)
+        self.hidden = to_store(output, self.hidden.device, self.hidden)
+        return output.sum(dtype=torch.float64)
 
 
 def choose_store(model: StreamedModel, tokens: int) -> torch.device:
@@ -107,9 +113,8 @@ def run_blocks(model: StreamedModel, batches: list[Batch], progress: Progress) -
     """Take every batch through every block; its hidden states end up as the last block's output."""
     for index in range(model.n_blocks):
         with model.block(index) as block, fused(block):
-            for batch in batches:
-                batch.advance(block, index)
-        check_finite((batch.hidden for batch in batches), f"{model.folder.name}, block {index}")
+            sums = [batch.advance(block, index) for batch in batches]
+        check_finite(sums, f"{model.folder.name}, block {index}")
         progress.step()
 
 

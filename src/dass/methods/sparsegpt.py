@@ -87,9 +87,11 @@ def inverse_factor(gram: Tensor, damping: float, name: str) -> Tensor:
             f"{name}: the Gram matrix of its inputs is not positive definite; "
             f"use more calibration tokens or a larger `damping` than {damping}"
         )
+    del damped, diagonal  # each of these matrices is half a gigabyte for a LLaMA2-7B
     upper = lower.flip(0, 1)
-    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+    del lower
+    factor = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
+    torch.linalg.solve_triangular(upper, factor, upper=True, out=factor)
     return factor
 
 
