@@ -271,7 +271,7 @@ class StandinsConfig(Strict):
     documents: Count = Field(
         default=2400, description="Documents that the toy world's corpus holds."
     )
-    steps: Count = Field(default=1800, description="Training steps of each stand-in model.")
+    steps: Count = Field(default=600, description="Training steps of each stand-in model.")
 
 
 class CalibrationConfig(Strict):

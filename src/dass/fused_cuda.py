@@ -94,13 +94,10 @@ def _rotary(  # type: ignore[no-untyped-def]
     c = cos + batch * cos_batch + place * cos_place + half
     s = sin + batch * sin_batch + place * sin_place + half
     kind = first.dtype
-    # Each product is rounded, then the sum, as the model's own code does.
-    low = _product(first, tl.load(c), kind) - _product(second, tl.load(s), kind)
-    high = _product(second, tl.load(c + HALF), kind) + _product(first, tl.load(s + HALF), kind)
+    first, second = first.to(tl.float32), second.to(tl.float32)
+    cos_low, cos_high = tl.load(c).to(tl.float32), tl.load(c + HALF).to(tl.float32)
+    sin_low, sin_high = tl.load(s).to(tl.float32), tl.load(s + HALF).to(tl.float32)
+    low = first * cos_low[None, :] - second * sin_low[None, :]
+    high = second * cos_high[None, :] + first * sin_high[None, :]
     tl.store(write, low.to(kind), mask=inside)
     tl.store(write + HALF, high.to(kind), mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _product(a, b, kind: tl.constexpr):  # type: ignore[no-untyped-def]
-    return (a.to(tl.float32) * b[None, :].to(tl.float32)).to(kind).to(tl.float32)

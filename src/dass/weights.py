@@ -63,9 +63,13 @@ class Weights:
             tensor: Tensor = self._open[file].get_tensor(name)
         except SafetensorError as error:
             raise ModelError(f"{self.folder / file}: cannot read {name} ({error})") from None
-        wanted = dtype if tensor.is_floating_point() else None
-        # A copy: pruning in place must not reach the file's pages, which later reads share.
-        tensor = tensor.to(device=device, dtype=wanted, copy=True)
+        wanted = dtype if dtype and tensor.is_floating_point() else tensor.dtype
+        if torch.device(device).type == "cuda":
+            # Through pinned memory: a copy from the file's pages would hold up kernel launches.
+            tensor = tensor.pin_memory().to(device, non_blocking=True).to(wanted)
+        else:
+            # A copy: pruning in place must not reach the file's pages, which later reads share.
+            tensor = tensor.to(device=device, dtype=wanted, copy=True)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NumericError(
                 f"{self.folder / file}: {name} holds NaN or infinite values"

@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_DOCUMENTS", "DEFAULT_STEPS", "FAMILIES", "train_standin", "w
 
 FAMILIES = ("llama", "mistral", "gemma")
 DEFAULT_DOCUMENTS = 2400
-DEFAULT_STEPS = 1800
+DEFAULT_STEPS = 600
 
 
 def write_world(out: Path, seed: int, documents: int = DEFAULT_DOCUMENTS) -> None:
