@@ -155,7 +155,7 @@ def _rotary_like(own: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any
             _known_rotary[key] = all(
                 _as_good(*three) for three in zip(got, wanted, exact, strict=True)
             )
-            return wanted
+            return got if _known_rotary[key] else wanted
         return rotary(q, k, cos, sin) if _known_rotary[key] else own(q, k, cos, sin)
 
     return apply
