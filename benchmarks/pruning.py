@@ -29,6 +29,7 @@ from dass.methods import make_method
 from dass.patterns import parse_pattern
 from dass.provenance import provenance
 from dass.pruning import prune
+from dass.scoring import window_losses
 
 SHAPES = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
@@ -115,8 +116,27 @@ def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, stor
     )
 
 
+def measure_perplexity(folder: Path, windows: torch.Tensor, store: str) -> dict:
+    """Perplexity streamed block by block: seconds and peak memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    model = StreamedModel(folder, torch.float16, "cuda", store=store)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    window_losses(model, windows)
+    seconds = time.perf_counter() - started
+    return {
+        "method": "perplexity", "pattern": "", "activations": store,
+        "tokens": windows.numel(), "blocks": model.n_blocks, "seconds": seconds,
+        "seconds_a_block": seconds / model.n_blocks,
+        "peak_allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "peak_reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+    }  # fmt: skip
+
+
 def baseline_run(folder: Path, windows: torch.Tensor, method: str, pattern: str, blocks: int):
-    """The published procedure on the first blocks: seconds a block, and the pruned weights' zeros."""
+    """The published procedure on the first blocks: seconds a block, and masks of what it keeps."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16).cuda().eval()
@@ -156,53 +176,55 @@ def main() -> None:
                         "wanda:u50,sparsegpt:2of4,sparsegpt:u50")  # fmt: skip
     parser.add_argument("--stores", default="cuda", help="cuda,cpu")
     parser.add_argument("--baseline", type=int, default=0, help="blocks of the baseline to run")
+    parser.add_argument("--perplexity", type=int, default=0, help="windows to evaluate, too")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, help="where to write the model")
     arguments = parser.parse_args()
     rate = matmul_rate()
     windows = torch.randint(3, 31999, (arguments.sequences, arguments.length),
                             generator=torch.Generator().manual_seed(0))  # fmt: skip
-    rows = []
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        write_model(Path(folder), arguments.shape, arguments.blocks)
-        measure(Path(folder), windows[:8], "wanda", "2of4", None)  # warm-up
-        for run in arguments.runs.split(","):
+    rows: list[dict] = []
+
+    def keep(row: dict) -> None:
+        """Write all rows so far: what is measured is not lost."""
+        rows.append(row)
+        print(json.dumps({k: v for k, v in row.items() if k != "block_seconds"}), flush=True)
+        write_json(arguments.out, {
+            "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
+            "sequences": arguments.sequences, "length": arguments.length,
+            "blocks": arguments.blocks, "matmul_tflops": rate / 1e12, "rows": rows,
+            "provenance": provenance(),
+        })  # fmt: skip
+
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        write_model(folder, arguments.shape, arguments.blocks)
+        measure(folder, windows[:8], "wanda", "2of4", None)  # warm-up
+        for run in filter(None, arguments.runs.split(",")):
             method, pattern = run.split(":")
-            if method == "sparsegpt":
-                measure(Path(folder), windows[:8], method, pattern, None)  # compile the kernel
+            measure(folder, windows[:8], method, pattern, None)  # compiles kernels
             base, masks = [], {}
             if arguments.baseline:
-                base, masks = baseline_run(
-                    Path(folder), windows, method, pattern, arguments.baseline
-                )
+                base, masks = baseline_run(folder, windows, method, pattern, arguments.baseline)
             for store in arguments.stores.split(","):
-                pruned, allocated, reserved = measure(Path(folder), windows, method, pattern, store)
+                pruned, allocated, reserved = measure(folder, windows, method, pattern, store)
                 # The first block waits for its weights, the last feeds no other.
-                middle = pruned.block_seconds[1:-1]
-                seconds = statistics.median(middle)
-                floor = (
-                    operations(arguments.shape, windows.numel(), arguments.length, method) / rate
-                )
-                rows.append({
+                seconds = statistics.median(pruned.block_seconds[1:-1])
+                work = operations(arguments.shape, windows.numel(), arguments.length, method)
+                keep({
                     "method": method, "pattern": pattern, "activations": store,
                     "seconds_a_block": seconds, "block_seconds": pruned.block_seconds,
                     "stage_seconds": pruned.seconds,
                     "baseline_seconds": base,
                     "ratio": statistics.median(base) / seconds if base else None,
                     "masks_agree": agreement(pruned, masks) if masks else None,
-                    "floor_seconds": floor, "share_of_floor": floor / seconds,
+                    "operations": work, "floor_seconds": work / rate,
+                    "share_of_floor": work / rate / seconds,
                     "model_seconds": seconds * BLOCKS_OF_MODEL[arguments.shape],
                     "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
                 })  # fmt: skip
-                shown = {k: v for k, v in rows[-1].items() if k not in ("block_seconds",)}
-                print(json.dumps(shown), flush=True)
-                # Written after each run: what is measured is not lost.
-                write_json(arguments.out, {
-                    "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
-                    "sequences": arguments.sequences, "length": arguments.length,
-                    "blocks": arguments.blocks, "matmul_tflops": rate / 1e12, "rows": rows,
-                    "provenance": provenance(),
-                })  # fmt: skip
+        for store in arguments.stores.split(",") if arguments.perplexity else []:
+            keep(measure_perplexity(folder, windows[: arguments.perplexity], store))
 
 
 if __name__ == "__main__":

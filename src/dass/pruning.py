@@ -25,6 +25,7 @@ from dass.glu import GLU, Projection, find_glu
 from dass.masks import keep_mask
 from dass.methods import Method, ScoreMethod, Statistics
 from dass.patterns import Pattern, check_fit
+from dass.pieces import Pieces
 from dass.progress import Progress
 from dass.scoring import Batch, batches_of
 from dass.statistics import collect
@@ -48,6 +49,12 @@ class Pruned:
     block_seconds: list[float] = field(default_factory=list)
     """Seconds of each decoder block, reading included."""
 
+    def add(self, block: Pruned, seconds: float) -> None:
+        """Note the shapes and sparsity of one more block, and the seconds that it took."""
+        self.shapes |= block.shapes
+        self.sparsity |= block.sparsity
+        self.block_seconds.append(seconds)
+
     @property
     def mean_sparsity(self) -> float:
         """The share of pruned entries in all pruned matrices together."""
@@ -61,7 +68,13 @@ class Pruned:
 
 
 @torch.inference_mode()
-def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Pattern) -> Pruned:
+def prune(
+    model: StreamedModel,
+    windows: Tensor,
+    method: Method,
+    pattern: Pattern,
+    pieces: Pieces | None = None,
+) -> Pruned:
     """Prune the GLU of every decoder block; nothing else changes.
 
     Args:
@@ -69,6 +82,8 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
         windows: int64 [sequences, length], the calibration tokens.
         method: how weights are scored or updated.
         pattern: how many of which entries go.
+        pieces: where masks and values go, block by block, instead of into what is returned;
+            blocks that are there already are only run, so that the result is the same to the bit.
 
     Raises:
         PatternError: the pattern does not fit a matrix of the model (before any work).
@@ -82,6 +97,11 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
     for index in range(model.n_blocks):
+        if pieces is not None and index < pieces.done:
+            with clock("resuming"):
+                _repeat_block(model, index, batches, pieces, pruned)
+            progress.step(note="pruned before")
+            continue
         started = time.monotonic()
         with clock("loading"), model.block(index) as block, fused(block):
             glu = find_glu(block, f"{model.folder.name}, block {index}")
@@ -89,14 +109,38 @@ def prune(model: StreamedModel, windows: Tensor, method: Method, pattern: Patter
             with clock("statistics"), attention.recording():
                 statistics = collect(block, glu, batches, index, method.needs)
             with clock("masks"):
-                _prune_block(model, index, glu, statistics, method, pattern, pruned)
+                own = _prune_block(model, index, glu, statistics, method, pattern)
+            del statistics
             with clock("replay"), attention.replaying():
                 if index + 1 < model.n_blocks:
                     _advance(block, batches, index, model.folder.name)
-        pruned.block_seconds.append(round(time.monotonic() - started, 4))
+        seconds = round(time.monotonic() - started, 4)
+        pruned.add(own, seconds)
+        if pieces is not None:
+            pieces.save(index, own.masks, own.values, own.shapes, own.sparsity, seconds)
+        else:
+            pruned.masks |= own.masks
+            pruned.values |= own.values
         progress.step(note=_speed(windows, pruned.block_seconds) if batches else "")
     pruned.seconds = clock.seconds
     return pruned
+
+
+def _repeat_block(
+    model: StreamedModel, index: int, batches: list[Batch], pieces: Pieces, pruned: Pruned
+) -> None:
+    """Take over a block that an earlier job pruned, and run it if the next one needs it."""
+    piece = pieces.read(index)
+    own = Pruned(shapes=piece.shapes, sparsity=piece.settings["sparsity"])
+    pruned.add(own, piece.settings["seconds"])
+    if not batches or index + 1 == model.n_blocks:
+        return
+    with model.block(index) as block, fused(block):
+        for name, weight in block.named_parameters():
+            full = model.parameter_name(index, name)
+            if full in piece.shapes:
+                weight.copy_(piece(full, weight))
+        _advance(block, batches, index, model.folder.name)
 
 
 def _speed(windows: Tensor, seconds: list[float]) -> str:
@@ -124,9 +168,9 @@ def _prune_block(
     statistics: Statistics,
     method: Method,
     pattern: Pattern,
-    pruned: Pruned,
-) -> None:
-    """Prune a block's three projections in place and note masks, values and sparsity."""
+) -> Pruned:
+    """Prune a block's three projections in place; returns masks, values and sparsity."""
+    pruned = Pruned()
     masks: dict[str, list[Tensor]] = {}
     for projection in glu.projections:
         name = model.parameter_name(index, projection.name)
@@ -144,6 +188,7 @@ def _prune_block(
         pruned.sparsity[name] = 1 - mask.count_nonzero().item() / mask.numel()
         if not isinstance(method, ScoreMethod):
             pruned.values[name] = weight[mask].cpu()
+    return pruned
 
 
 def _prune_projection(

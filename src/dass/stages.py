@@ -6,6 +6,7 @@ Every output is written whole or not at all.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,12 +26,15 @@ from dass.calibration import (
     save_tokens,
     token_hash,
 )
-from dass.checkpoint import PrunedFile, save_pruned
+from dass.checkpoint import PrunedFile
 from dass.corpora import Documents, Rows, find_split, read_rows
+from dass.dependencies import class_files, module_files
+from dass.files import sha256
 from dass.job import device
-from dass.methods import make_method
+from dass.methods import find_class, make_method
 from dass.patterns import parse_pattern
 from dass.perplexity import cut_windows, perplexity, tokenise
+from dass.pieces import Pieces
 from dass.provenance import peak_memory, provenance
 from dass.pruning import prune
 from dass.results import (
@@ -120,7 +124,7 @@ def prune_run(
     pruned_file: str | Path,
     result_file: str | Path,
 ) -> None:
-    """Prune one model by one method to one pattern.
+    """Prune one model by one method to one pattern; goes on where a killed job stopped.
 
     Args:
         folder: of the dense model.
@@ -135,15 +139,27 @@ def prune_run(
     assert run.pattern is not None
     method, pattern = make_method(function, arguments), parse_pattern(run.pattern)
     windows = load_tokens(tokens)["windows"]
-    pruned = prune(StreamedModel(folder, getattr(torch, dtype), device()), windows, method, pattern)
+    model = StreamedModel(folder, getattr(torch, dtype), device())
     settings = {"function": function, "arguments": arguments, "dtype": dtype, "bos": bos}
     about = settings | {"run": str(run)}
-    save_pruned(pruned_file, pruned.masks, pruned.values, pruned.shapes, about)
+    pieces = Pieces(
+        Path(pruned_file).with_name(".blocks"),
+        about
+        | {
+            "tokens": token_hash(windows),
+            "weights": [
+                [p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in model.weights.files
+            ],
+            "code": _hash_of_code(function),
+        },
+    )
+    pruned = prune(model, windows, method, pattern, pieces)
+    pieces.join(pruned_file, model.n_blocks, about)
     result = PruningResult(
         run=run,
         settings=settings,
         calibration_hash=token_hash(windows),
-        mask_hash=pruned.hash,
+        mask_hash=PrunedFile(pruned_file).hash(),
         sparsity=pruned.sparsity,
         mean_sparsity=pruned.mean_sparsity,
         seconds=pruned.seconds,
@@ -153,6 +169,12 @@ def prune_run(
         provenance=provenance(started),
     )
     write_result(result_file, result)
+
+
+def _hash_of_code(function: str) -> str:
+    """One hash of all the code that decides about masks, this method's included."""
+    files = {*module_files("pruning"), *class_files(find_class(function))}
+    return hashlib.sha256("".join(map(sha256, sorted(files))).encode()).hexdigest()
 
 
 def perplexity_of_run(
