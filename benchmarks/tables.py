@@ -1,7 +1,7 @@
 """Write the tables of docs/performance.md from the raw JSON under benchmarks/results/.
 
-    python benchmarks/tables.py            # writes
-    python benchmarks/tables.py --check    # fails if the page is not what the JSON says
+python benchmarks/tables.py            # writes
+python benchmarks/tables.py --check    # fails if the page is not what the JSON says
 """
 
 from __future__ import annotations
@@ -62,9 +62,30 @@ def blocks_line(name: str) -> str:
     return ", ".join(f"{seconds:.3f}" for seconds in row["block_seconds"])
 
 
+STEPS = {
+    1: "batches; one pass up to `down` in place of two whole passes, attention remembered; "
+    "vectorised masks; the next block read meanwhile",
+    2: "RMS norms as single kernels (each was six passes over the activations)",
+    3: "weights through pinned memory, so that reading does not hold up kernel launches; "
+    "rotary embeddings as a single kernel",
+}
+
+
+def steps_table(name: str) -> str:
+    """Seconds a block of DaSS 2:4 after each change of the engine, activations on the GPU."""
+    lines = ["| change | s a block | peak GPU memory, GiB |", "|---|---:|---:|"]
+    for step, change in STEPS.items():
+        result = json.loads((RESULTS / f"{name}-step{step}.json").read_text())
+        row = next(r for r in result["rows"] if (r["method"], r["activations"]) == ("dass", "cuda"))
+        lines.append(
+            f"| {change} | {row['seconds_a_block']:.3f} | {row['peak_allocated_gib']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def rendered(page: str) -> str:
     """The page with each generated part made anew: `<!-- kind name -->` to `<!-- end -->`."""
-    kinds = {"pruning": pruning_table, "blocks": blocks_line}
+    kinds = {"pruning": pruning_table, "blocks": blocks_line, "steps": steps_table}
 
     def part(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]
