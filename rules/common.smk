@@ -1,4 +1,4 @@
-# What every rule shares: the validated study, the names of its files, sizes of its jobs.
+# Shared by all stages: the validated study, the names of its files, sizes of its jobs.
 import os
 import sys
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 # Jobs use the library beside this workflow, installed or not, and no other.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [SOURCE, os.environ.get("PYTHONPATH")])
-)
+search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
+os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
 from dass.config import experiment_runs, load_config, runs
 from dass.dependencies import class_files, module_files as files_of_modules
@@ -29,6 +28,7 @@ except DassError as error:
 
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
+EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
 WORLD = "resources/standins/world"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
@@ -80,7 +80,7 @@ def evaluated(kind, model=None):
 
 
 def model_folder(model):
-    """The folder of a model: the user's own, or the one that a rule fetches or trains."""
+    """The folder of a model: the user's own, or what the workflow fetches or trains."""
     return STUDY.models[model].path or f"resources/models/{model}"
 
 
@@ -106,14 +106,13 @@ def dataset_path(name):
     dataset = STUDY.datasets[name]
     if dataset.path is not None:
         return dataset.path
-    if dataset.standin is not None:
-        return (
-            f"{WORLD}/documents.jsonl.gz"
-            if dataset.kind == "documents"
-            else f"{WORLD}/{dataset.standin}"
-        )
-    return f"resources/datasets/{name}" + (
-        "/documents.jsonl.gz" if dataset.kind == "documents" else ""
+    if dataset.kind == "documents":
+        folder = WORLD if dataset.standin else f"resources/datasets/{name}"
+        return os.path.join(folder, "documents.jsonl.gz")
+    return (
+        f"{WORLD}/{dataset.standin}"
+        if dataset.standin
+        else f"resources/datasets/{name}"
     )
 
 
@@ -175,3 +174,24 @@ def table_settings(experiment):
         "tasks": list(zero_shot.tasks) if zero_shot else [],
         "note": STUDY.note,
     }
+
+
+def method_class(wildcards):
+    """The ``module:Class`` of a run's method."""
+    return find_class(STUDY.methods[wildcards.method].function)
+
+
+def pruned_input(wildcards):
+    """The run's pruned file; nothing for the dense model."""
+    if wildcards.run == "dense":
+        return []
+    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
+
+
+def outputs_of(folder, *endings):
+    """The files of each kind of table or figure of an experiment."""
+    return [
+        f"{RESULTS}/{folder}/{{experiment}}/{kind}.{ending}"
+        for kind in TABLE_KINDS
+        for ending in endings
+    ]

@@ -1,12 +1,4 @@
 # What a run is worth: perplexity, and five zero-shot tasks. `run` is dense or calibration/method/pattern.
-EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
-
-
-def pruned_input(wildcards):
-    """The run's pruned file; nothing for the dense model."""
-    if wildcards.run == "dense":
-        return []
-    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
 
 
 rule evaluate:

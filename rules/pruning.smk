@@ -1,9 +1,4 @@
 # Masks: one small file a run; and plain checkpoints of them for who wants one.
-def method_class(wildcards):
-    """The ``module:Class`` of a run's method."""
-    return find_class(STUDY.methods[wildcards.method].function)
-
-
 rule prune:
     # Named target: the pruned files of all runs.
     input:

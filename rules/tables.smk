@@ -1,13 +1,4 @@
 # Result files -> summary.csv -> tables, figures, report.
-def outputs_of(folder, *endings):
-    """The files of each kind of table or figure of an experiment."""
-    return [
-        f"{RESULTS}/{folder}/{{experiment}}/{kind}.{ending}"
-        for kind in TABLE_KINDS
-        for ending in endings
-    ]
-
-
 rule tables:
     # Named target: the summary and every table.
     input:

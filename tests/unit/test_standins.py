@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import re
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,56 @@ def test_a_stand_in_loads_as_any_model_does(family: str, small_world: Path, tmp_
     assert tokenizer.decode(tokens[1:]) == "Question: What is the job of Mila?\nAnswer:"
     assert torch.isfinite(model(torch.tensor([tokens])).logits).all()
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]  # nothing half-written is left
+
+
+def test_files_have_the_usual_mode_and_no_bar_is_shown(
+    small_world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = os.umask(0o027)
+    try:
+        train_standin("llama", small_world, tmp_path / "model", seed=0, steps=1)
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "model").iterdir())
+    assert {"model.safetensors", "tokenizer.json"} <= {path.name for path in files}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+    assert "%|" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16), (128, 384)])
+def test_muon_turns_a_gradient_into_an_orthogonal_step(shape: tuple[int, int]) -> None:
+    """Of very unlike singular values, all but the vanishing ones come near to 1."""
+    import torch
+
+    from dass.standins.muon import Muon, orthogonalised
+
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    gradient = u @ torch.diag(torch.linspace(0.2, 3.0, min(shape))) @ v
+    step = orthogonalised(gradient)
+    assert step.shape == gradient.shape and step.dtype == torch.float32
+    turned = u.T @ step @ v.T  # diagonal: the singular directions stay
+    values = turned.diagonal()
+    assert torch.allclose(turned, torch.diag(values), atol=1e-4)
+    assert ((values > 0.5) & (values < 1.3)).all()
+
+    weight = torch.zeros(shape, requires_grad=True)
+    weight.grad = gradient
+    Muon([weight]).step(0.1)
+    length = 0.1 * max(1.0, shape[0] / shape[1]) ** 0.5
+    assert torch.allclose(weight.detach(), -length * step, atol=1e-4)  # its momentum is parallel
+
+
+def test_every_parameter_is_trained_once() -> None:
+    from dass.standins.training import _divided, _new_model
+
+    for family, tied in (("llama", False), ("gemma", True)):
+        model = _new_model(family)
+        matrices, others = _divided(model)
+        assert len(matrices) == 3 * 7  # of each block: four of the attention, three of the MLP
+        assert {id(p) for p in matrices + others} == {id(p) for p in model.parameters()}
+        assert len(matrices) + len(others) == len(list(model.parameters()))
+        assert sum(p.ndim == 2 for p in others) == (1 if tied else 2)
 
 
 def test_families_differ_as_the_papers_do(small_world: Path, tmp_path: Path) -> None:

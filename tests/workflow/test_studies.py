@@ -1,4 +1,4 @@
-"""The studies that come with the project: what they ask for, and that none inherits from another."""
+"""The studies that come with the project: what they ask for; none inherits from another."""
 
 from __future__ import annotations
 
