@@ -8,7 +8,7 @@ the model itself would have given them, so no architecture is special here: the 
 
 from __future__ import annotations
 
-import gc
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,7 +84,7 @@ class StreamedModel:
         dtype: the dtype of weights and activations.
         device: where blocks run.
         overlay: applied to each tensor that is read, e.g. a pruned file.
-        resident: keep blocks once they have been read (for a model that fits).
+        resident: keep blocks once they have been read; None: if the whole model fits.
         store: where activations are kept between blocks; None: on ``device`` while they fit.
 
     Raises:
@@ -97,14 +97,15 @@ class StreamedModel:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         overlay: Overlay | None = None,
-        resident: bool = False,
+        resident: bool | None = False,
         store: torch.device | str | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.dtype, self.device = dtype, torch.device(device)
-        self.overlay, self.resident = overlay, resident
+        self.overlay = overlay
         self.store = None if store is None else torch.device(store)
         self.weights = Weights(folder)
+        self.resident = self._fits() if resident is None else resident
         self.model = _skeleton(self.folder, dtype)
         self.prefix, self.layers = _decoder_blocks(self.model, self.folder)
         self.glu_parameters = find_glu(self.layers[0], f"{self.folder.name}, block 0").parameters
@@ -113,6 +114,11 @@ class StreamedModel:
         self._resident_blocks: set[int] = set()
         self._reader = _BlockReader(self._read_block, self.device)
         self._load_around_blocks()
+
+    def _fits(self) -> bool:
+        """Whether all weights take at most half of the memory that is free on the device."""
+        size = sum(file.stat().st_size for file in self.weights.files)
+        return size < free_memory(self.device) / 2
 
     @property
     def n_blocks(self) -> int:
@@ -331,8 +337,11 @@ def _tied_head(model: nn.Module) -> tuple[str, str] | None:
     return f"{head}.weight", f"{embedding}.weight"
 
 
-def free_memory() -> None:
-    """Give cached memory back, before a stage that needs it."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU or, as far as the system tells, on the host."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 33

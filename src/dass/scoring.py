@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dass.attention import to_store
-from dass.blocks import StreamedModel, check_finite
+from dass.blocks import StreamedModel, check_finite, free_memory
 from dass.fused import fused
 from dass.progress import Progress
 
@@ -64,7 +64,7 @@ def choose_store(model: StreamedModel, tokens: int) -> torch.device:
     if model.store is not None or model.device.type != "cuda":
         return model.store or model.device
     needed = 2 * tokens * model.hidden_size * model.dtype.itemsize
-    fits = needed < torch.cuda.mem_get_info(model.device)[0] / 2
+    fits = needed < free_memory(model.device) / 2
     return model.device if fits else torch.device("cpu")
 
 
@@ -75,7 +75,7 @@ def tokens_in_flight(model: StreamedModel, store: torch.device) -> int:
     wanted = TOKENS_IN_FLIGHT["cuda"] if store.type == "cuda" else TOKENS_IN_FLIGHT_FROM_HOST
     # Gate, up, their product and its activation; some ten hidden states, a few of them float32.
     per_token = model.dtype.itemsize * (4 * model.intermediate_size + 16 * model.hidden_size)
-    room = torch.cuda.mem_get_info(model.device)[0] / 3
+    room = free_memory(model.device) / 3
     return min(wanted, int(room / per_token))
 
 

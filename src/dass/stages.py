@@ -203,7 +203,7 @@ def perplexity_of_run(
     """
     started = time.monotonic()
     overlay = PrunedFile(pruned) if pruned else None
-    model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=True)
+    model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=None)
     windows = load_tokens(tokens)
     measured = {split: perplexity(model, windows[split]) for split in splits}
     result = PerplexityResult(
@@ -242,7 +242,7 @@ def zero_shot_of_run(
     """
     started = time.monotonic()
     overlay = PrunedFile(pruned) if pruned else None
-    model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=True)
+    model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=None)
     accuracies = evaluate(
         partial(score_continuations, model),
         load_tokenizer(folder),

@@ -27,8 +27,10 @@ from transformers import (
 )
 
 import dass
+from dass.blocks import StreamedModel
 from dass.errors import ConfigError, DataError, NumericError
 from dass.results import TaskAccuracy
+from dass.scoring import score_continuations
 from dass.zero_shot import TASKS, Request, Score, evaluate, language_model, requests_hash
 
 FILES = {
@@ -229,6 +231,35 @@ def lm_eval_says(lm: Any, official: Any, **more: Any) -> dict[str, Any]:
     for task in official["tasks"].values():
         task._instances = None
     return lm_eval_evaluate(lm=lm, task_dict=official, bootstrap_iters=1000, **more)
+
+
+def test_a_streamed_model_scores_as_lm_eval_does(
+    case: tuple[Any, Any], data: dict[str, Path], official: Any, tmp_path: Path
+) -> None:
+    """All five tasks, the model read block by block in several sweeps, against HFLM whole."""
+    model, tokenizer = case
+    model.save_pretrained(tmp_path)
+    scored: list[Score] = []
+
+    def scorer(requests: list[Request]) -> list[Score]:
+        scored.extend(score_continuations(StreamedModel(tmp_path, torch.float32), requests))
+        return scored
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dass.scoring.TOKENS_IN_A_SWEEP", 900)
+        patch.setattr("dass.scoring.TOKENS_IN_FLIGHT", {"cpu": 300})
+        ours = evaluate(scorer, tokenizer, data, max_length=200, bos="text")
+    theirs = lm_eval_says(lm_eval_model(model, tokenizer, 200), official)
+    likelihoods = iter(scored)
+    for name in FILES:
+        assert ours[name].acc == theirs["results"][name]["acc,none"]
+        assert ours[name].acc_norm == theirs["results"][name].get("acc_norm,none")
+        for sample in theirs["samples"][name]:
+            for ((likelihood, greedy),) in sample["resps"]:
+                mine, my_greedy = next(likelihoods)
+                assert mine == pytest.approx(likelihood, abs=1e-4)
+                assert my_greedy == greedy
+    assert next(likelihoods, None) is None
 
 
 @pytest.mark.parametrize("max_length", [200, 16], ids=["whole", "cut"])
