@@ -43,11 +43,17 @@ class _Hessian:
         self.matrix += x.matmul(x.t())
 
 
+def synchronise() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def prune_block(
     block: nn.Module, inputs: Tensor, kwargs: dict, method: str, pattern: str
 ) -> tuple[Tensor, float]:
     """Prune one block; returns its outputs [sequences, length, hidden] and the seconds it took."""
-    torch.cuda.synchronize()
+    synchronise()
     started = time.perf_counter()
     mlp = block.mlp
     linears = {"gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
@@ -69,7 +75,7 @@ def prune_block(
             _by_score(linear, name, seen, method, pattern)
     for j in range(len(inputs)):
         outputs[j] = block(inputs[j].unsqueeze(0), **kwargs)
-    torch.cuda.synchronize()
+    synchronise()
     return outputs, time.perf_counter() - started
 
 

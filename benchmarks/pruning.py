@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from baseline import prune_block
+from baseline import prune_block, synchronise
 
 from dass.blocks import StreamedModel
 from dass.checkpoint import unpack
@@ -38,25 +38,29 @@ SHAPES = {
             "num_key_value_heads": 40},
     "70b": {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
             "num_key_value_heads": 8},
+    "small": {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8,
+              "num_key_value_heads": 8},
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
              "num_key_value_heads": 4},
 }  # fmt: skip
-BLOCKS_OF_MODEL = {"7b": 32, "13b": 40, "70b": 80, "tiny": 2}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = torch.float16 if DEVICE == "cuda" else torch.float32
+BLOCKS_OF_MODEL = {"7b": 32, "13b": 40, "70b": 80, "small": 12, "tiny": 2}
 
 
 def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) -> None:
-    """A LLaMA checkpoint of random float16 weights, one shard a block."""
+    """A LLaMA checkpoint of random weights, one shard a block: float16, or float32 on a CPU."""
     from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         num_hidden_layers=blocks, vocab_size=vocabulary, max_position_embeddings=4096,
-        dtype="float16", tie_word_embeddings=False, **SHAPES[shape],
+        dtype=str(DTYPE).removeprefix("torch."), tie_word_embeddings=False, **SHAPES[shape],
     )  # fmt: skip
     config.save_pretrained(folder)
     with torch.device("meta"):
         shapes = {n: t.shape for n, t in LlamaForCausalLM(config).state_dict().items()}
-    generator = torch.Generator("cuda").manual_seed(0)
+    generator = torch.Generator(DEVICE).manual_seed(0)
     weight_map: dict[str, str] = {}
     groups: dict[str, dict[str, torch.Tensor]] = {}
     for name in shapes:
@@ -66,7 +70,7 @@ def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) 
     for file, names in groups.items():
         tensors = {}
         for name in names:
-            value = torch.empty(shapes[name], device="cuda", dtype=torch.float16)
+            value = torch.empty(shapes[name], device=DEVICE, dtype=DTYPE)
             if len(shapes[name]) == 1:
                 value.fill_(1.0)
             else:
@@ -77,15 +81,16 @@ def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def matmul_rate(dtype: torch.dtype = torch.float16, size: int = 8192) -> float:
+def matmul_rate() -> float:
     """FLOP/s of a large product of random matrices: the median of 20."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+    size = 8192 if DEVICE == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
     times = []
     for _ in range(25):
-        torch.cuda.synchronize()
+        synchronise()
         started = time.perf_counter()
         a @ b
-        torch.cuda.synchronize()
+        synchronise()
         times.append(time.perf_counter() - started)
     return 2 * size**3 / statistics.median(times[5:])
 
@@ -102,36 +107,44 @@ def operations(shape: str, tokens: int, length: int, method: str) -> float:
     return tokens * (projections + scores + mlp + gram)
 
 
+def forget_peak() -> None:
+    """Begin to measure the GPU's peak memory anew."""
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peaks() -> tuple[float | None, float | None]:
+    """Peak GPU memory in GiB, allocated and reserved."""
+    if DEVICE != "cuda":
+        return None, None
+    return torch.cuda.max_memory_allocated() / 2**30, torch.cuda.max_memory_reserved() / 2**30
+
+
 def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, store: str | None):
     """One run of the engine: result, seconds a block, peak memory."""
     gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    model = StreamedModel(folder, torch.float16, "cuda", store=store)
+    forget_peak()
+    model = StreamedModel(folder, DTYPE, DEVICE, store=store)
     pruned = prune(model, windows, make_method(method, {}), parse_pattern(pattern))
-    return (
-        pruned,
-        torch.cuda.max_memory_allocated() / 2**30,
-        torch.cuda.max_memory_reserved() / 2**30,
-    )
+    return pruned, *peaks()
 
 
 def measure_perplexity(folder: Path, windows: torch.Tensor, store: str) -> dict:
     """Perplexity streamed block by block: seconds and peak memory."""
     gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    model = StreamedModel(folder, torch.float16, "cuda", store=store)
-    torch.cuda.synchronize()
+    forget_peak()
+    model = StreamedModel(folder, DTYPE, DEVICE, store=store)
+    synchronise()
     started = time.perf_counter()
     window_losses(model, windows)
     seconds = time.perf_counter() - started
+    allocated, reserved = peaks()
     return {
         "method": "perplexity", "pattern": "", "activations": store,
         "tokens": windows.numel(), "blocks": model.n_blocks, "seconds": seconds,
         "seconds_a_block": seconds / model.n_blocks,
-        "peak_allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
-        "peak_reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+        "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
     }  # fmt: skip
 
 
@@ -139,8 +152,8 @@ def baseline_run(folder: Path, windows: torch.Tensor, method: str, pattern: str,
     """The published procedure on the first blocks: seconds a block, and masks of what it keeps."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16).cuda().eval()
-    streamed = StreamedModel(folder, torch.float16, "cuda")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE).to(DEVICE).eval()
+    streamed = StreamedModel(folder, DTYPE, DEVICE)
     seconds, masks = [], {}
     with torch.inference_mode():
         hidden = torch.cat([streamed.block_inputs(w.unsqueeze(0)).hidden for w in windows])
@@ -153,7 +166,7 @@ def baseline_run(folder: Path, windows: torch.Tensor, method: str, pattern: str,
                     masks[f"model.layers.{index}.{name}"] = (parameter != 0).cpu()
     del model, streamed, hidden
     gc.collect()
-    torch.cuda.empty_cache()
+    forget_peak()
     return seconds, masks
 
 
@@ -174,7 +187,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--runs", default="dass:2of4,dass:4of8,dass:u50,wanda:2of4,wanda:4of8,"
                         "wanda:u50,sparsegpt:2of4,sparsegpt:u50")  # fmt: skip
-    parser.add_argument("--stores", default="cuda", help="cuda,cpu")
+    parser.add_argument("--stores", default=DEVICE, help="cuda,cpu")
     parser.add_argument("--baseline", type=int, default=0, help="blocks of the baseline to run")
     parser.add_argument("--perplexity", type=int, default=0, help="windows to evaluate, too")
     parser.add_argument("--out", type=Path, required=True)
@@ -191,7 +204,8 @@ def main() -> None:
         print(json.dumps({k: v for k, v in row.items() if k != "block_seconds"}), flush=True)
         write_json(arguments.out, {
             "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
-            "sequences": arguments.sequences, "length": arguments.length,
+            "sequences": arguments.sequences, "length": arguments.length, "device": DEVICE,
+            "dtype": str(DTYPE), "threads": torch.get_num_threads(),
             "blocks": arguments.blocks, "matmul_tflops": rate / 1e12, "rows": rows,
             "provenance": provenance(),
         })  # fmt: skip

@@ -24,9 +24,12 @@ def about(result: dict) -> str:
     """Device, versions, date and command of a measurement."""
     origin = result["provenance"]
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    where = origin["device"]
+    if where == "cpu":
+        where = f"{origin['machine']['cpu']}, {result['threads']} threads"
     return (
-        f"{origin['device']}, {versions}, Python {origin['python']}, {origin['date'][:10]}; "
-        f"an 8192³ float16 product reached {result['matmul_tflops']:.0f} TFLOP/s in the same run. "
+        f"{where}, {versions}, Python {origin['python']}, {origin['date'][:10]}; "
+        f"a large matrix product reached {result['matmul_tflops']:.3g} TFLOP/s in the same run. "
         f"Command: `{result['command']}`."
     )
 
@@ -50,7 +53,9 @@ def pruning_table(name: str) -> str:
             f"{row['floor_seconds']:.3f}" if "floor_seconds" in row else "–",
             f"{row['share_of_floor']:.0%}".replace("%", " %") if "share_of_floor" in row else "–",
             f"{row['model_seconds']:.1f}" if "model_seconds" in row else "–",
-            f"{row['peak_allocated_gib']:.1f} ({row['peak_reserved_gib']:.1f})",
+            f"{row['peak_allocated_gib']:.1f} ({row['peak_reserved_gib']:.1f})"
+            if row["peak_allocated_gib"]
+            else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([about(result), "", *lines])
