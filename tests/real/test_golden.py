@@ -1,8 +1,8 @@
 """Masks and perplexities of real-llama against those of the paper's released code, in float32.
 
-The golden perplexities take each split as one row. Masks are compared for every method and pattern,
-perplexities of pruned models at 2:4 on the validation split; DASS_REAL_FULL=1 measures every pattern
-on both splits, which takes half an hour on two cores.
+The golden perplexities take each split as one row. Masks are compared for every method and
+pattern, perplexities of pruned models at 2:4 on the validation split; DASS_REAL_FULL=1 measures
+every pattern on both splits, which takes half an hour on two cores.
 """
 
 from __future__ import annotations
