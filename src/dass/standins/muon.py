@@ -1,7 +1,7 @@
 """Muon: steps of one size in every direction of a matrix.
 
-Small models learn the same with about half the work of AdamW, and far more surely: to tie a
-question's subject to its relation takes AdamW a sudden step whose time hangs on the seed.
+The stand-ins learn with it in fewer steps than with AdamW, which ties a question's subject to its
+relation in a sudden step that comes early or late by the seed.
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon. PyTorch's own (``torch.optim.Muon``) works in bfloat16,

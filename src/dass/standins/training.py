@@ -104,7 +104,7 @@ def _fit(model: Any, windows: Tensor, steps: int, what: str) -> None:
     """Muon and Adam with a short warm-up and a cosine down to nothing.
 
     Attention begins nearly uniform, so that in a long window the one name that decides an answer
-    hardly counts. Short windows first make the models learn to look for it early, at every seed.
+    hardly counts. Short windows first make the models learn to look for it early.
     """
     matrices, others = _divided(model)
     muon, adam = Muon(matrices), torch.optim.Adam(others, betas=(0.9, 0.95), fused=True)
