@@ -185,8 +185,11 @@ class StreamedModel:
                 raise _Stop
             return states
 
-        with self._blocks_replaced(record), _stopped():
-            self.model(input_ids=tokens.to(self.device), use_cache=False)
+        with self._blocks_replaced(record):
+            try:
+                self.model(input_ids=tokens.to(self.device), use_cache=False)
+            except _Stop:
+                pass  # not by a context manager, which would keep what the frames hold
         return BlockInputs(hidden[0], arguments)
 
     @torch.inference_mode()
@@ -271,14 +274,6 @@ def check_finite(sums: Iterable[Tensor], where: str) -> None:
             f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
             "set the model's `dtype: bfloat16`"
         )
-
-
-@contextmanager
-def _stopped() -> Iterator[None]:
-    try:
-        yield
-    except _Stop:
-        return
 
 
 @contextmanager

@@ -47,7 +47,10 @@ def pack(mask: Tensor) -> Tensor:
     packed = bits[:, 0] * _WEIGHTS_OF_BITS[0]
     for place in range(1, 8):
         packed.add_(bits[:, place], alpha=_WEIGHTS_OF_BITS[place])
-    return packed.cpu()
+    host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+    host.copy_(packed, non_blocking=True)
+    torch.cuda.current_stream().synchronize()
+    return host
 
 
 def unpack(packed: Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:

@@ -15,8 +15,11 @@ from dass.blocks import StreamedModel, check_finite, free_memory
 from dass.fused import fused
 from dass.progress import Progress
 
-TOKENS_IN_FLIGHT = {"cpu": 4096, "cuda": 8192}
+TOKENS_IN_FLIGHT = {"cpu": 4096, "cuda": 16384}
 """How many tokens go through a block at once: enough to fill the device, no more."""
+
+WORKSPACE = 4 << 30
+"""How many bytes of GPU memory a block may compute in, at most."""
 
 TOKENS_IN_FLIGHT_FROM_HOST = 4096
 """The same, while activations are kept on the host because the GPU is small."""
@@ -75,7 +78,7 @@ def tokens_in_flight(model: StreamedModel, store: torch.device) -> int:
     wanted = TOKENS_IN_FLIGHT["cuda"] if store.type == "cuda" else TOKENS_IN_FLIGHT_FROM_HOST
     # Gate, up, their product and its activation; some ten hidden states, a few of them float32.
     per_token = model.dtype.itemsize * (4 * model.intermediate_size + 16 * model.hidden_size)
-    room = free_memory(model.device) / 3
+    room = min(WORKSPACE, free_memory(model.device) / 3)
     return min(wanted, int(room / per_token))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +50,13 @@ def collect(
     ]
     try:
         for batch in batches if needs else []:
-            with _until_seen():
+            try:
                 batch.run(block, index)
+            except _SeenEnough:
+                # Handled right here: a context manager around it would keep the exception, and
+                # with it the activations of the frames that it went through, until the next
+                # garbage collection.
+                continue
     finally:
         for hook in hooks:
             hook.remove()
@@ -95,11 +99,3 @@ def add_gram(totals: dict[Need, Tensor], need: Need, x: Tensor) -> None:
 
 class _SeenEnough(Exception):
     """Ends a block's forward at the input of ``down``."""
-
-
-@contextmanager
-def _until_seen() -> Iterator[None]:
-    try:
-        yield
-    except _SeenEnough:
-        return
