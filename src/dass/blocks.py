@@ -186,10 +186,10 @@ class StreamedModel:
             return states
 
         with self._blocks_replaced(record):
-            try:
+            try:  # noqa: SIM105 (a context manager would keep what the exception's frames hold)
                 self.model(input_ids=tokens.to(self.device), use_cache=False)
             except _Stop:
-                pass  # not by a context manager, which would keep what the frames hold
+                pass
         return BlockInputs(hidden[0], arguments)
 
     @torch.inference_mode()
