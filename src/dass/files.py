@@ -25,6 +25,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     part = _beside(path)
     try:
         yield part
+        _give_usual_mode(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -40,11 +41,20 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
+        _give_usual_mode(*(file for file in part.rglob("*") if file.is_file()))
         if path.exists():
             shutil.rmtree(path)
         part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _give_usual_mode(*files: Path) -> None:
+    """The umask's mode: safetensors makes its files for the user alone, and others read results."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in files:
+        file.chmod(0o666 & ~umask)
 
 
 def write_text(path: str | Path, text: str) -> None:

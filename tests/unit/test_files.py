@@ -109,3 +109,17 @@ def test_absent_json_is_named(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc" * 100_000)
     assert sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    with writing(tmp_path / "file") as part:
+        save_file({"x": torch.zeros(1)}, part)
+    with writing_directory(tmp_path / "folder") as part:
+        save_file({"x": torch.zeros(1)}, part / "file")
+    for path in (tmp_path / "file", tmp_path / "folder/file"):
+        assert path.stat().st_mode == plain.stat().st_mode

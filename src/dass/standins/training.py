@@ -147,10 +147,6 @@ def _save(model: Any, folder: Path) -> None:
     finally:
         if bars:
             logging.enable_progress_bar()
-    # safetensors makes its files for the user alone, whatever the umask.
-    usual = (folder / "tokenizer_config.json").stat().st_mode
-    for path in folder.iterdir():
-        path.chmod(usual)
 
 
 def _batches(windows: Tensor) -> Iterator[Tensor]:
