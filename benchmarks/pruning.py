@@ -5,7 +5,9 @@
 Random weights of a model's shapes are written to disk first; the engine reads them as it would read
 the model. The baseline (benchmarks/baseline.py) runs on the same blocks and tokens in the same
 process. The floor is what the arithmetic alone would take at the rate that a large matrix product
-reaches here: one attention half, two thirds of a dense MLP, one pruned MLP.
+reaches here: one attention half, two thirds of a dense MLP, one pruned MLP. Beside it stands what
+the bytes alone would take at the rate of a large copy: each product's operands read and its result
+written once. Masks and kept values are written to disk block by block, as in the workflow.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dass.checkpoint import unpack
 from dass.files import write_json
 from dass.methods import make_method
 from dass.patterns import parse_pattern
+from dass.pieces import Pieces
 from dass.provenance import provenance
 from dass.pruning import prune
 from dass.scoring import window_losses
@@ -95,6 +98,39 @@ def matmul_rate() -> float:
     return 2 * size**3 / statistics.median(times[5:])
 
 
+def copy_rate() -> float:
+    """Bytes a second, read and written, of a large copy on the device: the median of 20."""
+    source = torch.empty((1 << 30) if DEVICE == "cuda" else (1 << 26), dtype=torch.uint8,
+                         device=DEVICE).random_()  # fmt: skip
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(25):
+        synchronise()
+        started = time.perf_counter()
+        target.copy_(source)
+        synchronise()
+        times.append(time.perf_counter() - started)
+    return 2 * source.numel() / statistics.median(times[5:])
+
+
+def bytes_moved(shape: str, tokens: int, method: str) -> float:
+    """The fewest bytes of a block if every product's operands and result pass memory once.
+
+    A token's hidden state is read for q, k and v, which are written and read; attention's result
+    is written, read, and its projection written. The MLP's input is written and read twice (dense,
+    pruned), as are gate's and up's results; Z is written once for `down` of the pruned pass, and
+    for a Gram matrix once more; the block's output is written. Weights are read once a pass.
+    """
+    s = SHAPES[shape]
+    hidden, inner = s["hidden_size"], s["intermediate_size"]
+    share = s["num_key_value_heads"] / s["num_attention_heads"]
+    attention = hidden * (1 + 2 * (1 + 2 * share) + 2 + 1)
+    mlp = 2 * (2 * hidden + 4 * inner) + 2 * inner + hidden
+    gram = 2 * inner if method == "sparsegpt" else 0
+    weights = hidden * hidden * (2 + 2 * share) + 5 * hidden * inner
+    return float(DTYPE.itemsize * (tokens * (attention + mlp + gram) + weights))
+
+
 def operations(shape: str, tokens: int, length: int, method: str) -> float:
     """The fewest floating-point operations of a block."""
     s = SHAPES[shape]
@@ -126,7 +162,13 @@ def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, stor
     gc.collect()
     forget_peak()
     model = StreamedModel(folder, DTYPE, DEVICE, store=store)
-    pruned = prune(model, windows, make_method(method, {}), parse_pattern(pattern))
+    with tempfile.TemporaryDirectory(dir=folder.parent) as pieces:
+        pruned = prune(
+            model, windows, make_method(method, {}), parse_pattern(pattern),
+            Pieces(Path(pieces), {}),
+        )  # fmt: skip
+        first = Pieces(Path(pieces), {}).read(0)
+        pruned.masks |= {name: first.packed_mask(name) for name in first.shapes}
     return pruned, *peaks()
 
 
@@ -193,7 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, help="where to write the model")
     arguments = parser.parse_args()
-    rate = matmul_rate()
+    rate, bandwidth = matmul_rate(), copy_rate()
     windows = torch.randint(3, 31999, (arguments.sequences, arguments.length),
                             generator=torch.Generator().manual_seed(0))  # fmt: skip
     rows: list[dict] = []
@@ -206,7 +248,8 @@ def main() -> None:
             "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
             "sequences": arguments.sequences, "length": arguments.length, "device": DEVICE,
             "dtype": str(DTYPE), "threads": torch.get_num_threads(),
-            "blocks": arguments.blocks, "matmul_tflops": rate / 1e12, "rows": rows,
+            "blocks": arguments.blocks, "matmul_tflops": rate / 1e12,
+            "copy_gb_per_second": bandwidth / 1e9, "rows": rows,
             "provenance": provenance(),
         })  # fmt: skip
 
@@ -225,6 +268,7 @@ def main() -> None:
                 # The first block waits for its weights, the last feeds no other.
                 seconds = statistics.median(pruned.block_seconds[1:-1])
                 work = operations(arguments.shape, windows.numel(), arguments.length, method)
+                moved = bytes_moved(arguments.shape, windows.numel(), method)
                 keep({
                     "method": method, "pattern": pattern, "activations": store,
                     "seconds_a_block": seconds, "block_seconds": pruned.block_seconds,
@@ -234,6 +278,7 @@ def main() -> None:
                     "masks_agree": agreement(pruned, masks) if masks else None,
                     "operations": work, "floor_seconds": work / rate,
                     "share_of_floor": work / rate / seconds,
+                    "bytes": moved, "bytes_seconds": moved / bandwidth,
                     "model_seconds": seconds * BLOCKS_OF_MODEL[arguments.shape],
                     "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
                 })  # fmt: skip

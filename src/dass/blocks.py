@@ -9,7 +9,7 @@ the model itself would have given them, so no architecture is special here: the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import ModelError, NumericError
+from dass.finite import all_finite
 from dass.glu import find_glu
 from dass.weights import Weights
 
@@ -260,16 +261,14 @@ class StreamedModel:
                     module._buffers[name] = buffer.to(self.device)
 
 
-def check_finite(sums: Iterable[Tensor], where: str) -> None:
+def check_finite(largest: Sequence[Tensor], where: str) -> None:
     """Raise NumericError if activations overflowed; one synchronisation for all batches.
 
     Args:
-        sums: the sum over each batch's activations, which is finite only where all of them are
-            (float64 has room for any).
+        largest: the :func:`dass.finite.largest` of each batch's activations, [].
         where: what to call the place in the error.
     """
-    totals = [batch.sum(dtype=torch.float64) for batch in sums]
-    if totals and not torch.stack(totals).isfinite().all():
+    if largest and not all_finite(torch.stack(list(largest))):
         raise NumericError(
             f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
             "set the model's `dtype: bfloat16`"

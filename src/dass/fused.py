@@ -1,9 +1,9 @@
-"""A block's small operations as single kernels on a GPU: RMS norms and rotary embeddings.
+"""A block's small operations as single kernels on a GPU: RMS norms, rotary embeddings, gating.
 
-In PyTorch each is six to ten passes over the activations; together they cost as much as half of
+In PyTorch each is two to ten passes over the activations; together they cost as much as half of
 the matrix products of a block. Which form an operation has is not assumed: a kernel takes its place
-only after it has given the same values on a probe (norms), or values no further from the exact ones
-on the first real call (rotary embeddings); otherwise the model's own code stays.
+only after it has given the same values on a probe (norms, gating), or values no further from the
+exact ones on the first real call (rotary embeddings); otherwise the model's own code stays.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from dass.attention import find_attention
+from dass.glu import GLU, find_glu
 
-Norm = Callable[[Tensor], Tensor]
+Operation = Callable[[Tensor], Tensor]
 
 ROTARY = "apply_rotary_pos_emb"
 """What every model of transformers calls the function that turns queries and keys."""
 
 _known_norms: dict[tuple[type, torch.dtype, int], int | None] = {}
+_known_activations: dict[tuple[str, torch.dtype], str | None] = {}
 _known_rotary: dict[tuple[Any, torch.dtype], bool] = {}
 
 
@@ -38,14 +40,17 @@ def fused(block: nn.Module) -> Iterator[None]:
         yield
         return
     norms = [module for module in block.modules() if _is_candidate(module, weight)]
-    replaced = [module for module in norms if _form_of(module) is not None]
-    for module in replaced:
-        module.forward = _norm_forward(module)
+    forwards = {norm: _norm_forward(norm) for norm in norms if _form_of(norm) is not None}
+    glu = find_glu(block, "block")
+    if (activation := _activation_of(block, glu)) is not None:
+        forwards[_mlp(block, glu)] = _gated_forward(glu, activation)
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         with _fused_rotary(find_attention(block)):
             yield
     finally:
-        for module in replaced:
+        for module in forwards:
             del module.forward
 
 
@@ -111,7 +116,7 @@ def _as_good(got: Tensor, wanted: Tensor, exact: Tensor) -> bool:
     return got.dtype == wanted.dtype and error <= 1.01 * own_error + 1e-6
 
 
-def _norm_forward(module: nn.Module) -> Norm:
+def _norm_forward(module: nn.Module) -> Operation:
     from dass.fused_cuda import rms_norm
 
     form, epsilon = _form_of(module), _epsilon(module)
@@ -123,6 +128,59 @@ def _norm_forward(module: nn.Module) -> Norm:
         return rms_norm(hidden_states, module.weight, epsilon, form)
 
     return forward
+
+
+def _mlp(block: nn.Module, glu: GLU) -> nn.Module:
+    """The module whose children are the GLU's projections."""
+    return block.get_submodule(".".join(glu.down.parameter.split(".")[:-2]))
+
+
+def _gates(glu: GLU, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What gate and up make of x, of two layers or of one."""
+    gate = glu.gate.linear(x)
+    up = gate if glu.up.linear is glu.gate.linear else glu.up.linear(x)
+    return gate[..., glu.gate.rows], up[..., glu.up.rows]
+
+
+def _gated_forward(glu: GLU, activation: str) -> Operation:
+    from dass.fused_cuda import gated
+
+    def forward(x: Tensor) -> Tensor:
+        output: Tensor = glu.down.linear(gated(*_gates(glu, x), activation))
+        return output
+
+    return forward
+
+
+def _activation_of(block: nn.Module, glu: GLU) -> str | None:
+    """The activation with which the kernel does what the MLP's own code does; None: with none."""
+    from dass.fused_cuda import ACTIVATIONS
+
+    mlp = _mlp(block, glu)
+    key = (repr(mlp), glu.down.weight.dtype)
+    if key not in _known_activations:
+        agreeing = (one for one in ACTIVATIONS if _gates_agree(mlp, glu, one))
+        _known_activations[key] = next(agreeing, None)
+    return _known_activations[key]
+
+
+def _gates_agree(mlp: nn.Module, glu: GLU, activation: str) -> bool:
+    """Whether `down` is given the same on a probe, and nothing comes after it."""
+    from dass.fused_cuda import gated
+
+    weight = glu.gate.weight
+    noise = torch.randn(1, 64, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    x = noise.to(weight)
+    # Activation functions differ where their argument is neither small nor large.
+    x = 3 * x / _gates(glu, x)[0].float().std().to(x)
+    seen: list[Tensor] = []
+    hook = glu.down.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        output = mlp(x)
+    finally:
+        hook.remove()
+    got = gated(*_gates(glu, x), activation)
+    return _same(got, seen[0]) and torch.equal(output, glu.down.linear(seen[0]))
 
 
 @contextmanager

@@ -101,3 +101,82 @@ def _rotary(  # type: ignore[no-untyped-def]
     high = second * cos_high[None, :] + first * sin_high[None, :]
     tl.store(write, low.to(kind), mask=inside)
     tl.store(write + HALF, high.to(kind), mask=inside)
+
+
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
+"""The activation functions that :func:`gated` knows, by the kernel's number for each."""
+
+
+def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    """act(gate) · up, rounded after each of the two as PyTorch does; half precision.
+
+    Args:
+        gate, up: [..., n] of one shape and dtype, last dimension contiguous; the rows may be
+            apart in memory by a constant, as halves of a fused projection are.
+        activation: one of :data:`ACTIVATIONS`.
+    """
+    out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+    n = gate.shape[-1]
+    rows, width = gate.numel() // n, 1024
+    _gated[(rows, triton.cdiv(n, width))](
+        gate, up, out, n, gate.stride(-2), up.stride(-2),
+        ACTIVATION=ACTIVATIONS.index(activation), WIDTH=width, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _gated(  # type: ignore[no-untyped-def]
+    gate, up, out, n, gate_stride, up_stride, ACTIVATION: tl.constexpr, WIDTH: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    inside = at < n
+    value = tl.load(gate + row * gate_stride + at, mask=inside, other=0.0)
+    other = tl.load(up + row * up_stride + at, mask=inside, other=0.0)
+    x = value.to(tl.float32)
+    if ACTIVATION == 0:
+        active = x / (1.0 + tl.exp(-x))
+    elif ACTIVATION == 1:
+        inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
+        # tanh by way of the logistic function; exp may overflow to infinity, which is right.
+        active = 0.5 * x * (1.0 + (2.0 / (1.0 + tl.exp(-2.0 * inner)) - 1.0))
+    else:
+        active = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    result = active.to(value.dtype).to(tl.float32) * other.to(tl.float32)
+    tl.store(out + row * n + at, result.to(value.dtype), mask=inside)
+
+
+ROWS_IN_A_SUM = 256
+"""Tokens whose squares one program of :func:`sum_of_squares` adds up."""
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """Σ over rows of x² for each column of [rows, columns] in half precision; float64 [columns].
+
+    Sums of :data:`ROWS_IN_A_SUM` rows are float32, sums of those float64.
+    """
+    x = x.contiguous()
+    rows, columns = x.shape
+    chunks = triton.cdiv(rows, ROWS_IN_A_SUM)
+    sums = torch.empty((chunks, columns), dtype=torch.float32, device=x.device)
+    _sum_of_squares[(chunks, triton.cdiv(columns, 128))](
+        x, sums, rows, columns, ROWS=ROWS_IN_A_SUM, STEP=32, WIDTH=128
+    )
+    return sums.sum(0, dtype=torch.float64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sum_of_squares(  # type: ignore[no-untyped-def]
+    x, sums, rows, columns, ROWS: tl.constexpr, STEP: tl.constexpr, WIDTH: tl.constexpr
+):
+    chunk = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    total = tl.zeros((STEP, WIDTH), dtype=tl.float32)
+    for start in range(0, ROWS, STEP):
+        row = chunk * ROWS + start + tl.arange(0, STEP)
+        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        value = tl.load(x + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+        wide = value.to(tl.float32)
+        total += wide * wide
+    tl.store(sums + chunk * columns + column, tl.sum(total, axis=0), mask=column < columns)

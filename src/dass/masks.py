@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dass.errors import NumericError
+from dass.finite import all_finite
 from dass.patterns import Axis, NofM, Pattern, Scope, Unstructured, check_fit
 
 LARGEST_RANKED_GROUP = 32
@@ -33,33 +34,47 @@ def keep_mask(
         NumericError: a score is not finite.
         PatternError: M does not divide the dimension that the groups lie along.
     """
-    if not scores.isfinite().all():
+    if not all_finite(scores):
         raise NumericError(f"{name}: the scores are not finite; check the weights and activations")
     if isinstance(pattern, NofM):
         return _n_of_m(scores, pattern, axis, name)
     if scope == "matrix":
-        return _lowest_go(scores.reshape(1, -1), pattern).reshape(scores.shape)
+        return lowest_go(scores.reshape(1, -1), pattern).reshape(scores.shape)
     if scope == "row":
-        return _lowest_go(scores, pattern)
-    return _lowest_go(scores.t().contiguous(), pattern).t().contiguous()
+        return lowest_go(scores, pattern)
+    return lowest_go(scores.t().contiguous(), pattern).t().contiguous()
 
 
-def _lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
-    """Keep mask of [groups, size]: exactly floor(size × ratio) lowest entries of each row go."""
+def lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
+    """Keep mask of [groups, size]: exactly floor(size × ratio) lowest entries of each row go.
+
+    On a GPU nothing here waits for the device; entries have to be finite and are not checked.
+    """
     size = rows.shape[1]
     count = pattern.pruned(size)
     if count == 0:
         return torch.ones_like(rows, dtype=torch.bool)
+    if _kernels_take(rows):
+        from dass import masks_cuda  # needs Triton, which comes with a GPU's PyTorch only
+
+        if size <= masks_cuda.WIDEST_ROW:
+            return masks_cuda.lowest_go(rows, count)
     threshold = _kth_lowest(rows, count)
     keep = rows > threshold
     tied = rows == threshold
-    n_tied = tied.sum(1)
-    spared = keep.sum(1) + n_tied - (size - count)
+    n_tied = tied.sum(1, dtype=torch.int32)
+    spared = keep.sum(1, dtype=torch.int32) + n_tied - (size - count)
+    if len(rows) == 1:
+        return keep | (tied & (tied.cumsum(1, dtype=torch.int32) > spared[:, None]))
     undecided = (spared < n_tied).nonzero().squeeze(1)
     # Where some entries at the threshold stay, the first go; few rows have such ties.
     some = tied[undecided]
     keep[undecided] |= some & (some.cumsum(1, dtype=torch.int32) > spared[undecided, None])
     return keep
+
+
+def _kernels_take(scores: Tensor) -> bool:
+    return scores.is_cuda and scores.dtype == torch.float32
 
 
 def _kth_lowest(rows: Tensor, k: int) -> Tensor:
@@ -86,6 +101,11 @@ def _n_of_m(scores: Tensor, pattern: NofM, axis: Axis, name: str) -> Tensor:
 
 def _best_of_groups(groups: Tensor, pattern: NofM, dim: int) -> Tensor:
     """Keep mask of groups that lie along ``dim``: the last N of M in a stable ascending order."""
+    if pattern.group <= LARGEST_RANKED_GROUP and _kernels_take(groups):
+        from dass import masks_cuda
+
+        three = groups if dim == 1 else groups.unsqueeze(-1).flatten(0, 1)
+        return masks_cuda.best_of_groups(three, pattern.group, pattern.kept).view(groups.shape)
     if pattern.group > LARGEST_RANKED_GROUP:
         order = groups.argsort(dim=dim, stable=True)
         kept = order.narrow(dim, pattern.group - pattern.kept, pattern.kept)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from dass.attention import AttentionMemory
 from dass.blocks import StreamedModel, check_finite
 from dass.checkpoint import mask_hash, pack
 from dass.errors import NumericError
+from dass.finite import all_finite
 from dass.fused import fused
 from dass.glu import GLU, Projection, find_glu
 from dass.masks import keep_mask
@@ -44,7 +47,7 @@ class Pruned:
     sparsity: dict[str, float] = field(default_factory=dict)
     """Parameter name -> share of entries that are pruned."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Stage -> seconds: loading, statistics, masks, replay, total."""
+    """Stage -> seconds: loading, statistics, masks, replay, saving, total."""
 
     block_seconds: list[float] = field(default_factory=list)
     """Seconds of each decoder block, reading included."""
@@ -96,34 +99,70 @@ def prune(
     store = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
-    for index in range(model.n_blocks):
-        if pieces is not None and index < pieces.done:
-            with clock("resuming"):
-                _repeat_block(model, index, batches, pieces, pruned)
-            progress.step(note="pruned before")
-            continue
-        started = time.monotonic()
-        with clock("loading"), model.block(index) as block, fused(block):
-            glu = find_glu(block, f"{model.folder.name}, block {index}")
-            attention = AttentionMemory(block, store, spare)
-            with clock("statistics"), attention.recording():
-                statistics = collect(block, glu, batches, index, method.needs)
-            with clock("masks"):
-                own = _prune_block(model, index, glu, statistics, method, pattern)
-            del statistics
-            with clock("replay"), attention.replaying():
-                if index + 1 < model.n_blocks:
-                    _advance(block, batches, index, model.folder.name)
-        seconds = round(time.monotonic() - started, 4)
-        pruned.add(own, seconds)
-        if pieces is not None:
-            pieces.save(index, own.masks, own.values, own.shapes, own.sparsity, seconds)
-        else:
-            pruned.masks |= own.masks
-            pruned.values |= own.values
-        progress.step(note=_speed(windows, pruned.block_seconds) if batches else "")
+    with _Keeper(pruned, pieces) as keeper:
+        for index in range(model.n_blocks):
+            if pieces is not None and index < pieces.done:
+                with clock("resuming"):
+                    _repeat_block(model, index, batches, pieces, pruned)
+                progress.step(note="pruned before")
+                continue
+            started = time.monotonic()
+            with clock("loading"), model.block(index) as block, fused(block):
+                glu = find_glu(block, f"{model.folder.name}, block {index}")
+                attention = AttentionMemory(block, store, spare)
+                with clock("statistics"), attention.recording():
+                    statistics = collect(block, glu, batches, index, method.needs)
+                with clock("masks"):
+                    own = _prune_block(model, index, glu, statistics, method, pattern)
+                del statistics
+                with clock("replay"), attention.replaying():
+                    if index + 1 < model.n_blocks:
+                        _advance(block, batches, index, model.folder.name)
+            with clock("saving"):
+                keeper.wait()
+                keeper.keep(index, own, started)
+            progress.step(note=_speed(windows, pruned.block_seconds) if batches else "")
+        with clock("saving"):
+            keeper.wait()
     pruned.seconds = clock.seconds
     return pruned
+
+
+class _Keeper:
+    """Keeps what pruning each block gave: in what is returned or, if there are pieces, in files.
+
+    A file is written in the background, while the next block computes; never more than one, so
+    that no more than two blocks' masks and values stand in memory.
+    """
+
+    def __init__(self, pruned: Pruned, pieces: Pieces | None) -> None:
+        self._pruned, self._pieces = pruned, pieces
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def keep(self, index: int, own: Pruned, started: float) -> None:
+        """Keep a block on which work began at ``started``."""
+        seconds = round(time.monotonic() - started, 4)
+        self._pruned.add(own, seconds)
+        if self._pieces is None:
+            self._pruned.masks |= own.masks
+            # Out of pinned memory, of which there is only so much.
+            self._pruned.values |= {name: value.clone() for name, value in own.values.items()}
+            return
+        self._writing = self._thread.submit(
+            self._pieces.save, index, own.masks, own.values, own.shapes, own.sparsity, seconds
+        )
+
+    def wait(self) -> None:
+        """Until the file is written that is being written; raises what went wrong with it."""
+        if self._writing is not None:
+            self._writing.result()
 
 
 def _repeat_block(
@@ -185,10 +224,21 @@ def _prune_block(
         weight = projection.linear.weight
         pruned.masks[name] = pack(mask)
         pruned.shapes[name] = tuple(weight.shape)
-        pruned.sparsity[name] = 1 - mask.count_nonzero().item() / mask.numel()
+        pruned.sparsity[name] = _sparsity(mask)
         if not isinstance(method, ScoreMethod):
-            pruned.values[name] = weight[mask].cpu()
+            pruned.values[name] = _to_host(weight[mask])
     return pruned
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """A copy on the host, of a GPU's tensor in pinned memory: any other takes thirty times as long.
+
+    It is whole once the device has caught up.
+    """
+    if not values.is_cuda:
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
 
 
 def _prune_projection(
@@ -202,16 +252,21 @@ def _prune_projection(
         weight.masked_fill_(~mask, 0)
     else:
         updated, mask = method.update(projection.role, weight, statistics, pattern, name)
-        if not updated.isfinite().all():
+        if not all_finite(updated):
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
         weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
     _check_sparsity(mask, pattern, name)
     return mask
 
 
+def _sparsity(mask: Tensor) -> float:
+    """The share of entries that are pruned."""
+    return 1 - mask.count_nonzero().item() / mask.numel()
+
+
 def _check_sparsity(mask: Tensor, pattern: Pattern, name: str) -> None:
     """No mask may miss its sparsity by more than the rounding down of its groups allows."""
-    achieved = 1 - mask.count_nonzero().item() / mask.numel()
+    achieved = _sparsity(mask)
     allowed = 1 / min(mask.shape)
     if not -1e-9 <= pattern.sparsity - achieved <= allowed:
         wanted = pattern.sparsity

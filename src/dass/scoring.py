@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dass.attention import to_store
 from dass.blocks import StreamedModel, check_finite, free_memory
+from dass.finite import largest
 from dass.fused import fused
 from dass.progress import Progress
 
@@ -51,11 +52,12 @@ class Batch:
         """Let the output of block ``index`` take the place of its input, kept in the same place.
 
         Returns:
-            float64 [], on the block's device: the output's sum, finite only where all of it is.
+            [], on the block's device: the output's largest absolute value, finite only where
+            all of it is.
         """
         output = self.run(block, index)
         self.hidden = to_store(output, self.hidden.device, self.hidden)
-        return output.sum(dtype=torch.float64)
+        return largest(output)
 
 
 def choose_store(model: StreamedModel, tokens: int) -> torch.device:
@@ -116,8 +118,8 @@ def run_blocks(model: StreamedModel, batches: list[Batch], progress: Progress) -
     """Take every batch through every block; its hidden states end up as the last block's output."""
     for index in range(model.n_blocks):
         with model.block(index) as block, fused(block):
-            sums = [batch.advance(block, index) for batch in batches]
-        check_finite(sums, f"{model.folder.name}, block {index}")
+            peaks = [batch.advance(block, index) for batch in batches]
+        check_finite(peaks, f"{model.folder.name}, block {index}")
         progress.step()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +26,20 @@ def collect(
         batches: what goes in; unchanged.
         needs: which statistics to collect; with none, nothing is run.
     """
-    totals: dict[Need, Tensor] = {}
+    squares: dict[Need, Tensor] = {}
+    grams: dict[Need, Gram] = {}
 
     def see(norm: Need, product: Need, last: bool) -> Callable[..., None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0].flatten(0, -2)
             if norm in needs:
-                add(norm, sum_of_squares(x))
+                squares[norm] = sum_of_squares(x) + squares.get(norm, 0)
             if product in needs:
-                add_gram(totals, product, x)
+                grams.setdefault(product, Gram()).add(x)
             if last:
                 raise _SeenEnough  # the product with `down` is of no use here
 
         return hook
-
-    def add(need: Need, value: Tensor) -> None:
-        totals[need] = totals[need].add_(value) if need in totals else value
 
     hooks = [
         glu.gate.linear.register_forward_pre_hook(see("input_norm", "input_gram", False)),
@@ -60,41 +59,73 @@ def collect(
     finally:
         for hook in hooks:
             hook.remove()
-    return Statistics(
-        input_norm=_norm(totals.get("input_norm")),
-        intermediate_norm=_norm(totals.get("intermediate_norm")),
-        input_gram=totals.get("input_gram"),
-        intermediate_gram=totals.get("intermediate_gram"),
-    )
-
-
-def _norm(squares: Tensor | None) -> Tensor | None:
-    return None if squares is None else squares.sqrt().float()
+    found: dict[str, Any] = {need: total.sqrt().float() for need, total in squares.items()}
+    found |= {need: gram.matrix() for need, gram in grams.items()}
+    return Statistics(**found)
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
     """Σ over tokens of x² for each channel of [tokens, channels], float64; sums are float32."""
+    if on_tensor_cores(x):
+        from dass import fused_cuda  # reads half precision as it is: PyTorch makes a copy first
+
+        return fused_cuda.sum_of_squares(x)
     norm: Tensor = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
     return norm.double().square()
 
 
-def add_gram(totals: dict[Need, Tensor], need: Need, x: Tensor) -> None:
-    """Add xᵀx of [tokens, channels] to a float32 [channels, channels] total.
+def on_tensor_cores(x: Tensor) -> bool:
+    """Whether a GPU multiplies a tensor as it is, with float32 sums."""
+    return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16)
 
-    Half-precision inputs on a GPU are multiplied on tensor cores with float32 accumulation:
-    their products are exact in float32, so nothing is lost against converting them first.
+
+PANEL = 1536
+"""Columns of a Gram matrix that are computed together."""
+
+
+class Gram:
+    """Σ over tokens of x·xᵀ, float32: on and above the diagonal, a panel of columns at a time.
+
+    The matrix is symmetric, so a panel is multiplied with the columns up to its own last one
+    only: for LLaMA2-7B's `down` that saves 44 % of the operations. Half-precision inputs on a GPU
+    are multiplied on tensor cores with float32 accumulation: their products are exact in
+    float32, so nothing is lost against converting them first.
     """
-    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
-        if need in totals:
-            torch.addmm(totals[need], x.t(), x, out_dtype=torch.float32, out=totals[need])
-        else:
-            totals[need] = torch.mm(x.t(), x, out_dtype=torch.float32)
-        return
-    x = x.float()
-    if need in totals:
-        totals[need].addmm_(x.t(), x)
-    else:
-        totals[need] = x.t() @ x
+
+    def __init__(self) -> None:
+        self._panels: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
+        """Add the products of [tokens, channels]."""
+        x = x if on_tensor_cores(x) else x.float()
+        for number, start in enumerate(range(0, x.shape[1], PANEL)):
+            stop = min(start + PANEL, x.shape[1])
+            left, right = x[:, :stop].t(), x[:, start:stop]
+            if number == len(self._panels):
+                shape = (stop, stop - start)
+                self._panels.append(torch.zeros(shape, dtype=torch.float32, device=x.device))
+            self._panels[number] = _add_product(self._panels[number], left, right)
+
+    def matrix(self) -> Tensor:
+        """The whole of it, float32 [channels, channels]; its panels are given up."""
+        size = len(self._panels[-1])
+        full = self._panels[0].new_empty((size, size))
+        stop = size
+        while self._panels:
+            panel = self._panels.pop()
+            start = stop - panel.shape[1]
+            full[:stop, start:stop] = panel
+            full[start:stop, :start] = panel[:start].t()
+            stop = start
+        return full
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """total + left · right, in place of ``total``."""
+    if left.dtype == torch.float32:
+        return total.addmm_(left, right)
+    added: Tensor = torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    return added
 
 
 class _SeenEnough(Exception):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dass.errors import ModelError, NumericError
 from dass.files import read_json
+from dass.finite import all_finite
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -70,7 +71,7 @@ class Weights:
         else:
             # A copy: pruning in place must not reach the file's pages, which later reads share.
             tensor = tensor.to(device=device, dtype=wanted, copy=True)
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise NumericError(
                 f"{self.folder / file}: {name} holds NaN or infinite values"
                 f"{_overflow_hint(dtype)}; fetch the model again or use another one"

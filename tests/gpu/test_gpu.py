@@ -10,8 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from dass.blocks import StreamedModel
 from dass.checkpoint import pack, unpack
+from dass.errors import NumericError
 from dass.masks import keep_mask
-from dass.methods import Statistics, make_method
+from dass.methods import make_method
 from dass.methods.sparsegpt import _prune_columns, inverse_factor
 from dass.patterns import parse_pattern
 from dass.pruning import prune
@@ -56,6 +57,23 @@ def test_a_whole_matrix_is_compared_as_on_the_cpu() -> None:
     scores = (random(96, 160) * 4).round().abs()
     ours = keep_mask(scores.cuda(), parse_pattern("u50"), "matrix", "input")
     assert torch.equal(ours.cpu(), keep_mask(scores, parse_pattern("u50"), "matrix", "input"))
+
+
+@pytest.mark.parametrize("columns", [1, 700, 20000, 40000])
+@pytest.mark.parametrize("pattern", ["u10", "u50", "u99"])
+def test_rows_of_any_width_are_ranked_as_on_the_cpu(columns: int, pattern: str) -> None:
+    scores = random(5, columns) * 3
+    scores[2:] = scores[2:].round()  # many ties, of zeros of both signs too
+    ours = keep_mask(scores.cuda(), parse_pattern(pattern), "row", "input")
+    assert torch.equal(ours.cpu(), keep_mask(scores, parse_pattern(pattern), "row", "input"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_not_finite_are_seen(bad: float) -> None:
+    scores = random(64, 64).cuda()
+    scores[3, 5] = bad
+    with pytest.raises(NumericError, match="not finite"):
+        keep_mask(scores, parse_pattern("2of4"), "row", "input")
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (64, 64), (7, 8)])
@@ -125,26 +143,27 @@ def test_losses_from_host_and_device_are_equal(folder: Path, dtype: torch.dtype)
 
 
 def test_statistics_in_half_precision_are_exact_sums() -> None:
-    from dass.statistics import add_gram, sum_of_squares
+    from dass.statistics import Gram, sum_of_squares
 
     x = random(300, 64).half().cuda()
     exact = x.double()
     torch.testing.assert_close(sum_of_squares(x), exact.square().sum(0), rtol=1e-5, atol=0)
-    totals: dict = {}
-    add_gram(totals, "input_gram", x[:100])
-    add_gram(totals, "input_gram", x[100:])
-    torch.testing.assert_close(
-        totals["input_gram"].double(), exact.t() @ exact, rtol=1e-5, atol=1e-3
-    )
-    assert Statistics(input_gram=totals["input_gram"]).get("input_gram").dtype == torch.float32
+    gram = Gram()
+    gram.add(x[:100])
+    gram.add(x[100:])
+    matrix = gram.matrix()
+    torch.testing.assert_close(matrix.double(), exact.t() @ exact, rtol=1e-5, atol=1e-3)
+    assert matrix.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("family", ["llama", "gemma", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "gemma", "qwen3", "phi3"])
 def test_fused_operations_leave_a_block_as_it_was(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    from transformers import GemmaConfig, GemmaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import (
+        GemmaConfig, GemmaForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+    )  # fmt: skip
 
     from dass import fused as fusing
 
@@ -152,11 +171,13 @@ def test_fused_operations_leave_a_block_as_it_was(
     sizes = {
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 128,
+        "pad_token_id": 0,
     }  # fmt: skip
     kinds = {
         "llama": (LlamaForCausalLM, LlamaConfig),
         "gemma": (GemmaForCausalLM, GemmaConfig),
         "qwen3": (Qwen3ForCausalLM, Qwen3Config),
+        "phi3": (Phi3ForCausalLM, Phi3Config),
     }
     model_class, config_class = kinds[family]
     model_class(config_class(**sizes)).save_pretrained(tmp_path)
@@ -172,6 +193,7 @@ def test_fused_operations_leave_a_block_as_it_was(
         assert torch.equal(block(hidden, *args, **kwargs), plain)  # all is put back
     assert all(form is not None for form in fusing._known_norms.values())
     assert fusing._known_rotary and all(fusing._known_rotary.values())
+    assert all(activation is not None for activation in fusing._known_activations.values())
     for fused_output in (first, again):
         torch.testing.assert_close(fused_output, plain, rtol=0.01, atol=0.01)
         assert (fused_output == plain).float().mean() > 0.5

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from dass.blocks import StreamedModel, check_finite
 from dass.errors import DassError, ModelError, NumericError
+from dass.finite import largest
 from dass.weights import SINGLE
 from tests.conftest import SUPPORTED, TinyModel, streamed_logits, whole_logits
 
@@ -183,13 +184,13 @@ def test_names_and_sizes(tiny_model: TinyModel) -> None:
 
 
 def test_check_finite_names_the_place() -> None:
-    fine = [torch.zeros(2, 3, 4), torch.full((2, 1, 4), 3e38)]
+    fine = [largest(torch.zeros(2, 3, 4)), largest(torch.full((2, 1, 4), 3e38))]
     check_finite(fine, "tiny, block 1")
     check_finite([], "tiny, block 1")
     inf = float("inf")
     for bad in ([0.0, float("nan")], [inf, 1.0], [inf, -inf]):
         with pytest.raises(NumericError, match=r"^tiny, block 1: its output is not fin") as error:
-            check_finite([fine[0], torch.tensor(bad), fine[1]], "tiny, block 1")
+            check_finite([fine[0], largest(torch.tensor(bad)), fine[1]], "tiny, block 1")
         assert "\n" not in str(error.value)
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dass import scoring
+from dass import scoring, statistics
 from dass.blocks import StreamedModel
 from dass.glu import find_glu
 from dass.methods import Need, Statistics
 from dass.scoring import batches_of
-from dass.statistics import add_gram, collect, sum_of_squares
+from dass.statistics import Gram, collect, sum_of_squares
 from tests.conftest import TinyModel
 
 X = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
@@ -24,12 +24,23 @@ def test_by_hand(dtype: torch.dtype) -> None:
     squares = sum_of_squares(X.to(dtype))
     assert squares.dtype == torch.float64
     assert squares.tolist() == pytest.approx([10.0, 5.0], rel=1e-6)
-    totals: dict[Need, Tensor] = {}
     for times in (1, 2):
-        add_gram(totals, "input_gram", X.to(dtype))
-        assert totals["input_gram"].dtype == torch.float32
-        assert totals["input_gram"].tolist() == [[10.0 * times, -1.0 * times],
-                                                 [-1.0 * times, 5.0 * times]]  # fmt: skip
+        gram = Gram()
+        for _ in range(times):
+            gram.add(X.to(dtype))
+        matrix = gram.matrix()
+        assert matrix.dtype == torch.float32
+        assert matrix.tolist() == [[10.0 * times, -1.0 * times], [-1.0 * times, 5.0 * times]]
+
+
+@pytest.mark.parametrize("panel", [1, 3, 4, 7, 100])
+def test_panels_make_up_the_whole_gram_matrix(panel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "PANEL", panel)
+    x = torch.randint(-4, 5, (9, 7), generator=torch.Generator().manual_seed(0)).float()
+    gram = Gram()
+    gram.add(x[:4])
+    gram.add(x[4:])
+    assert torch.equal(gram.matrix(), x.t() @ x)  # small integers: exact in any order
 
 
 def test_squares_do_not_overflow_in_half_precision() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dass.errors import NumericError
-from dass.masks import keep_mask
+from dass.finite import all_finite
+from dass.masks import keep_mask, lowest_go
 from dass.methods import Need, Role, Statistics
 from dass.patterns import NofM, Pattern, check_fit
 
@@ -47,6 +48,8 @@ class SparseGPT:
         factor = self._factor(statistics, need, name)
         # A channel that no token excites says nothing about its weights: they count as zero.
         current = weight.float().masked_fill(statistics.get(need).diagonal() == 0, 0.0)
+        if not all_finite(current):  # here, so that no block of columns waits for the device
+            raise NumericError(f"{name}: the weights are not finite; fetch the model again")
         mask = torch.ones_like(current, dtype=torch.bool)
         width = _block_width(self.block, pattern)
         for start in range(0, in_features, width):
@@ -82,7 +85,7 @@ def inverse_factor(gram: Tensor, damping: float, name: str) -> Tensor:
     diagonal.masked_fill_(diagonal == 0, 1.0)
     diagonal += damping * diagonal.mean()
     lower, failed = torch.linalg.cholesky_ex(damped)
-    if failed:
+    if failed or not all_finite(lower.diagonal()):
         raise NumericError(
             f"{name}: the Gram matrix of its inputs is not positive definite; "
             f"use more calibration tokens or a larger `damping` than {damping}"
@@ -119,7 +122,7 @@ def _prune_block(
         mask = torch.ones(columns.shape, dtype=torch.bool, device=columns.device)
     else:
         score = (columns / factor.diagonal()).square()
-        mask = keep_mask(score, pattern, "matrix", "input", name)
+        mask = lowest_go(score.reshape(1, -1), pattern).reshape(score.shape)
     if columns.is_cuda:
         from dass.methods import sparsegpt_cuda
 
