@@ -43,12 +43,14 @@ SHAPES = {
             "num_key_value_heads": 8},
     "small": {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8,
               "num_key_value_heads": 8},
+    "standin": {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4,
+                "num_key_value_heads": 4},
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
              "num_key_value_heads": 4},
 }  # fmt: skip
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.float16 if DEVICE == "cuda" else torch.float32
-BLOCKS_OF_MODEL = {"7b": 32, "13b": 40, "70b": 80, "small": 12, "tiny": 2}
+BLOCKS_OF_MODEL = {"7b": 32, "13b": 40, "70b": 80, "small": 12, "standin": 4, "tiny": 2}
 
 
 def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) -> None:

@@ -27,9 +27,14 @@ def about(result: dict) -> str:
     where = origin["device"]
     if where == "cpu":
         where = f"{origin['machine']['cpu']}, {result['threads']} threads"
+    rates = ""
+    if "matmul_tflops" in result:
+        rates = f"; a large matrix product reached {result['matmul_tflops']:.3g} TFLOP/s"
+    if "copy_gb_per_second" in result:
+        rates += f", a large copy {result['copy_gb_per_second']:.0f} GB/s"
+    rates += " in the same run" if rates else ""
     return (
-        f"{where}, {versions}, Python {origin['python']}, {origin['date'][:10]}; "
-        f"a large matrix product reached {result['matmul_tflops']:.3g} TFLOP/s in the same run. "
+        f"{where}, {versions}, Python {origin['python']}, {origin['date'][:10]}{rates}. "
         f"Command: `{result['command']}`."
     )
 
@@ -39,8 +44,8 @@ def pruning_table(name: str) -> str:
     result = json.loads((RESULTS / f"{name}.json").read_text())
     lines = [
         "| work | activations on | s a block | published procedure, s | times faster | "
-        "floor, s | share of floor | whole model, s | peak GPU memory, GiB (reserved) |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "floor, s | share of floor | bytes, s | whole model, s | peak GPU memory, GiB (reserved) |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
         baseline = row.get("baseline_seconds")
@@ -52,6 +57,7 @@ def pruning_table(name: str) -> str:
             f"{row['ratio']:.2f}" if row.get("ratio") else "–",
             f"{row['floor_seconds']:.3f}" if "floor_seconds" in row else "–",
             f"{row['share_of_floor']:.0%}".replace("%", " %") if "share_of_floor" in row else "–",
+            f"{row['bytes_seconds']:.3f}" if "bytes_seconds" in row else "–",
             f"{row['model_seconds']:.1f}" if "model_seconds" in row else "–",
             f"{row['peak_allocated_gib']:.1f} ({row['peak_reserved_gib']:.1f})"
             if row["peak_allocated_gib"]
@@ -73,10 +79,11 @@ STEPS = {
     2: "RMS norms as single kernels (each was six passes over the activations)",
     3: "weights through pinned memory, so that reading does not hold up kernel launches; "
     "rotary embeddings as a single kernel",
-    4: "the same engine in the longer run of the tables above, before the next change",
+    4: "the same engine in a longer run, before the next change",
+    5: "exceptions that end a pass handled in place (a context manager had kept their frames, and "
+    "with them activations, until the next garbage collection); twice as many tokens at once",
 }
-LAST = "exceptions that end a pass handled in place (a context manager had kept their frames, and "
-LAST += "with them activations, until the next garbage collection); twice as many tokens at once"
+LAST = "gating, masks and sums of squares as single kernels; overflow seen without a float64 copy"
 
 
 def steps_table(name: str) -> str:
@@ -92,9 +99,46 @@ def steps_table(name: str) -> str:
     return "\n".join(lines)
 
 
+KERNELS = {
+    "matrix products": ("nvjet", "gemm", "cutlass"),
+    "attention": ("sdpa", "flash", "fmha"),
+    "gating": ("_gated",),
+    "norms, rotary embeddings": ("_rms_norm", "_rotary"),
+    "sums of squares": ("_sum_of_squares",),
+    "columns of SparseGPT": ("_prune_columns",),
+    "factorisation": ("getrf", "trsm", "potrf"),
+    "sorting": ("sort", "Sort"),
+    "weights to the GPU (beside the rest)": ("HtoD",),
+}
+"""What a kernel does -> parts of the names of such kernels; the rest is summed up."""
+
+
+def kernels_table(name: str) -> str:
+    """Milliseconds a block by what its kernels do, one column a run."""
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    columns = []
+    for row in result["rows"]:
+        own = dict.fromkeys(KERNELS, 0.0) | {"all others": row["other_seconds"]}
+        for kernel in row["kernels"]:
+            kinds = [k for k, parts in KERNELS.items() if any(p in kernel["name"] for p in parts)]
+            own[kinds[0] if kinds else "all others"] += kernel["seconds"]
+        columns.append({kind: 1000 * seconds / row["blocks"] for kind, seconds in own.items()})
+    heads = [f"{NAMES[r['method']]} {PATTERNS[r['pattern']]}" for r in result["rows"]]
+    lines = [f"| kernels, ms a block | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for kind in columns[0]:
+        cells = [f"{column[kind]:.1f}" if column[kind] else "–" for column in columns]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join([about(result), "", *lines])
+
+
 def rendered(page: str) -> str:
     """The page with each generated part made anew: `<!-- kind name -->` to `<!-- end -->`."""
-    kinds = {"pruning": pruning_table, "blocks": blocks_line, "steps": steps_table}
+    kinds = {
+        "pruning": pruning_table,
+        "blocks": blocks_line,
+        "steps": steps_table,
+        "kernels": kernels_table,
+    }
 
     def part(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]

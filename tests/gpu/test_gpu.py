@@ -162,8 +162,13 @@ def test_fused_operations_leave_a_block_as_it_was(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     from transformers import (
-        GemmaConfig, GemmaForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
-    )  # fmt: skip
+        GemmaConfig,
+        GemmaForCausalLM,
+        Phi3Config,
+        Phi3ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     from dass import fused as fusing
 

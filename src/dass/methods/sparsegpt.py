@@ -136,15 +136,18 @@ def _prune_columns(
 ) -> Tensor:
     """Prune one block of columns in place, left to right; returns the error of each column."""
     diagonal = factor.diagonal()
-    errors = torch.zeros_like(columns)
-    for j in range(columns.shape[1]):
+    # Transposed copies: each column in one piece of memory, which is several times faster.
+    values, kept = columns.t().contiguous(), mask.t().contiguous()
+    errors = torch.zeros_like(values)
+    for j in range(len(values)):
         if isinstance(pattern, NofM) and j % pattern.group == 0:
             group = slice(j, j + pattern.group)
-            error = (columns[:, group] / diagonal[group]).square()
-            mask[:, group] = keep_mask(error, pattern, "row", "input", name)
-        column = columns[:, j]
-        errors[:, j] = column.masked_fill(mask[:, j], 0.0) / diagonal[j]
-        columns[:, j:] -= errors[:, j : j + 1] * factor[j, j:]
-        # In exact arithmetic the column now equals its kept entries; make it so.
-        columns[:, j] = column.masked_fill(~mask[:, j], 0.0)
-    return errors
+            error = (values[group] / diagonal[group, None]).square()
+            kept[group] = keep_mask(error, pattern, "column", "output", name)
+        errors[j] = values[j].masked_fill(kept[j], 0.0) / diagonal[j]
+        values[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
+        # The update would leave of the column its kept entries, but for rounding.
+        values[j].masked_fill_(~kept[j], 0.0)
+    columns.copy_(values.t())
+    mask.copy_(kept.t())
+    return errors.t()
