@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dass.attention import find_attention
 from dass.glu import GLU, find_glu
+from dass.kernels import HALF, kernels_take
 
 Operation = Callable[[Tensor], Tensor]
 
@@ -36,7 +37,7 @@ def fused(block: nn.Module) -> Iterator[None]:
     Does nothing unless the block's weights are in half precision on a GPU.
     """
     weight = next(block.parameters())
-    if not weight.is_cuda or weight.dtype not in (torch.float16, torch.bfloat16):
+    if not kernels_take(weight, *HALF):
         yield
         return
     norms = [module for module in block.modules() if _is_candidate(module, weight)]

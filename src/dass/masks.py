@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dass.errors import NumericError
 from dass.finite import all_finite
+from dass.kernels import kernels_take
 from dass.patterns import Axis, NofM, Pattern, Scope, Unstructured, check_fit
 
 LARGEST_RANKED_GROUP = 32
@@ -54,8 +55,8 @@ def lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
     count = pattern.pruned(size)
     if count == 0:
         return torch.ones_like(rows, dtype=torch.bool)
-    if _kernels_take(rows):
-        from dass import masks_cuda  # needs Triton, which comes with a GPU's PyTorch only
+    if kernels_take(rows, torch.float32):
+        from dass import masks_cuda
 
         if size <= masks_cuda.WIDEST_ROW:
             return masks_cuda.lowest_go(rows, count)
@@ -71,10 +72,6 @@ def lowest_go(rows: Tensor, pattern: Unstructured) -> Tensor:
     some = tied[undecided]
     keep[undecided] |= some & (some.cumsum(1, dtype=torch.int32) > spared[undecided, None])
     return keep
-
-
-def _kernels_take(scores: Tensor) -> bool:
-    return scores.is_cuda and scores.dtype == torch.float32
 
 
 def _kth_lowest(rows: Tensor, k: int) -> Tensor:
@@ -101,7 +98,7 @@ def _n_of_m(scores: Tensor, pattern: NofM, axis: Axis, name: str) -> Tensor:
 
 def _best_of_groups(groups: Tensor, pattern: NofM, dim: int) -> Tensor:
     """Keep mask of groups that lie along ``dim``: the last N of M in a stable ascending order."""
-    if pattern.group <= LARGEST_RANKED_GROUP and _kernels_take(groups):
+    if pattern.group <= LARGEST_RANKED_GROUP and kernels_take(groups, torch.float32):
         from dass import masks_cuda
 
         three = groups if dim == 1 else groups.unsqueeze(-1).flatten(0, 1)

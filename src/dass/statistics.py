@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dass.glu import GLU
+from dass.kernels import HALF, kernels_take
 from dass.methods import Need, Statistics
 from dass.scoring import Batch
 
@@ -66,17 +67,12 @@ def collect(
 
 def sum_of_squares(x: Tensor) -> Tensor:
     """Σ over tokens of x² for each channel of [tokens, channels], float64; sums are float32."""
-    if on_tensor_cores(x):
+    if kernels_take(x, *HALF):
         from dass import fused_cuda  # reads half precision as it is: PyTorch makes a copy first
 
         return fused_cuda.sum_of_squares(x)
     norm: Tensor = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
     return norm.double().square()
-
-
-def on_tensor_cores(x: Tensor) -> bool:
-    """Whether a GPU multiplies a tensor as it is, with float32 sums."""
-    return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16)
 
 
 PANEL = 1536
@@ -97,7 +93,7 @@ class Gram:
 
     def add(self, x: Tensor) -> None:
         """Add the products of [tokens, channels]."""
-        x = x if on_tensor_cores(x) else x.float()
+        x = x if x.is_cuda and x.dtype in HALF else x.float()
         for number, start in enumerate(range(0, x.shape[1], PANEL)):
             stop = min(start + PANEL, x.shape[1])
             left, right = x[:, :stop].t(), x[:, start:stop]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dass.errors import NumericError
 from dass.finite import all_finite
+from dass.kernels import kernels_take
 from dass.masks import keep_mask, lowest_go
 from dass.methods import Need, Role, Statistics
 from dass.patterns import NofM, Pattern, check_fit
@@ -123,7 +124,7 @@ def _prune_block(
     else:
         score = (columns / factor.diagonal()).square()
         mask = lowest_go(score.reshape(1, -1), pattern).reshape(score.shape)
-    if columns.is_cuda:
+    if kernels_take(columns, torch.float32):
         from dass.methods import sparsegpt_cuda
 
         if sparsegpt_cuda.fits(columns.shape[1], pattern):
