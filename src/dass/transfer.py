@@ -167,7 +167,9 @@ def _fetch(file: RemoteFile, folder: Path, headers: dict[str, str], transfer: Tr
     whole, part = folder / file.key, _part(file, folder)
     if not whole.exists():
         _receive_all(file, part, headers, transfer)
-        if _size(part) != file.size or not file.fits(part):
+        if _size(part) < file.size:
+            return  # another file has failed: what is here is kept
+        if _size(part) > file.size or not file.fits(part):
             part.unlink()
             raise DataError(
                 f"{file.name}: the checksum of what arrived is not the one that the hub gives; "
@@ -183,7 +185,7 @@ def _receive_all(file: RemoteFile, part: Path, headers: dict[str, str], transfer
     part.touch()
     while (before := _size(part)) < file.size and not transfer.stopped.is_set():
         problem = _receive(file, part, headers, transfer)
-        if (now := _size(part)) >= file.size:
+        if (now := _size(part)) >= file.size or transfer.stopped.is_set():
             return
         fruitless = 0 if now > before else fruitless + 1
         if fruitless > len(WAITS):
@@ -191,9 +193,8 @@ def _receive_all(file: RemoteFile, part: Path, headers: dict[str, str], transfer
                 f"{file.name}: the transfer ended at {now} of {file.size} bytes ({problem}); "
                 "try again, it goes on from there"
             )
-        if not transfer.stopped.is_set():
-            log.info("%s: %s; going on at %s", file.name, problem, in_bytes(now))
-            time.sleep(WAITS[max(fruitless - 1, 0)])
+        log.info("%s: %s; going on at %s", file.name, problem, in_bytes(now))
+        time.sleep(WAITS[max(fruitless - 1, 0)])
 
 
 def _receive(file: RemoteFile, part: Path, headers: dict[str, str], transfer: Transfer) -> str:

@@ -64,8 +64,13 @@ REVISIONS = {"wikitext-2-v1": 3, "winogrande_debug": 5}
 
 def build(root: Path, real: Path | None = None) -> list[RemoteRepository]:
     """Write all repositories below ``root``, with real weights and text from ``real``."""
+    import datasets
+    import transformers
+
     from dass.standins import write_world
 
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
     write_world(root / "world", seed=0, documents=400)
     repositories = [_model(root, name, real) for name in MODELS]
     for name, parts in DATASETS.items():

@@ -103,6 +103,8 @@ class Fault:
     """Send other bytes than it should."""
     die: bool = False
     """With `cut`: take the whole hub down then."""
+    hold: threading.Event | None = None
+    """Wait for this: with `cut` before the connection is closed, else before the body is sent."""
 
 
 @dataclass
@@ -156,7 +158,7 @@ class LocalHub:
             server.server_close()
         self._servers.clear()
         with self._lock:
-            for connection in self._connections:
+            for connection in list(self._connections):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self._connections.clear()
@@ -169,7 +171,9 @@ class LocalHub:
         """The fault that a request meets, counted down."""
         with self._lock:
             for fault in self.faults:
-                if fault.times and path.endswith(fault.ends):
+                # What is wrong with a body waits for the request that gets one.
+                redirected = fault.status is None and "/resolve/" in path
+                if fault.times and path.endswith(fault.ends) and not redirected:
                     fault.times -= 1
                     return fault
         return None
@@ -359,9 +363,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_body(self, body: bytes) -> None:
         cut = self.fault.cut if self.fault else None
         body = body if cut is None else body[:cut]
+        if self.fault and self.fault.hold and cut is None:
+            self.fault.hold.wait(60)
         self.wfile.write(body)
         self.served.sent = len(body)
-        if cut is not None:
+        if self.fault and cut is not None:
             self.close_connection = True
-            if self.fault and self.fault.die:
+            if self.fault.hold is not None:
+                self.wfile.flush()
+                self.fault.hold.wait(60)
+            if self.fault.die:
                 self.hub.stop()
