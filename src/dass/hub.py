@@ -20,7 +20,7 @@ from dass.errors import DataError
 from dass.files import read_json, write_json, writing_directory
 from dass.progress import log
 from dass.provenance import FETCHED
-from dass.transfer import RemoteFile, fetch_files, in_bytes, is_transport_error
+from dass.transfer import RemoteFile, fetch_files, is_transport_error
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -300,8 +300,7 @@ def _explanation(error: Exception, revision: str, page: str) -> str | None:
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "cannot be fetched while HF_HUB_OFFLINE is set; unset it, or fetch elsewhere"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = in_bytes(shutil.disk_usage(".").free)
-        return f"the disk is full ({free} left); free some and run again: what has arrived is kept"
+        return "the disk is full; free some and run again: what has arrived is kept"
     if is_transport_error(error) or isinstance(error, ConnectionError):
         return (
             f"the hub is out of reach ({_first_line(error)}); check the network and HF_ENDPOINT, "

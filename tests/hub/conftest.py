@@ -125,25 +125,29 @@ def environment_for(hub: LocalHub, home: Path) -> dict[str, str]:
     return clean | ours
 
 
-def without_network() -> list[str]:
-    """What to put in front of a command so that it has no network, not even loopback."""
+def without_network(environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """What to put in front of a command, and its environment, so that it has no network.
+
+    In a network namespace of its own it has not even loopback. Where that is not permitted, its
+    Python, and every Python that it starts, can connect to nothing.
+    """
     for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
-        if (
-            shutil.which("unshare")
-            and subprocess.run([*command, "true"], check=False).returncode == 0
-        ):
-            return command
-    pytest.skip("no network namespaces here: unshare --net is not permitted")
+        if _works(command) and "DASS_NO_NAMESPACES" not in os.environ:
+            return command, environment
+    cut = str(Path(__file__).with_name("cut"))
+    search = os.pathsep.join([cut, environment.get("PYTHONPATH", "")])
+    return [], environment | {"PYTHONPATH": search}
 
 
 def with_small_disk(folder: Path, size: int) -> list[str]:
     """What to put in front of a command so that ``folder`` is a disk of ``size`` bytes."""
     mount = f'mount -t tmpfs -o size={size} tmpfs "{folder}" && cd "{folder}" && exec "$@"'
     for command in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
-        wrapped = [*command, "sh", "-c", mount, "sh"]
-        if (
-            shutil.which("unshare")
-            and subprocess.run([*wrapped, "true"], check=False).returncode == 0
-        ):
+        if _works(wrapped := [*command, "sh", "-c", mount, "sh"]):
             return wrapped
     pytest.skip("no mount namespaces here: unshare --mount is not permitted")
+
+
+def _works(command: list[str]) -> bool:
+    found = shutil.which(command[0])
+    return bool(found) and subprocess.run([*command, "true"], check=False).returncode == 0

@@ -407,8 +407,16 @@ def test_a_disk_that_is_full_while_a_file_arrives(hub: LocalHub, client: Client)
 
 def test_without_network_fetching_fails(client: Client) -> None:
     """The same cut as in the study's test: it does keep this stage from the hub."""
-    finished = client.run("fetch_model('a/b', 'main', 'model')", *without_network())
+    prefix, client.environment = without_network(client.environment)
+    finished = client.run(f"fetch_model({LLAMA!r}, 'main', 'model')", *prefix)
     assert "the hub is out of reach" in finished.error
+
+
+def test_the_cut_without_namespaces_cuts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASS_NO_NAMESPACES", "1")
+    prefix, client.environment = without_network(client.environment)
+    assert prefix == []
+    assert "the hub is out of reach" in client.model(LLAMA).error
 
 
 def test_offline_mode_is_named(client: Client) -> None:

@@ -56,7 +56,7 @@ class Study:
         return self.workflow.folder
 
     def snakemake(self, *arguments: str, network: bool) -> Finished:
-        """Call snakemake; without network it has not even loopback."""
+        """Call snakemake."""
         command = [] if network else without_network()
         command += [sys.executable, "-m", "snakemake", *arguments]
         command += ["--cores", "2", "--configfile", "study.yaml"]
