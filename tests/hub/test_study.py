@@ -57,11 +57,13 @@ class Study:
 
     def snakemake(self, *arguments: str, network: bool) -> Finished:
         """Call snakemake."""
-        command = [] if network else without_network()
-        command += [sys.executable, "-m", "snakemake", *arguments]
-        command += ["--cores", "2", "--configfile", "study.yaml"]
+        prefix, environment = list[str](), self.environment
+        if not network:
+            prefix, environment = without_network(environment)
+        command = [*prefix, sys.executable, "-m", "snakemake", *arguments]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            [*command, "--cores", "2", "--configfile", "study.yaml"],
+            cwd=self.folder, env=environment, capture_output=True, text=True,
             check=False, timeout=3600,
         )  # fmt: skip
         self.output.append(done.stdout + done.stderr)
@@ -182,6 +184,16 @@ def test_what_is_left_of_the_grid_needs_no_network(finished: Study) -> None:
         "prune_run": left, "perplexity": left, "zero_shot": left,
     }  # fmt: skip
     assert not [rule for rule in plan.jobs if rule.startswith("fetch")]
+
+
+def test_another_revision_is_fetched_anew_and_nothing_else(finished: Study) -> None:
+    study = paper_in_small()
+    study["models"]["gemma-7b"]["revision"] = "v2"
+    finished.workflow.write_study(study, "revision.yaml")
+    for model, fetches in (("gemma-7b", 1), ("mistral-7b", 0)):
+        target = f"resources/models/{model}"
+        done = finished.workflow.snakemake(target, "--dry-run", config="revision.yaml")
+        assert done.jobs["fetch_model"] == fetches, done.output
 
 
 def test_the_token_shows_nowhere(finished: Study) -> None:
