@@ -230,13 +230,25 @@ def _fetch_splits(hub: _Hub, settings: Mapping[str, Any], work: Path, out: Path)
     files = hub.list_files([name for names in splits.values() for name in names])
     fetched = iter(hub.fetch(files, work, out.name))
     local = {split: [str(next(fetched)) for _ in names] for split, names in splits.items()}
-    loaded = datasets.load_dataset(reader, data_files=local, features=features, cache_dir=cache)
+    try:
+        loaded = datasets.load_dataset(reader, data_files=local, features=features, cache_dir=cache)
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:  # Arrow's too
+        raise _not_read(error, hub.repository) from None
     with writing_directory(out) as folder:
         for split, rows in loaded.items():
             with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             log.info("%s: %s: %d rows", hub.repository, split, len(rows))
         write_json(folder / FETCHED, hub.described(files))
+
+
+def _not_read(error: Exception, repository: str) -> Exception:
+    """What kept `datasets` from converting files: the disk, or the files themselves."""
+    cause = error.__cause__ or error
+    if isinstance(cause, OSError) and cause.errno:
+        return cause
+    what = _first_line(cause)
+    return DataError(f"{repository}: its files cannot be read ({what}); choose another revision")
 
 
 def _splits(
@@ -248,6 +260,7 @@ def _splits(
     find out. An empty cache: given an older one, it would take that where the hub fails it.
     """
     import datasets
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     shutil.rmtree(cache, ignore_errors=True)
     try:
@@ -259,6 +272,8 @@ def _splits(
             cache_dir=cache,
         )
     except (ValueError, FileNotFoundError) as error:
+        if isinstance(away := error.__context__ or error, LocalEntryNotFoundError):
+            raise away from None  # nothing was found, since the hub does not answer
         what = _first_line(error)
         raise DataError(
             f"{hub.repository}: {what}; correct `name` or `files` of the data set in the config"
@@ -293,24 +308,19 @@ def _explanation(error: Exception, revision: str, page: str) -> str | None:
 
     if isinstance(error, errors.RevisionNotFoundError):
         return f"has no revision {revision!r}; correct it in the config"
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"{_first_line(error)}; correct the config"
     if isinstance(error, errors.HfHubHTTPError):
         return _refusal(error, page)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "cannot be fetched while HF_HUB_OFFLINE is set; unset it, or fetch elsewhere"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some and run again: what has arrived is kept"
-    if is_transport_error(error) or isinstance(error, ConnectionError):
-        return (
-            f"the hub is out of reach ({_first_line(error)}); check the network and HF_ENDPOINT, "
-            "run again"
-        )
-    return (
-        f"cannot be fetched ({_first_line(error)}); run again"
-        if isinstance(error, OSError)
-        else None
-    )
+    away = (ConnectionError, errors.LocalEntryNotFoundError)
+    if is_transport_error(error) or isinstance(error, away):
+        why = _first_line(error)
+        return f"the hub is out of reach ({why}); check the network and HF_ENDPOINT, run again"
+    if isinstance(error, OSError):
+        return f"cannot be fetched ({_first_line(error)}); run again"
+    return None
 
 
 def _refusal(error: Any, page: str) -> str:
@@ -327,6 +337,8 @@ def _refusal(error: Any, page: str) -> str:
         return f"gated; accept its licence at {page} and set HF_TOKEN to a token of your account"
     if isinstance(error, errors.RepositoryNotFoundError):
         return "no such repository, or not with this token; check its name and HF_TOKEN"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{_first_line(error)}; correct the config"
     if status == 401:
         return "the hub does not know this token; set HF_TOKEN to a valid one, or unset it"
     if status >= 500:
@@ -334,5 +346,5 @@ def _refusal(error: Any, page: str) -> str:
     return f"the hub refuses (HTTP {status}: {_first_line(error)}); check HF_TOKEN, run again"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

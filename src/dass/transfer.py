@@ -7,6 +7,7 @@ must not do. Sessions, headers and waiting for a hub that is overloaded are left
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 import time
@@ -175,6 +176,8 @@ def _fetch(file: RemoteFile, folder: Path, headers: dict[str, str], transfer: Tr
                 f"{file.name}: the checksum of what arrived is not the one that the hub gives; "
                 "it was removed, try again"
             )
+        with part.open("rb") as file_on_disk:
+            os.fsync(file_on_disk.fileno())  # a renamed file is trusted, after a power cut too
         part.replace(whole)
     transfer.whole()
 

@@ -143,7 +143,7 @@ def _parquet(root: Path, name: str, parts: dict[str, str], real: Path | None) ->
 def _rows(world: Path, part: str, split: str, real: Path | None) -> list[dict[str, Any]]:
     if real is not None and part == "wikitext" and split != "train":
         text = (real / "wikitext-2" / f"{split}.txt").read_text(encoding="utf-8")
-        return [{"text": line + "\n"} for line in text.split("\n")[:400]]
+        return [{"text": line + "\n"} for line in text.split("\n")[:60]]
     lines = (world / part / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
 

@@ -289,6 +289,28 @@ def test_a_hub_that_is_down(hub: LocalHub, client: Client) -> None:
     assert nothing_to_trust(client)
 
 
+def test_a_hub_that_dies_while_a_data_set_is_looked_up(hub: LocalHub, client: Client) -> None:
+    """What `datasets` makes of it must not be taken for a wrong name in the config."""
+    hub.fail("revision/main", cut=10_000, die=True)
+    line = client.dataset(PIQA).error
+    assert line.startswith("baber/piqa: the hub is out of reach")
+    assert "correct" not in line
+    assert nothing_to_trust(client)
+
+
+def test_a_data_set_whose_files_are_no_parquet(
+    hub: LocalHub, client: Client, tmp_path: Path
+) -> None:
+    there = repository(hub, "baber/piqa", "dataset")
+    shutil.copytree(there.folder, tmp_path / "broken")
+    (tmp_path / "broken/data/test-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    hub.repositories.insert(0, RemoteRepository("dataset", "baber/piqa", tmp_path / "broken"))
+    line = client.dataset(PIQA).error
+    assert line.startswith("baber/piqa: its files cannot be read (")
+    assert line.endswith("; choose another revision")
+    assert nothing_to_trust(client)
+
+
 def test_a_hub_that_fails(hub: LocalHub, client: Client) -> None:
     hub.fail("revision/main", status=503)
     line = client.model(LLAMA).error
