@@ -79,7 +79,8 @@ class Client:
     def run(self, call: str, *prefix: str) -> Fetched:
         """Fetch, to the end."""
         process = self.start(call, *prefix)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
+        assert not any(token in output for token in (TOKEN, GUEST))
         return Fetched(process.returncode, output)
 
     def model(self, name: str, revision: str = "main") -> Fetched:
