@@ -106,22 +106,22 @@ def dataset_path(name):
     dataset = STUDY.datasets[name]
     if dataset.path is not None:
         return dataset.path
-    if dataset.kind == "documents":
-        folder = WORLD if dataset.standin else f"resources/datasets/{name}"
-        return os.path.join(folder, "documents.jsonl.gz")
-    return (
-        f"{WORLD}/{dataset.standin}"
-        if dataset.standin
-        else f"resources/datasets/{name}"
-    )
+    if dataset.standin == "documents":
+        return f"{WORLD}/documents.jsonl.gz"
+    if dataset.standin is not None:
+        return f"{WORLD}/{dataset.standin}"
+    folder = f"resources/datasets/{name}"
+    return f"{folder}/documents.jsonl" if dataset.kind == "documents" else folder
 
 
 def dataset_input(name):
     """What a job that reads a data set has as input."""
     dataset = STUDY.datasets[name]
-    if dataset.path is not None and not Path(dataset.path).exists():
+    if dataset.path is None:
+        return WORLD if dataset.standin else f"resources/datasets/{name}"
+    if not Path(dataset.path).exists():
         stop(f"datasets.{name}.path: {dataset.path} does not exist")
-    return WORLD if dataset.standin is not None else dataset_path(name)
+    return dataset.path
 
 
 def billions(model):

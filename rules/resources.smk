@@ -5,7 +5,6 @@ HUB_DATASETS = [name for name, dataset in STUDY.datasets.items() if dataset.hub]
 
 localrules:
     fetch_model,
-    fetch_documents,
     fetch_dataset,
 
 
@@ -13,7 +12,7 @@ rule fetch:
     # Named target: everything that the study needs from the network, for offline nodes.
     input:
         [model_folder(model) for model in MODELS if model in HUB_MODELS],
-        [dataset_path(name) for name in HUB_DATASETS],
+        [dataset_input(name) for name in HUB_DATASETS],
 
 
 rule fetch_model:
@@ -39,15 +38,15 @@ rule fetch_model:
         "../workflow/scripts/fetch_model.py"
 
 
-rule fetch_documents:
+rule fetch_dataset:
     output:
-        "resources/datasets/{dataset}/documents.jsonl.gz",
+        directory("resources/datasets/{dataset}"),
     log:
         "logs/fetch_dataset/{dataset}.log",
     benchmark:
         "logs/benchmarks/fetch_dataset/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(n for n in HUB_DATASETS if STUDY.datasets[n].kind == "documents"),
+        dataset=one_of(HUB_DATASETS),
     conda:
         "../envs/dass.yaml"
     resources:
@@ -56,13 +55,6 @@ rule fetch_documents:
     params:
         dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
     message:
-        "Fetching data set {wildcards.dataset}"
+        "Fetching data set {wildcards.dataset} from {params.dataset[hub]}"
     script:
         "../workflow/scripts/fetch_dataset.py"
-
-
-use rule fetch_documents as fetch_dataset with:
-    output:
-        directory("resources/datasets/{dataset}"),
-    wildcard_constraints:
-        dataset=one_of(n for n in HUB_DATASETS if STUDY.datasets[n].kind != "documents"),

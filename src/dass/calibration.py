@@ -7,8 +7,9 @@ seed the windows are the same to the token.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -111,10 +112,26 @@ def token_hash(tokens: Tensor) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def save_tokens(path: str | Path, tensors: dict[str, Tensor]) -> None:
-    """Save token ids as int32 safetensors (a third of a gigabyte less than int64 for a split)."""
+def save_tokens(
+    path: str | Path, tensors: dict[str, Tensor], source: Mapping[str, str] | None = None
+) -> None:
+    """Save token ids as int32 safetensors (a third of a gigabyte less than int64 for a split).
+
+    Args:
+        path: the file.
+        tensors: token ids by name.
+        source: where their text came from, for :func:`tokens_source`.
+    """
     with writing(path) as part:
-        save_file({name: t.to(torch.int32) for name, t in tensors.items()}, part)
+        int32 = {name: t.to(torch.int32) for name, t in tensors.items()}
+        save_file(int32, part, {"source": json.dumps(source)} if source else None)
+
+
+def tokens_source(path: str | Path) -> dict[str, str] | None:
+    """Where the text of saved tokens came from, if that was said."""
+    with safe_open(path, framework="pt") as file:
+        said = (file.metadata() or {}).get("source")
+    return cast(dict[str, str], json.loads(said)) if said else None
 
 
 def load_tokens(path: str | Path) -> dict[str, Tensor]:

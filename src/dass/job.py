@@ -13,7 +13,11 @@ from dass.errors import DassError
 
 log = logging.getLogger("dass")
 
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Secrets that a job without network has no use for."""
 
 
 @contextmanager
@@ -29,9 +33,11 @@ def job(log_file: str | Path, threads: int, offline: bool = True) -> Iterator[No
         offline: whether hub libraries must not try the network.
     """
     _start_logging(Path(log_file))
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
     if offline:
         os.environ |= OFFLINE
+        for name in TOKENS:
+            os.environ.pop(name, None)
     try:
         yield
     except DassError as error:

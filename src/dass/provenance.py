@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("dass", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "snakemake")
 
+FETCHED = "fetched.json"
+"""In a folder that was fetched: the repository, its commit, its files and their hashes."""
 
-def provenance(started: float | None = None) -> dict[str, Any]:
+Origin = dict[str, str]
+"""Where an input came from: ``repository`` and ``commit``."""
+
+
+def provenance(
+    started: float | None = None, inputs: Mapping[str, Origin | None] | None = None
+) -> dict[str, Any]:
     """Versions, git commit, machine, device, date, seconds and peak memory of this process.
 
     Args:
         started: ``time.monotonic()`` when the work began.
+        inputs: what was read, and where :func:`origin` says that it came from; what is the user's
+            own or made here has no origin, and is left out.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -31,7 +43,19 @@ def provenance(started: float | None = None) -> dict[str, Any]:
         "device": device_name(),
         "seconds": None if started is None else round(time.monotonic() - started, 3),
         "peak_memory_bytes": peak_memory(),
+        "inputs": {name: where for name, where in (inputs or {}).items() if where},
     }
+
+
+def origin(path: str | Path) -> Origin | None:
+    """The repository and commit of a fetched folder, or of a file in one; None for any other."""
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    try:
+        said = json.loads((folder / FETCHED).read_text(encoding="utf-8"))
+        return {"repository": str(said["repository"]), "commit": str(said["commit"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def git_commit() -> str | None:

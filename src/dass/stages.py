@@ -25,6 +25,7 @@ from dass.calibration import (
     put_bos_in_front,
     save_tokens,
     token_hash,
+    tokens_source,
 )
 from dass.checkpoint import PrunedFile
 from dass.corpora import Documents, Rows, find_split, read_rows
@@ -35,7 +36,7 @@ from dass.methods import find_class, make_method
 from dass.patterns import parse_pattern
 from dass.perplexity import cut_windows, perplexity, tokenise
 from dass.pieces import Pieces
-from dass.provenance import peak_memory, provenance
+from dass.provenance import origin, peak_memory, provenance
 from dass.pruning import prune
 from dass.results import (
     PeakMemory,
@@ -78,7 +79,7 @@ def calibration_tokens(
         begun = put_bos_in_front(windows[:, :-1], tokenizer.bos_token_id)
         has_bos = windows[:, :1] == tokenizer.bos_token_id
         windows = torch.where(has_bos, windows, begun)
-    save_tokens(out, {"windows": windows})
+    save_tokens(out, {"windows": windows}, origin(documents))
 
 
 def evaluation_tokens(
@@ -109,7 +110,7 @@ def evaluation_tokens(
         path = find_split(text, split)
         tokens = tokenise(read_rows(path, rows), encoder(tokenizer), bos, bos_id)
         windows[split] = cut_windows(tokens, length, bos, bos_id, str(path))
-    save_tokens(out, windows)
+    save_tokens(out, windows, origin(text))
 
 
 def prune_run(
@@ -166,7 +167,9 @@ def prune_run(
         block_seconds=pruned.block_seconds,
         peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
         tokens=windows.numel(),
-        provenance=provenance(started),
+        provenance=provenance(
+            started, {"model": origin(folder), "calibration": tokens_source(tokens)}
+        ),
     )
     write_result(result_file, result)
 
@@ -212,7 +215,7 @@ def perplexity_of_run(
         dataset=dataset,
         splits={s: SplitPerplexity.model_validate(asdict(p)) for s, p in measured.items()},
         mask_hash=overlay.hash() if overlay else None,
-        provenance=provenance(started),
+        provenance=provenance(started, {"model": origin(folder), dataset: tokens_source(tokens)}),
     )
     write_result(result_file, result)
 
@@ -257,6 +260,8 @@ def zero_shot_of_run(
         tasks={t: TaskAccuracy.model_validate(asdict(a)) for t, a in accuracies.items()},
         limit=limit,
         mask_hash=overlay.hash() if overlay else None,
-        provenance=provenance(started),
+        provenance=provenance(
+            started, {"model": origin(folder)} | {t: origin(path) for t, path in tasks.items()}
+        ),
     )
     write_result(result_file, result)

@@ -19,7 +19,7 @@ import torch
 from dass.blocks import StreamedModel
 from dass.calibration import draw_windows, encoder, load_tokenizer
 from dass.checkpoint import PrunedFile, save_pruned, unpack
-from dass.corpora import Documents, read_rows
+from dass.corpora import DOCUMENTS, Documents, index_documents, read_rows
 from dass.methods import make_method
 from dass.patterns import parse_pattern
 from dass.perplexity import cut_windows, perplexity, tokenise
@@ -84,6 +84,16 @@ def test_calibration_draws_the_same_tokens(real: Path) -> None:
     documents = Documents(real / "c4/c4-train.00000-of-01024.json.gz")
     windows = draw_windows(documents, encoder(load_tokenizer(folder)), 128, LENGTH, seed=0)
     assert torch.equal(windows, golden_tokens(real))
+
+
+def test_calibration_draws_the_same_tokens_from_an_indexed_shard(
+    real: Path, tmp_path: Path
+) -> None:
+    """As a fetched one is kept: unpacked, each document found by its offset."""
+    index_documents([real / "c4/c4-train.00000-of-01024.json.gz"], tmp_path)
+    documents = Documents(tmp_path / DOCUMENTS)
+    encode = encoder(load_tokenizer(real / "models/real-llama"))
+    assert torch.equal(draw_windows(documents, encode, 128, LENGTH, 0), golden_tokens(real))
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -6,9 +6,12 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dass.corpora import Documents, find_split, read_rows
+from dass.corpora import DOCUMENTS, OFFSETS, Documents, find_split, index_documents, read_rows
 from dass.errors import DataError
 
 TEXTS = ["one", "two\nlines", "naïve \u2028 café", ""]
@@ -79,6 +82,102 @@ def test_a_damaged_archive_is_named_in_one_line(tmp_path: Path, where: str) -> N
     path.write_bytes(damaged)
     with pytest.raises(DataError, match=r"^[^\n]*c4\.json\.gz: cannot be read [^\n]*$"):
         Documents(path)
+
+
+# --- Unpacked and indexed ---------------------------------------------------------------------
+
+
+def indexed(folder: Path, *contents: bytes) -> Path:
+    """Files of these contents, unpacked and indexed; the file of lines."""
+    files = []
+    for number, content in enumerate(contents):
+        files.append(folder / f"part-{number}")
+        files[-1].write_bytes(content)
+    index_documents(files, folder)
+    return folder / DOCUMENTS
+
+
+def test_offsets_are_where_lines_begin(tmp_path: Path) -> None:
+    path = indexed(tmp_path, b'{"text": "a"}\n{"text": "bcd"}\n')
+    assert np.load(tmp_path / OFFSETS).tolist() == [0, 14, 30]
+    assert [Documents(path)[i] for i in range(2)] == ["a", "bcd"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_indexed_documents_are_those_of_the_file(tmp_path: Path, packed: bool, end: str) -> None:
+    content = (LINES.rstrip("\n") + end).encode()
+    path = indexed(tmp_path, gzip.compress(content) if packed else content)
+    documents = Documents(path)
+    assert [documents[i] for i in range(len(documents))] == TEXTS
+
+
+def test_several_files_become_one(tmp_path: Path) -> None:
+    """The first lacks its last newline: its last document and the next one stay two."""
+    path = indexed(tmp_path, b'{"text": "a"}', gzip.compress(b'{"text": "b"}\n'))
+    assert [Documents(path)[i] for i in range(2)] == ["a", "b"]
+
+
+@given(texts=st.lists(st.text(), min_size=1, max_size=20), plain=st.booleans())
+def test_an_index_changes_no_document(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], plain: bool
+) -> None:
+    """Against the file read as a whole; with and without non-ASCII characters as they are."""
+    folder = tmp_path_factory.mktemp("indexed")
+    lines = "".join(json.dumps({"text": t}, ensure_ascii=not plain) + "\n" for t in texts)
+    try:
+        content = lines.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
+        content = "".join(json.dumps({"text": t}) + "\n" for t in texts).encode()
+    whole = folder / "whole.jsonl"
+    whole.write_bytes(content)
+    left, right = Documents(whole), Documents(indexed(folder, gzip.compress(content)))
+    assert len(left) == len(right) == len(texts)
+    assert [left[i] for i in range(len(texts))] == [right[i] for i in range(len(texts))] == texts
+
+
+def test_indexed_documents_are_not_held_in_memory(tmp_path: Path) -> None:
+    """Only the line that is asked for is read: another one may be anything."""
+    path = indexed(tmp_path, b'{"text": "a"}\n{"text": "b"}\n')
+    documents = Documents(path)
+    with path.open("r+b") as file:
+        file.write(b"{{{{{{{{{{{{{\n")
+    assert documents[1] == "b"
+    with pytest.raises(DataError, match=r"documents\.jsonl: line 1 is no JSON object"):
+        documents[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no document"),
+        (b'{"text": "a"}\n{"body": "b"}\n', "line 2 is no JSON object"),
+        (b'{"text": "a"}\n\n{"text": "b"}\n', "line 2 is no JSON object"),
+        (gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_indexed_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^[^\n]*part-0: {message}[^\n]*$"):
+        indexed(tmp_path, content)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "no index", "not an index"])
+def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> None:
+    path = indexed(tmp_path, b'{"text": "a"}\n{"text": "b"}\n')
+    content, offsets = path.read_bytes(), tmp_path / OFFSETS
+    if change == "shorter":
+        path.write_bytes(content[:-1])
+    elif change == "longer":
+        path.write_bytes(content + b"\n")
+    elif change == "no index":
+        np.save(offsets, np.array([], dtype=np.int64))
+    else:
+        offsets.write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"^[^\n]*documents\.jsonl: [^\n]*; fetch it again$"):
+        Documents(path)
+
+
+# --- Rows -------------------------------------------------------------------------------------
 
 
 def test_rows_of_json_lines(tmp_path: Path) -> None:

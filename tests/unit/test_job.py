@@ -69,6 +69,16 @@ def test_a_log_is_written_anew_and_each_line_once(tmp_path: Path) -> None:
     assert text.count("two") == shown.count("two") == 1
 
 
+@pytest.mark.parametrize(("offline", "left"), [(True, "None"), (False, "hf_secret")])
+def test_only_a_job_with_network_keeps_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, left: str
+) -> None:
+    body = f"""os.environ["HF_TOKEN"] = "hf_secret"
+with job("logs/fetch/a.log", 1, offline={offline}):
+    print(os.environ.get("HF_TOKEN"), file=__import__("sys").stderr)"""
+    assert run(tmp_path, body)[1] == f"{left}\n"
+
+
 def test_the_job_is_offline_and_has_its_threads_before_torch_is_imported(tmp_path: Path) -> None:
     body = """names = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 logging.getLogger("dass").info("%s", [os.environ.get(name) for name in names])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dass import provenance as module
-from dass.provenance import git_commit, machine, peak_memory, provenance
+from dass.provenance import git_commit, machine, origin, peak_memory, provenance
 
 
 def test_it_says_who_what_and_when() -> None:
@@ -78,3 +78,21 @@ def test_outside_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.Monk
 def test_the_machine_is_described_without_its_name() -> None:
     assert set(machine()) == {"cpu", "cores", "system"}
     assert machine()["cpu"]
+
+
+def test_what_was_fetched_says_its_repository_and_commit(tmp_path: Path) -> None:
+    said = {"repository": "a/b", "revision": "main", "commit": "c0ffee", "files": {}}
+    (tmp_path / "fetched.json").write_text(json.dumps(said))
+    (tmp_path / "documents.jsonl").write_text("")
+    expected = {"repository": "a/b", "commit": "c0ffee"}
+    assert origin(tmp_path) == origin(tmp_path / "documents.jsonl") == expected
+    assert provenance(inputs={"model": origin(tmp_path)})["inputs"] == {"model": expected}
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"repository": "a/b"}'])
+def test_what_was_not_fetched_has_no_origin(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "fetched.json").write_text(content)
+    assert origin(tmp_path) is None
+    assert provenance(inputs={"model": origin(tmp_path)})["inputs"] == {}
+    assert provenance()["inputs"] == {}

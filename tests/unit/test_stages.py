@@ -21,6 +21,7 @@ from dass.calibration import (
     load_tokens,
     save_tokens,
     token_hash,
+    tokens_source,
 )
 from dass.checkpoint import PrunedFile
 from dass.corpora import Documents
@@ -143,3 +144,27 @@ def test_a_stage_that_fails_leaves_nothing_behind(
     with pytest.raises(PatternError):
         prune(folder, tmp_path / "calibration", tmp_path / "run", run)
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_a_result_names_the_commits_of_what_was_fetched(
+    folder: Path, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    """Of the model from its folder, of the text from the tokens that were drawn from it."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "documents.jsonl").write_text(json.dumps({"text": words(10, 100)}) + "\n")
+    for place, name in ((folder, "a/model"), (tmp_path / "d", "a/text")):
+        said = {"repository": name, "commit": f"commit of {name}"}
+        (place / "fetched.json").write_text(json.dumps(said | {"files": {}}))
+    calibration_tokens(
+        folder=folder, documents=tmp_path / "d" / "documents.jsonl", sequences=1, length=8,
+        seed=0, bos="text", out=tmp_path / "calibration",
+    )  # fmt: skip
+    text = {"repository": "a/text", "commit": "commit of a/text"}
+    assert tokens_source(tmp_path / "calibration") == text
+    prune(folder, tmp_path / "calibration", tmp_path / "run")
+    inputs = read_json(tmp_path / "run" / "pruning.json")["provenance"]["inputs"]
+    model = {"repository": "a/model", "commit": "commit of a/model"}
+    assert inputs == {"model": model, "calibration": text}
+
+    save_tokens(tmp_path / "made here", {"windows": tokens})
+    assert tokens_source(tmp_path / "made here") is None
