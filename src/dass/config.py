@@ -770,6 +770,7 @@ and evaluated, and which of these runs make a table.
 |---|---|
 | `snakemake --cores all` | the paper's, in `config/config.yaml` |
 | `snakemake --cores all --configfile config/demo.yaml` | stand-ins; also `make demo` |
+| `snakemake --cores all --configfile config/small.yaml` | three small models that need no licence |
 | `snakemake --cores all --configfile config/real.yaml` | small models of real prose |
 | `snakemake --cores all --configfile mine.yaml` | yours |
 
