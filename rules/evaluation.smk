@@ -43,6 +43,7 @@ checkpoint check_dense:
     # Between a model's dense perplexity and all pruning of it: see dense_gate.
     input:
         dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
+        modules=modules("published"),
     output:
         f"{RESULTS}/runs/{{model}}/dense/checked.json",
     log:

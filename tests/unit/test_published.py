@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dass.published import (
     read_published,
     was_pruned_from,
 )
+from dass.report import compile_latex, make_report, report_html
 from dass.results import PerplexityResult, Run, SplitPerplexity, write_result
 from dass.tables import TableSettings
 
@@ -367,3 +369,26 @@ def test_the_calibration_tells_runs_apart(tmp_path: Path) -> None:
     table = printed(published_table(pd.concat([SUMMARY, other[1:3]]), settings, published))
     assert ["Llama: perplexity, test", "2:4", "DaSS, c4", "8.00", "8.25", "−0.25"] in table
     assert ["Llama: perplexity, test", "2:4", "DaSS, books", "8.00", "–", "–"] in table
+
+
+def test_the_report_has_the_table_where_something_is_published(tmp_path: Path) -> None:
+    published = read_published(file_of(tmp_path, DENSE))
+    with_it = make_report(SUMMARY, [SETTINGS], "Study", "What it is.", published=published)
+    without = make_report(SUMMARY, [SETTINGS], "Study", "What it is.")
+    assert [len(report.sections[0].tables) for report in (with_it, without)] == [3, 2]
+    assert with_it.sections[0].tables[2] == published_table(SUMMARY, SETTINGS, published)
+    report_html(with_it, tmp_path / "report.html")
+    assert "A paper, t. 1" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.latex
+def test_the_table_is_valid_latex(tmp_path: Path) -> None:
+    published = read_published(file_of(tmp_path, DENSE.replace("A paper", "AWQ_100 %, arXiv")))
+    table = published_table(SUMMARY, SETTINGS, published).latex()
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+        f"{table}\\end{{document}}\n"
+    )
+    compile_latex(tmp_path / "t.tex", tmp_path / "t.pdf")
+    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
