@@ -30,6 +30,7 @@ localrules:
     evaluate,
     tables,
     exports,
+    check_dense,
 
 
 rule all:

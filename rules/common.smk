@@ -13,6 +13,7 @@ from dass.config import experiment_runs, load_config, runs
 from dass.dependencies import class_files, module_files as files_of_modules
 from dass.errors import DassError
 from dass.methods import find_class
+from dass.published import dense_targets, read_published, was_pruned_from
 
 
 def stop(problem):
@@ -23,6 +24,7 @@ def stop(problem):
 try:
     STUDY = load_config(config)
     RUNS = runs(STUDY)
+    PUBLISHED = read_published(STUDY.published.file) if STUDY.published else []
 except DassError as error:
     stop(error)
 
@@ -36,7 +38,7 @@ TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
 TABLES = expand(
     f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
     experiment=EXPERIMENTS,
-    kind=TABLE_KINDS,
+    kind=TABLE_KINDS + (["published"] if STUDY.published else []),
     form=["tex", "md"],
 )
 FIGURES = expand(
@@ -188,10 +190,45 @@ def pruned_input(wildcards):
     return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
 
 
-def outputs_of(folder, *endings):
+def outputs_of(folder, *endings, kinds=TABLE_KINDS):
     """The files of each kind of table or figure of an experiment."""
     return [
         f"{RESULTS}/{folder}/{{experiment}}/{kind}.{ending}"
-        for kind in TABLE_KINDS
+        for kind in kinds
         for ending in endings
     ]
+
+
+def published_file():
+    """The file of published numbers as a job's input, where the study names one."""
+    return [STUDY.published.file] if STUDY.published else []
+
+
+def published_of(model):
+    """The published dense perplexities of a model that this study measures, too."""
+    perplexity = STUDY.perplexity
+    return dense_targets(
+        PUBLISHED, model, perplexity.dataset, perplexity.length, perplexity.splits
+    )
+
+
+def dense_gate(wildcards):
+    """Lets a model's pruning wait for check_dense, where there is something to check.
+
+    A checkpoint and no input, and none for runs that are pruned already: another published number
+    is checked, but makes no mask stale.
+    """
+    model = STUDY.models[wildcards.model]
+    if (
+        STUDY.published
+        and STUDY.published.gate
+        and published_of(wildcards.model)
+        and not was_pruned_from(
+            f"{RUN}/pruning.json".format(**dict(wildcards.items())),
+            folder=model_folder(wildcards.model),
+            dtype=model.dtype,
+            bos=model.bos,
+        )
+    ):
+        checkpoints.check_dense.get(model=wildcards.model)
+    return []

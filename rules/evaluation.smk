@@ -39,6 +39,33 @@ rule perplexity:
         "../workflow/scripts/perplexity.py"
 
 
+checkpoint check_dense:
+    # Between a model's dense perplexity and all pruning of it: see dense_gate.
+    input:
+        dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
+        modules=modules("published"),
+    output:
+        f"{RESULTS}/runs/{{model}}/dense/checked.json",
+    log:
+        f"logs/check_dense/{STUDY.study}/{{model}}.log",
+    benchmark:
+        f"logs/benchmarks/check_dense/{STUDY.study}/{{model}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        targets=lambda wildcards: [
+            row._asdict() for row in published_of(wildcards.model)
+        ],
+        tolerance=lambda wildcards: STUDY.published.tolerance,
+    message:
+        "Comparing {wildcards.model}'s dense perplexity with what is published"
+    script:
+        "../workflow/scripts/check_dense.py"
+
+
 rule zero_shot:
     input:
         model=model_input,

@@ -55,9 +55,15 @@ rule summary:
 rule tables_of_experiment:
     input:
         summary=f"{RESULTS}/summary.csv",
-        modules=modules("tables"),
+        published=published_file(),
+        modules=modules("tables", "comparison"),
     output:
-        outputs_of("tables", "tex", "md"),
+        outputs_of(
+            "tables",
+            "tex",
+            "md",
+            kinds=TABLE_KINDS + (["published"] if STUDY.published else []),
+        ),
     log:
         f"logs/tables/{STUDY.study}/{{experiment}}.log",
     benchmark:
@@ -101,6 +107,7 @@ rule figures_of_experiment:
 rule report:
     input:
         summary=f"{RESULTS}/summary.csv",
+        published=published_file(),
         modules=modules("report"),
     output:
         pdf=f"{RESULTS}/report.pdf",

@@ -59,12 +59,100 @@ SUPPORTED: dict[str, dict[str, Any]] = {
 }
 """Architectures with a GLU in every block, and what sets each apart."""
 
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
+}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+
+MORE: dict[str, dict[str, Any]] = {
+    "cohere": {"class": "CohereConfig", "logit_scale": 0.5},
+    "cohere2": {"class": "Cohere2Config", "logit_scale": 0.5, "head_dim": 8, **SLIDING},
+    "cwm": {"class": "CwmConfig", "head_dim": 8, **SLIDING},
+    "diffllama": {"class": "DiffLlamaConfig"},
+    "ernie4_5": {"class": "Ernie4_5Config", "head_dim": 8},
+    "exaone4": {"class": "Exaone4Config", **SLIDING},
+    "gemma4_text": {
+        "class": "Gemma4TextConfig",
+        "head_dim": 8,
+        "global_head_dim": 8,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        **SLIDING,
+    },
+    "glm": {"class": "GlmConfig", "head_dim": 8},
+    "glm4": {"class": "Glm4Config", "head_dim": 8},
+    "granitemoehybrid": {
+        "class": "GraniteMoeHybridConfig",
+        "num_local_experts": 0,
+        "shared_intermediate_size": 64,
+        "layer_types": ["mamba", "attention", "mamba"],
+        **MAMBA,
+    },
+    "granite_swa": {"class": "GraniteSWAConfig"},
+    "helium": {"class": "HeliumConfig", "head_dim": 8},
+    "hunyuan_v1_dense": {"class": "HunYuanDenseV1Config", "head_dim": 8},
+    "hyperclovax": {"class": "HyperCLOVAXConfig", "head_dim": 8},
+    "lfm2": {
+        "class": "Lfm2Config",
+        "block_auto_adjust_ff_dim": False,
+        "layer_types": ["conv", "full_attention", "conv"],
+    },
+    "minicpm3": {"class": "MiniCPM3Config", **LATENT},
+    "ministral": {"class": "MinistralConfig", "head_dim": 8, **SLIDING},
+    "ministral3": {"class": "Ministral3Config", "head_dim": 8},
+    "modernbert-decoder": {
+        "class": "ModernBertDecoderConfig",
+        "local_attention": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "olmo": {"class": "OlmoConfig"},
+    "olmo3": {"class": "Olmo3Config", **SLIDING},
+    "qwen3_5_text": {
+        "class": "Qwen3_5TextConfig",
+        "head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    },
+    "recurrent_gemma": {"class": "RecurrentGemmaConfig", "head_dim": 8},
+    "seed_oss": {"class": "SeedOssConfig", "head_dim": 8},
+    "smollm3": {"class": "SmolLM3Config", "no_rope_layers": [1, 0, 1]},
+    "stablelm": {"class": "StableLmConfig", "use_parallel_residual": True},
+    "vaultgemma": {
+        "class": "VaultGemmaConfig",
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        **SLIDING,
+    },
+}
+"""More of them, tested from end to end in tests/unit/test_architectures.py only."""
+
 REFUSED: dict[str, dict[str, Any]] = {
     "opt": {"class": "OPTConfig", "ffn_dim": 64, "word_embed_proj_dim": 32},
     "gpt2": {"class": "GPT2Config"},
+    "starcoder2": {"class": "Starcoder2Config"},
+    "nemotron": {"class": "NemotronConfig"},
     "mixtral": {"class": "MixtralConfig", "num_local_experts": 2},
+    "qwen3_moe": {"class": "Qwen3MoeConfig", "num_experts": 2, "moe_intermediate_size": 32},
+    "deepseek_v3": {
+        "class": "DeepseekV3Config",
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 2,
+        "num_experts_per_tok": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 32,
+        **LATENT,
+    },
 }
-"""Architectures without a GLU, or with several in a block."""
+"""Architectures without a GLU, or with several in a block (deepseek_v3: in its later ones)."""
 
 TinyModel = Callable[..., Path]
 
@@ -99,7 +187,7 @@ def build_model(architecture: str) -> Any:
     import torch
     import transformers
 
-    settings = dict((SUPPORTED | REFUSED)[architecture])
+    settings = dict((SUPPORTED | MORE | REFUSED)[architecture])
     config = getattr(transformers, settings.pop("class"))(**COMMON | settings)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(zlib.crc32(architecture.encode()))

@@ -109,7 +109,9 @@ class StreamedModel:
         self.resident = self._fits() if resident is None else resident
         self.model = _skeleton(self.folder, dtype)
         self.prefix, self.layers = _decoder_blocks(self.model, self.folder)
-        self.glu_parameters = find_glu(self.layers[0], f"{self.folder.name}, block 0").parameters
+        # All blocks: some models have a mixture of experts in the later ones only.
+        glus = [find_glu(b, f"{self.folder.name}, block {i}") for i, b in enumerate(self.layers)]
+        self.glu_parameters = glus[0].parameters
         self._names = [sorted(layer.state_dict()) for layer in self.layers]
         self._empty = [dict(layer.state_dict()) for layer in self.layers]
         self._resident_blocks: set[int] = set()

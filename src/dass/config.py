@@ -119,6 +119,15 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def _from_command_line(value: Any) -> Any:
+    """What ``--config block='{key: false}'`` means: snakemake gives values in a block as text."""
+    if value in ("true", "false"):
+        return value == "true"
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?", value):
+        return float(value)
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 RunName = Annotated[str, Field(pattern=NAME), AfterValidator(_not_dense)]
@@ -414,6 +423,25 @@ class ZeroShotConfig(Strict):
     )
 
 
+class PublishedConfig(Strict):
+    """Published numbers: tables print them beside ours, and a dense model that is far off its
+    published perplexity is not pruned."""
+
+    file: LocalPath = Field(
+        description="A CSV file with a row a number; docs/running.md says what its columns hold. "
+        "Rows about other models, methods and patterns than the study's are ignored. "
+        "`${NAME}` and `${NAME:-default}` are replaced from the environment."
+    )
+    gate: Annotated[bool, BeforeValidator(_from_command_line)] = Field(
+        default=True,
+        description="Whether a dense perplexity that is too far off stops the pruning of that "
+        "model; other models go on.",
+    )
+    tolerance: Annotated[float, BeforeValidator(_from_command_line)] = Field(
+        default=0.02, gt=0, description="How far off it may be, as a share of the published value."
+    )
+
+
 class ExperimentConfig(Strict):
     """A set of runs that tables and figures are made of: every combination of its lists."""
 
@@ -463,6 +491,9 @@ class StudyConfig(Strict):
     perplexity: PerplexityConfig = Field(description="How perplexity is measured.")
     zero_shot: ZeroShotConfig | None = Field(
         default=None, description="Which zero-shot tasks are run."
+    )
+    published: PublishedConfig | None = Field(
+        default=None, description="Published numbers to compare with, where there are any."
     )
     experiments: dict[Name, ExperimentConfig] = Field(
         min_length=1, description="Which runs are made, and put into one table, by name."
@@ -668,6 +699,7 @@ def _what(detail: Any) -> str:
         "model_type": "must be a block of keys",
         "union_tag_not_found": "must be a block of keys",
         "finite_number": "must be a finite number",
+        "bool_type": "must be true or false",
         "literal_error": f"must be {context.get('expected')}",
         "greater_than": f"must be greater than {context.get('gt', 0):g}",
         "greater_than_equal": f"must be at least {context.get('ge', 0):g}",
@@ -738,6 +770,7 @@ and evaluated, and which of these runs make a table.
 |---|---|
 | `snakemake --cores all` | the paper's, in `config/config.yaml` |
 | `snakemake --cores all --configfile config/demo.yaml` | stand-ins; also `make demo` |
+| `snakemake --cores all --configfile config/small.yaml` | three small models that need no licence |
 | `snakemake --cores all --configfile config/real.yaml` | small models of real prose |
 | `snakemake --cores all --configfile mine.yaml` | yours |
 

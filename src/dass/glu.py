@@ -84,30 +84,34 @@ def find_glu(block: nn.Module, where: str) -> GLU:
     return found[0]
 
 
+SEPARATE = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
+"""What gate, up and down are called where each is a layer of its own."""
+
+FUSED = (("gate_up_proj", "down_proj"), ("Wi", "Wo"), ("input_linear", "output_linear"))
+"""What the layer that holds gate's rows, then up's, is called, and down."""
+
+
 def _as_glu(module: nn.Module, path: str) -> GLU | None:
     """The GLU whose projections are children of ``module``, if it is one."""
-    children = dict(module.named_children())
+    linear = {
+        name: child for name, child in module.named_children() if isinstance(child, nn.Linear)
+    }
 
-    def projection(role: Role, child: str, rows: slice = slice(None)) -> Projection:
-        linear = children[child]
-        assert isinstance(linear, nn.Linear)
-        return Projection(role, linear, f"{path}.{child}.weight".removeprefix("."), rows)
+    def projection(role: Role, name: str, rows: slice = slice(None)) -> Projection:
+        return Projection(role, linear[name], f"{path}.{name}.weight".removeprefix("."), rows)
 
-    if not isinstance(down := children.get("down_proj"), nn.Linear):
-        return None
-    size = down.in_features
-    separate = [children.get("gate_proj"), children.get("up_proj")]
-    if all(isinstance(one, nn.Linear) and one.out_features == size for one in separate):
-        return GLU(
-            projection("gate", "gate_proj"),
-            projection("up", "up_proj"),
-            projection("down", "down_proj"),
-        )
-    fused = children.get("gate_up_proj")
-    if isinstance(fused, nn.Linear) and fused.out_features == 2 * size:
-        return GLU(
-            projection("gate", "gate_up_proj", slice(0, size)),
-            projection("up", "gate_up_proj", slice(size, 2 * size)),
-            projection("down", "down_proj"),
-        )
+    for gate, up, down in SEPARATE:
+        if {gate, up, down} <= set(linear):
+            size = linear[down].in_features
+            if linear[gate].out_features == linear[up].out_features == size:
+                return GLU(projection("gate", gate), projection("up", up), projection("down", down))
+    for both, down in FUSED:
+        if {both, down} <= set(linear):
+            size = linear[down].in_features
+            if linear[both].out_features == 2 * size:
+                return GLU(
+                    projection("gate", both, slice(0, size)),
+                    projection("up", both, slice(size, 2 * size)),
+                    projection("down", down),
+                )
     return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,8 @@ from dass.finite import all_finite
 from dass.fused import fused
 from dass.glu import GLU, Projection, find_glu
 from dass.masks import keep_mask
-from dass.methods import Method, ScoreMethod, Statistics
-from dass.patterns import Pattern, check_fit
+from dass.methods import ROLES, Method, Role, ScoreMethod, Statistics
+from dass.patterns import Axis, NofM, Pattern, check_fit
 from dass.pieces import Pieces
 from dass.progress import Progress
 from dass.scoring import Batch, batches_of
@@ -93,7 +93,7 @@ def prune(
         ModelError: a block has no GLU, or several (before any work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
     """
-    _check_fits(model, pattern)
+    _check_fits(model, method, pattern)
     pruned, clock = Pruned(), _Clock()
     batches = batches_of(model, windows) if method.needs else []
     store = batches[0].hidden.device if batches else None
@@ -187,17 +187,35 @@ def _speed(windows: Tensor, seconds: list[float]) -> str:
     return f"{windows.numel() * len(seconds) / sum(seconds):,.0f} tokens/s"
 
 
-def _check_fits(model: StreamedModel, pattern: Pattern) -> None:
-    """Fail before the first block, on shapes alone.
-
-    The input dimensions are the hidden size (gate, up) and the intermediate size (down), which
-    is also what groups along the output of gate and up have to fit.
-    """
+def _check_fits(model: StreamedModel, method: Method, pattern: Pattern) -> None:
+    """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
+    if not isinstance(pattern, NofM):
+        return
+    axes: dict[Role, Axis] = {role: _axis_of(method, role) for role in ROLES}
     for index, layer in enumerate(model.layers):
         where = f"{model.folder.name}, block {index}"
         for projection in find_glu(layer, where).projections:
             shape = (projection.weight.shape[0], projection.weight.shape[1])
-            check_fit(shape, pattern, "input", f"{where}, {projection.name}")
+            check_fit(shape, pattern, axes[projection.role], f"{where}, {projection.name}")
+
+
+def _axis_of(method: Method, role: Role) -> Axis:
+    """Along which dimension a method lays N:M groups; a method that updates weights: the input.
+
+    A score says so itself, hence one is asked for, of weights and statistics that are all ones.
+    """
+    if not isinstance(method, ScoreMethod):
+        return "input"
+    hidden, intermediate = 128, 256
+    ones = {
+        "input_norm": torch.ones(hidden),
+        "intermediate_norm": torch.ones(intermediate),
+        "input_gram": torch.eye(hidden),
+        "intermediate_gram": torch.eye(intermediate),
+    }
+    shape = (hidden, intermediate) if role == "down" else (intermediate, hidden)
+    needed: dict[str, Any] = {need: ones[need] for need in method.needs}
+    return method.score(role, torch.ones(shape), Statistics(**needed)).axis
 
 
 def _prune_block(

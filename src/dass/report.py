@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dass.comparison import published_table
 from dass.errors import DataError
 from dass.figures import (
     STYLE,
@@ -31,6 +32,7 @@ from dass.figures import (
     zero_shot_figure,
 )
 from dass.files import writing
+from dass.published import Published
 from dass.tables import (
     Block,
     Cell,
@@ -81,6 +83,7 @@ def make_report(
     title: str,
     description: str,
     note: str = "",
+    published: Sequence[Published] = (),
 ) -> Report:
     """Tables and figures of every experiment, in the order given.
 
@@ -88,16 +91,22 @@ def make_report(
         summary: as :func:`dass.tables.read_summary` gives it.
         experiments: one section each.
         title, description, note: the study's.
+        published: numbers to compare with; with none, there is no such table.
     """
-    sections = [_section(summary, settings) for settings in experiments]
+    sections = [_section(summary, settings, published) for settings in experiments]
     return Report(title, description, note, sections, provenance_lines(summary))
 
 
-def _section(summary: pd.DataFrame, settings: TableSettings) -> Section:
+def _section(
+    summary: pd.DataFrame, settings: TableSettings, published: Sequence[Published]
+) -> Section:
     figures = [perplexity_figure(summary, settings), zero_shot_figure(summary, settings)]
+    tables = [perplexity_table(summary, settings), zero_shot_table(summary, settings)]
+    if published:
+        tables.append(published_table(summary, settings, published))
     return Section(
         settings.title,
-        [perplexity_table(summary, settings), zero_shot_table(summary, settings)],
+        tables,
         list(zip(figures, figure_captions(settings), strict=True)),
     )
 

@@ -436,7 +436,7 @@ def _pieces(block: Block, rows: int) -> Iterator[Block]:
 
 
 def _latex_cell(cell: Cell) -> str:
-    text = "--" if cell.text == DASH else cell.text
+    text = escape_latex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.best else text
     return rf"{text} {{\tiny$\pm${cell.error}}}" if cell.error else text
 
@@ -581,7 +581,7 @@ def perplexity_table(summary: pd.DataFrame, settings: TableSettings) -> Table:
         columns=list(settings.models.values()),
         blocks=[Block("", _groups(settings, row, _perplexity_cell, min))],
         caption=_perplexity_caption(runs, settings),
-        label=f"tab:{_label(settings.experiment)}-perplexity",
+        label=f"tab:{experiment_label(settings.experiment)}-perplexity",
     )
 
 
@@ -606,7 +606,7 @@ def zero_shot_table(summary: pd.DataFrame, settings: TableSettings) -> Table:
         columns=[*heads, "Mean"],
         blocks=[block(model, title) for model, title in settings.models.items()],
         caption=_zero_shot_caption(runs, settings, without_norm),
-        label=f"tab:{_label(settings.experiment)}-zero-shot",
+        label=f"tab:{experiment_label(settings.experiment)}-zero-shot",
     )
 
 
@@ -705,7 +705,7 @@ def _mark_best(
     return [replace(cell, best=cell.text == best) for cell in cells]
 
 
-def _label(experiment: str) -> str:
+def experiment_label(experiment: str) -> str:
     """An experiment's key as part of a LaTeX label."""
     return re.sub(r"[^A-Za-z0-9]+", "-", experiment).strip("-")
 
@@ -725,7 +725,7 @@ def _perplexity_caption(runs: dict[Key, Record], settings: TableSettings) -> str
     windows = _common(runs, settings, lambda r: _whole(r.get(f"windows_{settings.split}")))
     bos = _common(runs, settings, lambda r: _BOS.get(r.get("perplexity_bos", "")))
     text = f" of {dataset}" if dataset else ""
-    return _sentences(
+    return sentences(
         settings.title,
         f"Perplexity on the {settings.split} split{text}; lower is better",
         f"Context length: {length} tokens" if length else "",
@@ -741,7 +741,7 @@ def _zero_shot_caption(
     limits = _common(runs, settings, lambda r: _whole(r.get("zero_shot_limit")))
     counts = _common(runs, settings, lambda r: _sample_counts(r, settings))
     marked = " and ".join(task_label(task) for task in without_norm)
-    return _sentences(
+    return sentences(
         settings.title,
         "Zero-shot accuracy in percent ± standard error; higher is better",
         f"Metric: {_METRICS[settings.metric]}",
@@ -762,7 +762,8 @@ def _closing(settings: TableSettings) -> list[str]:
     ]
 
 
-def _sentences(*parts: str) -> str:
+def sentences(*parts: str) -> str:
+    """Parts of a caption, each with its full stop, without the empty ones."""
     return " ".join(
         part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part
     )

@@ -108,6 +108,27 @@ def test_too_few_usable_documents_are_counted_in_one_line(
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_lack_of_one_document_is_noticed_whatever_the_seed(tmp_path: Path, seed: int) -> None:
+    documents = documents_of(tmp_path, ([30] + [2] * 4) * 31)
+    with pytest.raises(DataError, match="31 of 155 documents"):
+        draw_windows(documents, encode, 32, 10, seed)
+
+
+def test_where_there_are_plenty_they_are_never_all_tokenised(tmp_path: Path) -> None:
+    """As of C4's shard, of which a few per cent are drawn."""
+    documents = documents_of(tmp_path, [30, 2] * 500)
+    tokenised = 0
+
+    def counting(text: str) -> list[int]:
+        nonlocal tokenised
+        tokenised += 1
+        return encode(text)
+
+    draw_windows(documents, counting, 20, 10, 0)
+    assert tokenised < 100
+
+
 def test_bos_in_front() -> None:
     windows = torch.tensor([[5, 6], [7, 8]])
     assert put_bos_in_front(windows, 1).tolist() == [[1, 5, 6], [1, 7, 8]]

@@ -114,9 +114,32 @@ def test_paper() -> None:
     }
 
 
+def test_small_is_the_papers_study_on_other_models() -> None:
+    paper, small = (
+        yaml.safe_load((ROOT / "config" / file).read_text())
+        for file in ("config.yaml", "small.yaml")
+    )
+    apart = ("study", "description", "models", "published")
+    assert {k: v for k, v in small.items() if k not in apart} == {
+        k: v for k, v in paper.items() if k not in apart
+    }
+    study = read_config(ROOT / "config/small.yaml")
+    assert {name: (m.hub, m.dtype, m.bos) for name, m in study.models.items()} == {
+        "tinyllama-1.1b": ("TinyLlama/TinyLlama_v1.1", "bfloat16", "text"),
+        "qwen2.5-0.5b": ("Qwen/Qwen2.5-0.5B", "bfloat16", "text"),
+        "smollm2-360m": ("HuggingFaceTB/SmolLM2-360M", "bfloat16", "text"),
+    }
+    assert all((m.parameters or 9) < 2 for m in study.models.values())
+
+
 @pytest.mark.parametrize(
     ("file", "calibration", "count"),
-    [("config.yaml", "c4", 6 * 4 * 3), ("demo.yaml", "toy", 36), ("real.yaml", "books", 36)],
+    [
+        ("config.yaml", "c4", 6 * 4 * 3),
+        ("small.yaml", "c4", 36),
+        ("demo.yaml", "toy", 36),
+        ("real.yaml", "books", 36),
+    ],
 )
 def test_runs_of_the_studies(file: str, calibration: str, count: int) -> None:
     study = read_config(ROOT / "config" / file)
@@ -153,7 +176,7 @@ def test_real_study_finds_its_folder_in_the_environment(monkeypatch: pytest.Monk
     assert study.calibrations["books"].length == study.perplexity.length == 512
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "demo.yaml", "real.yaml"])
+@pytest.mark.parametrize("file", ["config.yaml", "small.yaml", "demo.yaml", "real.yaml"])
 def test_dumped_study_loads_to_the_same(file: str) -> None:
     study = read_config(ROOT / "config" / file)
     assert load_config(json.loads(study.model_dump_json())) == study
@@ -615,7 +638,7 @@ def test_write_elsewhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "run it in the repository's root" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "demo.yaml", "real.yaml"])
+@pytest.mark.parametrize("file", ["config.yaml", "small.yaml", "demo.yaml", "real.yaml"])
 def test_schema_accepts_the_studies(file: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     text = (ROOT / "config" / file).read_text()

@@ -309,18 +309,27 @@ def test_seconds_are_of_every_stage(tiny_model: TinyModel, tokens: Tensor) -> No
 # What goes wrong -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pattern", ["2of5", "16of64"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "pattern", "says"),
+    [
+        *(
+            (method, pattern, "the input dimension to be a multiple of {}, but it is 32")
+            for method in METHODS if method != "dass" for pattern in ("2of5", "16of64")
+        ),
+        ("dass", "2of5", "the output dimension to be a multiple of {}, but it is 64"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("architecture", ["llama", "phi3"])
 def test_groups_that_do_not_fit_are_refused_before_any_work(
     architecture: str,
     method: str,
     pattern: str,
+    says: str,
     tiny_model: TinyModel,
     tokens: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """64 divides the intermediate size but not the hidden size."""
+    """64 divides the intermediate size but not the hidden size, which DaSS need not ask for."""
     model = StreamedModel(tiny_model(architecture), torch.float32)
     monkeypatch.setattr(model, "block", None)
     monkeypatch.setattr(model, "block_inputs", None)
@@ -328,7 +337,8 @@ def test_groups_that_do_not_fit_are_refused_before_any_work(
         prune(model, tokens, make_method(method, {}), parse_pattern(pattern))
     line = str(error.value)
     assert line.startswith(f"{architecture}, block 0, mlp.gate_")
-    assert pattern in line and "32" in line and "\n" not in line
+    assert f"{pattern} needs {says.format(pattern.partition('of')[2])};" in line
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("change", ["experts", "narrower"])
@@ -451,3 +461,43 @@ def test_statistics_that_a_score_lacks_are_a_fault_of_the_method(
     model = StreamedModel(tiny_model("llama"), torch.float32)
     with pytest.raises(LookupError, match="intermediate_norm was not collected"):
         prune(model, tokens, Greedy(), Unstructured(parse_pattern("u50").percent))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("method", "fits"),
+    [("dass", True), ("wanda", False), ("magnitude", False), ("sparsegpt", False)],
+)
+def test_m_has_to_divide_what_the_methods_groups_lie_along(
+    method: str, fits: bool, tmp_path: Path, tokens: Tensor
+) -> None:
+    """Hidden 36, intermediate 64, groups of 8: gate and up fit along their output only."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=36, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=3, num_key_value_heads=3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "odd")
+    if fits:
+        pruned = pruned_by(tmp_path / "odd", tokens, method, "4of8")
+        assert set(pruned.sparsity.values()) == {0.5}
+        return
+    with pytest.raises(PatternError) as error:
+        pruned_by(tmp_path / "odd", tokens, method, "4of8")
+    assert str(error.value).startswith(
+        "odd, block 0, mlp.gate_proj.weight: pattern 4of8 needs the input dimension to be a "
+        "multiple of 8, but it is 36"
+    )
+    pruned_by(tmp_path / "odd", tokens, method, "2of4")
+
+
+def test_a_method_of_ones_own_says_its_axis_itself() -> None:
+    class Across:
+        needs: ClassVar[frozenset[Need]] = frozenset({"input_gram", "intermediate_norm"})
+
+        def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
+            assert statistics.get("input_gram").shape == (128, 128)
+            return Score(weight.abs(), "row", "output" if role == "up" else "input")
+
+    axes = [pruning._axis_of(Across(), role) for role in ("gate", "up", "down")]
+    assert axes == ["input", "output", "input"]

@@ -17,7 +17,18 @@ def test_the_papers_study_has_the_full_grid(fresh: Workflow) -> None:
     assert finished.jobs["prune_run"] == 6 * 4 * 3
     assert finished.jobs["perplexity"] == finished.jobs["zero_shot"] == 6 * (1 + 4 * 3)
     assert finished.jobs["fetch_model"] == 6
+    assert finished.jobs["check_dense"] == 4  # those with a published dense perplexity
     assert all(model in finished.output for model in PAPER)
+
+
+def test_the_small_study_is_planned_whole(fresh: Workflow) -> None:
+    finished = fresh.snakemake("--dry-run", config="config/small.yaml")
+    assert finished.code == 0, finished.output
+    assert finished.jobs["prune_run"] == 3 * 4 * 3
+    assert finished.jobs["perplexity"] == finished.jobs["zero_shot"] == 3 * (1 + 4 * 3)
+    assert finished.jobs["fetch_model"] == finished.jobs["calibration_tokens"] == 3
+    assert "check_dense" not in finished.jobs
+    assert not any(model in finished.output for model in PAPER)
 
 
 def test_the_demo_inherits_nothing_from_the_paper(fresh: Workflow) -> None:

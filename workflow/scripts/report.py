@@ -3,6 +3,7 @@
 from dass.job import job
 
 with job(snakemake.log[0], snakemake.threads):
+    from dass.published import read_published
     from dass.report import make_report, report_html, report_pdf
     from dass.tables import TableSettings, read_summary
 
@@ -13,6 +14,7 @@ with job(snakemake.log[0], snakemake.threads):
         title=f"DaSS, reproduced: study {params.study}",
         description=params.description,
         note=params.note,
+        published=[row for file in snakemake.input.published for row in read_published(file)],
     )
     report_pdf(report, snakemake.output.pdf)
     report_html(report, snakemake.output.html)

@@ -3,14 +3,22 @@
 from dass.job import job
 
 with job(snakemake.log[0], snakemake.threads):
+    from functools import partial
     from pathlib import Path
 
+    from dass.comparison import published_table
     from dass.files import write_text
+    from dass.published import read_published
     from dass.tables import TableSettings, perplexity_table, read_summary, zero_shot_table
 
     summary = read_summary(snakemake.input.summary)
     settings = TableSettings(**snakemake.params.settings)
-    make = {"perplexity": perplexity_table, "zero_shot": zero_shot_table}
+    published = [row for file in snakemake.input.published for row in read_published(file)]
+    make = {
+        "perplexity": perplexity_table,
+        "zero_shot": zero_shot_table,
+        "published": partial(published_table, published=published),
+    }
     for path in map(Path, snakemake.output):
         table = make[path.stem](summary, settings)
         write_text(path, table.latex() if path.suffix == ".tex" else table.markdown())

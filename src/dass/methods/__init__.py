@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Role = Literal["gate", "up", "down"]
 """Which of a GLU's three projections a matrix is."""
 
+ROLES: tuple[Role, ...] = ("gate", "up", "down")
+
 Need = Literal["input_norm", "intermediate_norm", "input_gram", "intermediate_gram"]
 """A field of :class:`Statistics`."""
 
