@@ -384,7 +384,7 @@ def test_the_report_has_the_table_where_something_is_published(tmp_path: Path) -
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.latex
 def test_the_table_is_valid_latex(tmp_path: Path) -> None:
-    published = read_published(file_of(tmp_path, DENSE.replace("A paper", "AWQ_100 %, arXiv")))
+    published = read_published(file_of(tmp_path, DENSE.replace("A paper", "AWQ_100 % & arXiv")))
     table = published_table(SUMMARY, SETTINGS, published).latex()
     (tmp_path / "t.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
