@@ -1,0 +1,532 @@
+"""Dense against 2:4 on a GPU: single projections, the MLP, a decoder block, prefill.
+
+    python -m dass.speed.gpu --shapes 7b,70b --out FILE.json
+
+Needs torch and transformers only. Each variant is timed eagerly, as a user's Python would call
+it, and as a replayed CUDA graph, which hides the host's share. Weights rotate through more memory
+than the second-level cache holds, as a model's other layers would see to. The dense baseline is
+the unpruned weight (zeros draw less power and would raise its clock); what a sparse variant
+computes is checked against the dense product of the masked weight before it is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from dass.errors import DassError
+from dass.files import write_json
+from dass.masks import keep_mask
+from dass.patterns import NofM
+from dass.provenance import provenance
+from dass.speed import machine
+from dass.speed.shapes import SHAPES, Shape, activation_of, random_model, random_weight
+from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
+from dass.speed.twofour import Compress, backends, check_axis, convert, relative_error
+
+TOKENS = (1, 16, 128, 512, 2048, 8192)
+PARTS = ("gate", "down", "mlp", "block", "prefill")
+SEQUENCE = 2048
+"""More tokens than this go as several sequences."""
+PREFILL_FROM = 128
+"""Tokens; fewer are no prefill."""
+TOLERANCE = {torch.float16: 0.02, torch.bfloat16: 0.1, torch.float32: 1e-3}
+"""Largest relative error of an output that is a rounding error and not a wrong product."""
+REPEAT_SECONDS = 0.004
+"""A repeat makes as many calls as fill this time, for the clock's sake."""
+MOST_CALLS = 48
+ROTATED_CACHES = 3
+"""Weights rotate through so many times the size of the second-level cache."""
+
+Call = Callable[[], Tensor]
+Weights = dict[str, Tensor]
+"""Role -> weight [out, in], dense or semi-structured."""
+NO_GRAPH = "CUDA graphs need a GPU"
+DASS = "dass-2of4"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how often."""
+
+    tokens: Sequence[int] = TOKENS
+    parts: Sequence[str] = PARTS
+    repeats: int = 20
+    warmup: int = 3
+    dtype: torch.dtype = torch.float16
+    device: str = "cuda"
+    prefill_gib: float = 14.0
+    """How much memory the dense model that is prefilled may take; else fewer of its blocks run."""
+    compress: Mapping[str, Compress] = field(default_factory=backends)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        own = {name: getattr(self, name) for name in ("repeats", "warmup", "prefill_gib")}
+        return own | {
+            "tokens": list(self.tokens),
+            "parts": list(self.parts),
+            "dtype": dtype_name(self.dtype),
+            "rotated_caches": ROTATED_CACHES,
+        }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float16``, without torch's name in front."""
+    return str(dtype).removeprefix("torch.")
+
+
+# --- Weights of each variant --------------------------------------------------------------------
+
+
+@dataclass
+class Matrices:
+    """One MLP's weights: dense, masked along the input, masked as DaSS does, and compressed."""
+
+    dense: Weights
+    masked: Weights
+    dass: Weights
+    sparse: dict[str, Weights]
+    """Backend -> weights; without those that it refused."""
+
+    def variants(self) -> dict[tuple[str, str], tuple[Weights, Weights]]:
+        """(engine, variant) -> (what runs, the dense weights whose product it has to equal)."""
+        found = {("torch", "dense"): (self.dense, self.dense)}
+        for backend, sparse in self.sparse.items():
+            if set(sparse) == set(self.masked):
+                found[backend, "2of4"] = (sparse, self.masked)
+            if "down" in sparse and len(self.masked) > 1:
+                # All that a stock kernel can do for DaSS: down is sparse, gate and up are dense.
+                mixed = self.dass | {"down": sparse["down"]}
+                found[backend, DASS] = (mixed, self.dass | {"down": self.masked["down"]})
+        return found
+
+
+def matrices(
+    dense: Weights, settings: Settings, outcome: Outcome, part: str, round_trip: bool = True
+) -> Matrices:
+    """Mask by magnitude and compress; what a backend refuses is noted."""
+    masked = {role: _masked(weight, "input") for role, weight in dense.items()}
+    dass = {r: masked[r] if r == "down" else _masked(w, "output") for r, w in dense.items()}
+    sparse: dict[str, Weights] = {name: {} for name in settings.compress}
+    for backend, compress in settings.compress.items():
+        for role, weight in masked.items():
+            try:
+                sparse[backend][role] = convert(weight, compress, role, round_trip)
+            except Exception as error:  # recorded; the others are still measured
+                _note(outcome, Refusal(part, backend, "2of4", reason_of(error)))
+                break
+    if "gate" in dass:
+        _note_output_groups(dass["gate"], part, outcome)
+    return Matrices(dense, masked, dass, {name: found for name, found in sparse.items() if found})
+
+
+def _note_output_groups(gate: Tensor, part: str, outcome: Outcome) -> None:
+    """Note why DaSS's gate and up run dense, whatever the backend."""
+    try:
+        check_axis(gate, "gate and up of DaSS")
+    except DassError as error:
+        _note(outcome, Refusal(part, "stock kernels", f"{DASS}, gate and up", str(error)))
+
+
+def _note(outcome: Outcome, refusal: Refusal) -> None:
+    if refusal not in outcome.refusals:
+        outcome.refusals.append(refusal)
+
+
+def _masked(weight: Tensor, axis: Any) -> Tensor:
+    """2:4 by magnitude, groups along ``axis``."""
+    mask = keep_mask(weight.float().abs(), NofM(2, 4), "row", axis)
+    return weight.masked_fill(~mask, 0)
+
+
+# --- One call of each variant -------------------------------------------------------------------
+
+
+def glu(x: Tensor, weights: Weights, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """down(act(gate(x)) · up(x)); or the one projection that there is."""
+    if len(weights) == 1:
+        return linear(x, next(iter(weights.values())))
+    inner = activation(linear(x, weights["gate"])) * linear(x, weights["up"])
+    return linear(inner, weights["down"])
+
+
+class SwitchedLinear(nn.Module):
+    """A linear layer that runs the weight of the variant that is selected."""
+
+    selected: Any = ("torch", "dense")
+
+    def __init__(self, weights: dict[Any, Tensor]) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        weight = self.weights[SwitchedLinear.selected]
+        output: Tensor = linear(x.flatten(0, -2), weight).unflatten(0, x.shape[:-1])
+        return output
+
+
+def selecting(variant: Any, call: Call) -> Call:
+    """A call during which every switched layer runs ``variant``."""
+
+    def run() -> Tensor:
+        SwitchedLinear.selected = variant
+        return call()
+
+    return run
+
+
+def switch_mlps(
+    model: nn.Module, settings: Settings, outcome: Outcome, part: str
+) -> list[tuple[Any, Any]]:
+    """Give every MLP of a model the weights of all variants; returns (variant, reference)."""
+    pairs: list[tuple[Any, Any]] = []
+    for number, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
+        mlp = layer.mlp
+        roles = {role: getattr(mlp, f"{role}_proj") for role in ("gate", "up", "down")}
+        dense = {role: module.weight.data for role, module in roles.items()}
+        found = matrices(dense, settings, outcome, part, round_trip=number == 0).variants()
+        weights: dict[str, dict[Any, Tensor]] = {role: {} for role in roles}
+        for variant, (own, reference) in found.items():
+            for role in roles:
+                weights[role][variant] = own[role]
+                weights[role]["reference", *variant] = reference[role]
+        for role in roles:
+            setattr(mlp, f"{role}_proj", SwitchedLinear(weights[role]))
+        pairs = [(variant, ("reference", *variant)) for variant in found]
+    return pairs
+
+
+# --- Timing -------------------------------------------------------------------------------------
+
+
+def on_gpu(device: str) -> bool:
+    """Whether a device is a GPU."""
+    return torch.device(device).type == "cuda"
+
+
+def time_calls(calls: Sequence[Call], device: str) -> float:
+    """Seconds of one call: all are issued one after the other, then awaited."""
+    if not on_gpu(device):
+        started = time.perf_counter()
+        for call in calls:
+            call()
+        return (time.perf_counter() - started) / len(calls)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for call in calls:
+        call()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / 1000 / len(calls)
+
+
+def as_graph(calls: Sequence[Call], device: str) -> tuple[Call, Tensor]:
+    """All calls as one CUDA graph: (its replay, where the first call's output will lie)."""
+    if not on_gpu(device):
+        raise RuntimeError(NO_GRAPH)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for call in calls[:2]:
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        first = calls[0]()
+        for call in calls[1:]:
+            call()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return first
+
+    return replay, first
+
+
+def calls_a_repeat(calls: Sequence[Call], device: str) -> int:
+    """How often to go through all calls in one repeat."""
+    time_calls(calls, device)
+    once = time_calls(calls, device) * len(calls)
+    most = max(1, MOST_CALLS // len(calls))
+    return min(most, max(1, math.ceil(REPEAT_SECONDS / max(once, 1e-9))))
+
+
+def timed_variants(
+    variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]],
+    settings: Settings,
+    outcome: Outcome,
+    about: tuple[str, int],
+    blocks: int = 1,
+) -> None:
+    """Check, then time, all variants in turns, eagerly and as graphs; note what fails.
+
+    Args:
+        variants: (engine, variant) -> (calls on rotating weights, reference for the first).
+        about: part and tokens.
+        blocks: decoder blocks a call goes through.
+    """
+    part, tokens = about
+    timed: dict[tuple[str, str, str], Timed] = {}
+    errors: dict[tuple[str, str, str], float] = {}
+    for (engine, variant), (calls, reference) in variants.items():
+        for mode in ("eager", "graph"):
+            try:
+                run, error = _prepare(calls, reference, mode, settings, math.sqrt(blocks))
+            except Exception as problem:  # one backend's failure does not lose the rest
+                note = Refusal(part, engine, variant, reason_of(problem), mode, tokens)
+                _note(outcome, note)
+                continue
+            timed[engine, variant, mode] = run
+            errors[engine, variant, mode] = error
+    seconds, failed = interleave(timed, settings.warmup, settings.repeats)
+    for (engine, variant, mode), reason in failed.items():
+        _note(outcome, Refusal(part, engine, variant, reason, mode, tokens))
+    for (engine, variant, mode), took in seconds.items():
+        outcome.measurements.append(
+            Measurement(part, engine, variant, tokens, dtype_name(settings.dtype), took, mode,
+                        errors[engine, variant, mode], blocks)
+        )  # fmt: skip
+
+
+def _prepare(
+    calls: Sequence[Call], reference: Call, mode: str, settings: Settings, allowance: float
+) -> tuple[Timed, float]:
+    """A variant ready to be timed, and its error."""
+    wanted = reference().clone()
+    error = relative_error(calls[0](), wanted)
+    tolerance = TOLERANCE[settings.dtype] * allowance
+    if not error <= tolerance:
+        raise RuntimeError(f"wrong product: relative error {error:.2g}, allowed {tolerance:g}")
+    repeated = list(calls) * calls_a_repeat(calls, settings.device)
+    if mode == "eager":
+        return lambda _: time_calls(repeated, settings.device), error
+    replay, output = as_graph(repeated, settings.device)
+    replay()
+    error = relative_error(output, wanted)
+    if not error <= tolerance:
+        raise RuntimeError(f"wrong product in a graph: relative error {error:.2g}")
+    return lambda _: time_calls([replay], settings.device) / len(repeated), error
+
+
+# --- What is measured ---------------------------------------------------------------------------
+
+
+def measure_part(shape: Shape, part: str, settings: Settings, outcome: Outcome) -> None:
+    """Time a projection or the MLP for every number of tokens."""
+    roles = ("gate", "up", "down") if part == "mlp" else (part,)
+    size = sum(math.prod(shape.matrix(role)) for role in roles) * settings.dtype.itemsize
+    copies = [
+        matrices(
+            {role: _random(shape, role, settings, seed) for role in roles},
+            settings,
+            outcome,
+            part,
+            round_trip=seed == 0,
+        )
+        for seed in range(_copies(size, settings.device))
+    ]
+    width = shape.matrix(roles[0])[1]
+    activation = activation_of(shape)
+    kinds = [set(copy.variants()) for copy in copies]
+    for tokens in settings.tokens:
+        x = random_weight((tokens, width), 99, torch.float32, settings.device) * width**0.5
+        x = x.to(settings.dtype)
+        variants = {
+            variant: (
+                [partial(glu, x, copy.variants()[variant][0], activation) for copy in copies],
+                partial(glu, x, copies[0].variants()[variant][1], activation),
+            )
+            for variant in copies[0].variants()
+            if all(variant in kind for kind in kinds)
+        }
+        timed_variants(variants, settings, outcome, (part, tokens))
+
+
+def _random(shape: Shape, role: str, settings: Settings, seed: int) -> Tensor:
+    number = 10 * seed + ("gate", "up", "down").index(role)
+    return random_weight(shape.matrix(role), number, settings.dtype, settings.device)
+
+
+def _copies(size: int, device: str) -> int:
+    """How many copies of weights of ``size`` bytes fill the cache several times."""
+    if not on_gpu(device):
+        return 2
+    cache = torch.cuda.get_device_properties(torch.device(device)).L2_cache_size
+    return max(1, math.ceil(ROTATED_CACHES * cache / size))
+
+
+def measure_model(shape: Shape, part: str, settings: Settings, outcome: Outcome) -> None:
+    """Time a decoder block, or prefill by as many blocks as the memory is given for."""
+    block_bytes = _block_bytes(shape, settings.dtype)
+    if part == "block":
+        blocks = _copies(block_bytes, settings.device)
+    else:
+        blocks = max(1, min(shape.blocks, int(settings.prefill_gib * 2**30 / block_bytes)))
+    model = random_model(shape, blocks, settings.dtype, settings.device)
+    time_model(model, shape.hidden, part, settings, outcome)
+
+
+def time_model(
+    model: nn.Module, hidden: int, part: str, settings: Settings, outcome: Outcome
+) -> None:
+    """Time a model's blocks one by one, or the whole model, with dense and with 2:4 MLPs."""
+    pairs = switch_mlps(model, settings, outcome, part)
+    layers = list(model.model.layers)  # type: ignore[union-attr, arg-type]
+    for tokens in settings.tokens:
+        if part == "prefill" and tokens < PREFILL_FROM:
+            continue
+        shape = (max(1, tokens // SEQUENCE), min(tokens, SEQUENCE))
+        if part == "block":
+            calls = list(_block_calls(model, layers, hidden, shape, settings))
+        else:
+            calls = [partial(_prefill, model, torch.zeros(shape, dtype=torch.long,
+                                                          device=settings.device))]  # fmt: skip
+        variants = {
+            variant: (
+                [selecting(variant, call) for call in calls],
+                selecting(reference, calls[0]),
+            )
+            for variant, reference in pairs
+        }
+        timed_variants(variants, settings, outcome, (part, tokens),
+                       1 if part == "block" else len(layers))  # fmt: skip
+
+
+def _block_calls(
+    model: Any, layers: list[Any], hidden: int, shape: tuple[int, int], settings: Settings
+) -> Iterator[Call]:
+    """One call of each block on random hidden states, causal, with no cached tokens."""
+    generator = torch.Generator(settings.device).manual_seed(1)
+    x = torch.randn((*shape, hidden), generator=generator, device=settings.device)
+    x = x.to(settings.dtype)
+    positions = torch.arange(shape[1], device=settings.device).unsqueeze(0)
+    rotary = model.model.rotary_emb(x, positions)
+    for layer in layers:
+        yield partial(layer, x, position_embeddings=rotary, attention_mask=None)
+
+
+def _prefill(model: Any, tokens: Tensor) -> Tensor:
+    """Logits of each sequence's last token."""
+    logits: Tensor = model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+    return logits
+
+
+def _block_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    """Bytes of one decoder block's matrices."""
+    attention = 2 * shape.hidden * shape.head_size * (shape.heads + shape.key_value_heads)
+    return (attention + 3 * shape.hidden * shape.intermediate) * dtype.itemsize
+
+
+def benchmark(
+    shape: Shape, settings: Settings, save: Callable[[Outcome], None] = lambda _: None
+) -> Outcome:
+    """Measure every part of a shape.
+
+    Args:
+        shape: the model's sizes.
+        settings: what and how often.
+        save: called after every part, so that what was measured is not lost.
+    """
+    outcome = Outcome()
+    with torch.no_grad():
+        for part in settings.parts:
+            measure = measure_part if part in ("gate", "down", "mlp") else measure_model
+            try:
+                measure(shape, part, settings, outcome)
+            except Exception as error:  # out of memory, say: the other parts are still measured
+                _note(outcome, Refusal(part, "all", "all", reason_of(error)))
+            gc.collect()
+            if on_gpu(settings.device):
+                torch.cuda.empty_cache()
+            save(outcome)
+    return outcome
+
+
+# --- Command line -------------------------------------------------------------------------------
+
+
+def record(name: str, shape: Shape, settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    """A shape's result, with the fields of :class:`dass.speed.results.SpeedResult`."""
+    return {
+        "schema_version": 1,
+        "kind": "gpu",
+        "subject": name,
+        "shape": asdict(shape),
+        "settings": settings.as_dict(),
+        "machine": machine.describe(),
+        "measurements": [asdict(one) for one in outcome.measurements],
+        "refusals": [asdict(one) for one in outcome.refusals],
+        "provenance": provenance(),
+    }
+
+
+def _say(name: str, outcome: Outcome, said: int) -> int:
+    """Print the medians that are new."""
+    for one in outcome.measurements[said:]:
+        print(f"{name} {one.part} {one.tokens} tokens, {one.engine} {one.variant} {one.mode}: "
+              f"{one.spread.median * 1e6:.1f} µs", flush=True)  # fmt: skip
+    return len(outcome.measurements)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure shapes, write one file; without a GPU nothing is measured, unless --device cpu."""
+    parser = argparse.ArgumentParser(prog="python -m dass.speed.gpu", description=main.__doc__)
+    parser.add_argument("--shapes", default="7b", help=f"of {', '.join(SHAPES)}; with commas")
+    parser.add_argument("--tokens", default=",".join(map(str, TOKENS)))
+    parser.add_argument("--parts", default=",".join(PARTS), help="with commas")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument("--device", default="cuda", help="cpu: a dry run, for trying it out")
+    parser.add_argument("--prefill-gib", type=float, default=14.0,
+                        help="memory for the prefilled model; else fewer blocks")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.shapes.split(",") if name not in SHAPES]:
+        parser.error(f"no shape {unknown[0]!r}; there are {', '.join(SHAPES)}")
+    if on_gpu(options.device) and not torch.cuda.is_available():
+        parser.error("there is no GPU here; nothing is measured (--device cpu: a dry run)")
+    settings = Settings(
+        tokens=[int(count) for count in options.tokens.split(",")],
+        parts=options.parts.split(","), repeats=options.repeats,
+        dtype=getattr(torch, options.dtype), device=options.device,
+        prefill_gib=options.prefill_gib,
+    )  # fmt: skip
+    given = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(["python -m dass.speed.gpu", *given])
+    done: list[dict[str, Any]] = []
+    started = time.monotonic()
+    for name in options.shapes.split(","):
+        said = 0
+
+        def save(outcome: Outcome, name: str = name) -> None:
+            nonlocal said
+            said = _say(name, outcome, said)
+            shape_record = record(name, SHAPES[name], settings, outcome)
+            seconds = round(time.monotonic() - started, 1)
+            content = {"command": command, "seconds": seconds, "results": [*done, shape_record]}
+            write_json(options.out, content)
+
+        outcome = benchmark(SHAPES[name], settings, save)
+        done.append(record(name, SHAPES[name], settings, outcome))
+        for refusal in outcome.refusals:
+            print(f"{name}: {refusal}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
