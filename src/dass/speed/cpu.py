@@ -15,9 +15,8 @@ import gc
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import DassError
-from dass.files import write_json
 from dass.masks import keep_mask
 from dass.patterns import parse_pattern
-from dass.provenance import provenance
 from dass.speed import machine
 from dass.speed.engines import DENSE, DeepSparse, Engine, Network, Prepared, make_engines
+from dass.speed.recording import Report, chosen_shapes
 from dass.speed.shapes import SHAPES, Shape, random_model, random_weight
 from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
 
@@ -227,21 +225,6 @@ def _engines(settings: Settings, outcome: Outcome) -> tuple[list[Engine], list[D
 # --- Command line -------------------------------------------------------------------------------
 
 
-def record(name: str, shape: Shape, settings: Settings, outcome: Outcome) -> dict[str, Any]:
-    """A shape's result, with the fields of :class:`dass.speed.results.SpeedResult`."""
-    return {
-        "schema_version": 1,
-        "kind": "cpu",
-        "subject": name,
-        "shape": asdict(shape),
-        "settings": settings.as_dict(),
-        "machine": machine.describe(),
-        "measurements": [asdict(one) for one in outcome.measurements],
-        "refusals": [asdict(one) for one in outcome.refusals],
-        "provenance": provenance(),
-    }
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure shapes on this CPU, write one file."""
     parser = argparse.ArgumentParser(prog="python -m dass.speed.cpu", description=main.__doc__)
@@ -257,8 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
                         "licence allows evaluation only")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.shapes.split(",") if name not in SHAPES]:
-        parser.error(f"no shape {unknown[0]!r}; there are {', '.join(SHAPES)}")
+    shapes = chosen_shapes(parser, options.shapes)
     extra = ["openvino"] * options.openvino + ["deepsparse"] * bool(options.deepsparse)
     settings = Settings(
         threads=options.threads, tokens=[int(count) for count in options.tokens.split(",")],
@@ -267,24 +249,9 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m dass.speed.cpu", *given])
-    done: list[dict[str, Any]] = []
-    started = time.monotonic()
-    for name in options.shapes.split(","):
-        said = 0
-
-        def save(outcome: Outcome, name: str = name) -> None:
-            nonlocal said
-            for one in outcome.measurements[said:]:
-                print(f"{name} {one.part} {one.tokens} tokens, {one.engine} {one.dtype} "
-                      f"{one.variant}: {one.spread.median * 1e3:.2f} ms", flush=True)  # fmt: skip
-            said = len(outcome.measurements)
-            results = [*done, record(name, SHAPES[name], settings, outcome)]
-            seconds = round(time.monotonic() - started, 1)
-            write_json(options.out, {"command": command, "seconds": seconds, "results": results})
-
-        outcome = benchmark(SHAPES[name], settings, save)
-        done.append(record(name, SHAPES[name], settings, outcome))
-        for refusal in outcome.refusals:
+    report = Report(options.out, command, "cpu", settings.as_dict())
+    for name in shapes:
+        for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
             print(f"{name}: {refusal}", flush=True)
     return 0
 

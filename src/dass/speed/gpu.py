@@ -17,7 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from dass.errors import DassError
-from dass.files import write_json
 from dass.masks import keep_mask
 from dass.patterns import NofM
-from dass.provenance import provenance
-from dass.speed import machine
+from dass.speed.recording import Report, chosen_shapes
 from dass.speed.shapes import SHAPES, Shape, activation_of, random_model, random_weight
 from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
 from dass.speed.twofour import Compress, backends, check_axis, convert, relative_error
@@ -460,29 +458,6 @@ def benchmark(
 # --- Command line -------------------------------------------------------------------------------
 
 
-def record(name: str, shape: Shape, settings: Settings, outcome: Outcome) -> dict[str, Any]:
-    """A shape's result, with the fields of :class:`dass.speed.results.SpeedResult`."""
-    return {
-        "schema_version": 1,
-        "kind": "gpu",
-        "subject": name,
-        "shape": asdict(shape),
-        "settings": settings.as_dict(),
-        "machine": machine.describe(),
-        "measurements": [asdict(one) for one in outcome.measurements],
-        "refusals": [asdict(one) for one in outcome.refusals],
-        "provenance": provenance(),
-    }
-
-
-def _say(name: str, outcome: Outcome, said: int) -> int:
-    """Print the medians that are new."""
-    for one in outcome.measurements[said:]:
-        print(f"{name} {one.part} {one.tokens} tokens, {one.engine} {one.variant} {one.mode}: "
-              f"{one.spread.median * 1e6:.1f} µs", flush=True)  # fmt: skip
-    return len(outcome.measurements)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure shapes, write one file; without a GPU nothing is measured, unless --device cpu."""
     parser = argparse.ArgumentParser(prog="python -m dass.speed.gpu", description=main.__doc__)
@@ -496,8 +471,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="memory for the prefilled model; else fewer blocks")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.shapes.split(",") if name not in SHAPES]:
-        parser.error(f"no shape {unknown[0]!r}; there are {', '.join(SHAPES)}")
+    shapes = chosen_shapes(parser, options.shapes)
     if on_gpu(options.device) and not torch.cuda.is_available():
         parser.error("there is no GPU here; nothing is measured (--device cpu: a dry run)")
     settings = Settings(
@@ -508,22 +482,9 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m dass.speed.gpu", *given])
-    done: list[dict[str, Any]] = []
-    started = time.monotonic()
-    for name in options.shapes.split(","):
-        said = 0
-
-        def save(outcome: Outcome, name: str = name) -> None:
-            nonlocal said
-            said = _say(name, outcome, said)
-            shape_record = record(name, SHAPES[name], settings, outcome)
-            seconds = round(time.monotonic() - started, 1)
-            content = {"command": command, "seconds": seconds, "results": [*done, shape_record]}
-            write_json(options.out, content)
-
-        outcome = benchmark(SHAPES[name], settings, save)
-        done.append(record(name, SHAPES[name], settings, outcome))
-        for refusal in outcome.refusals:
+    report = Report(options.out, command, "gpu", settings.as_dict())
+    for name in shapes:
+        for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
             print(f"{name}: {refusal}", flush=True)
     return 0
 

@@ -13,22 +13,20 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dass.files import write_json
 from dass.job import device as found_device
 from dass.masks import keep_mask
 from dass.methods import BUILT_IN, Method, Role, ScoreMethod, Statistics, make_method
 from dass.patterns import Pattern, parse_pattern
-from dass.provenance import provenance
-from dass.speed import machine
+from dass.speed.recording import Report, chosen_shapes
 from dass.speed.shapes import SHAPES, Shape, random_weight
-from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
+from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave
 
 ROLES: tuple[Role, ...] = ("gate", "up", "down")
 TOKENS = 512
@@ -101,8 +99,10 @@ def mask_block(
 _NEEDS = ("input_norm", "intermediate_norm", "input_gram", "intermediate_gram")
 
 
-def benchmark(shape: Shape, settings: Settings) -> Outcome:
-    """Time every method and pattern in turns on one block of a shape."""
+def benchmark(
+    shape: Shape, settings: Settings, save: Callable[[Outcome], None] = lambda _: None
+) -> Outcome:
+    """Time every method and pattern in turns on one block of a shape; ``save`` what came out."""
     outcome, timed = Outcome(), {}
     methods = {name: make_method(*method) for name, method in settings.methods.items()}
     grams = any({"input_gram", "intermediate_gram"} & method.needs for method in methods.values())
@@ -130,6 +130,7 @@ def benchmark(shape: Shape, settings: Settings) -> Outcome:
         outcome.measurements.append(Measurement(part, name, pattern, 0, dtype, took))
     for (part, name, pattern), reason in failed.items():
         outcome.refusals.append(Refusal(part, name, pattern, reason))
+    save(outcome)
     return outcome
 
 
@@ -148,21 +149,6 @@ def _timed(settings: Settings, function: Callable[..., None], *arguments: Any) -
     return run
 
 
-def record(name: str, shape: Shape, settings: Settings, outcome: Outcome) -> dict[str, Any]:
-    """A shape's result, with the fields of :class:`dass.speed.results.SpeedResult`."""
-    return {
-        "schema_version": 1,
-        "kind": "metric",
-        "subject": name,
-        "shape": asdict(shape),
-        "settings": settings.as_dict(),
-        "machine": machine.describe(),
-        "measurements": [asdict(one) for one in outcome.measurements],
-        "refusals": [asdict(one) for one in outcome.refusals],
-        "provenance": provenance(),
-    }
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Time the built-in methods on shapes, on the GPU where there is one; write one file."""
     parser = argparse.ArgumentParser(prog="python -m dass.speed.metric", description=main.__doc__)
@@ -173,8 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.shapes.split(",") if name not in SHAPES]:
-        parser.error(f"no shape {unknown[0]!r}; there are {', '.join(SHAPES)}")
+    shapes = chosen_shapes(parser, options.shapes)
     if unknown := [name for name in options.methods.split(",") if name not in BUILT_IN]:
         parser.error(f"no method {unknown[0]!r}; there are {', '.join(BUILT_IN)}")
     device = found_device()
@@ -185,14 +170,9 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m dass.speed.metric", *given])
-    done: list[dict[str, Any]] = []
-    for name in options.shapes.split(","):
-        outcome = benchmark(SHAPES[name], settings)
-        done.append(record(name, SHAPES[name], settings, outcome))
-        write_json(options.out, {"command": command, "results": done})
-        for one in outcome.measurements:
-            print(f"{name} {one.engine} {one.part} {one.variant}: {one.spread.median:.4f} s")
-        for refusal in outcome.refusals:
+    report = Report(options.out, command, "metric", settings.as_dict())
+    for name in shapes:
+        for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
             print(f"{name}: {refusal}", flush=True)
     return 0
 
