@@ -81,6 +81,7 @@ def make_report(
     title: str,
     description: str,
     note: str = "",
+    more: Sequence[Section] = (),
 ) -> Report:
     """Tables and figures of every experiment, in the order given.
 
@@ -88,8 +89,9 @@ def make_report(
         summary: as :func:`dass.tables.read_summary` gives it.
         experiments: one section each.
         title, description, note: the study's.
+        more: sections that follow, e.g. on speed.
     """
-    sections = [_section(summary, settings) for settings in experiments]
+    sections = [*(_section(summary, settings) for settings in experiments), *more]
     return Report(title, description, note, sections, provenance_lines(summary))
 
 

@@ -30,6 +30,8 @@ def small_study() -> dict:
     for method in ("magnitude", "sparsegpt"):
         del study["methods"][method]
     study["experiments"]["main"] |= {"methods": ["wanda", "dass"], "patterns": ["2of4"]}
+    study["speed"]["metric"]["repeats"] = 2
+    study["speed"]["cpu"] |= {"of": ["standin-llama"], "tokens": [2], "repeats": 2}
     return study
 
 

@@ -26,7 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from dass.errors import DassError
+from dass.checkpoint import PrunedFile
+from dass.errors import DassError, ModelError
+from dass.glu import find_glu
 from dass.masks import keep_mask
 from dass.patterns import NofM
 from dass.speed.recording import Report, chosen_shapes
@@ -376,14 +378,27 @@ def measure_model(shape: Shape, part: str, settings: Settings, outcome: Outcome)
     else:
         blocks = max(1, min(shape.blocks, int(settings.prefill_gib * 2**30 / block_bytes)))
     model = random_model(shape, blocks, settings.dtype, settings.device)
-    time_model(model, shape.hidden, part, settings, outcome)
+    pairs = switch_mlps(model, settings, outcome, part)
+    time_model(model, shape.hidden, part, pairs, settings, outcome)
 
 
 def time_model(
-    model: nn.Module, hidden: int, part: str, settings: Settings, outcome: Outcome
+    model: nn.Module,
+    hidden: int,
+    part: str,
+    pairs: list[tuple[Any, Any]],
+    settings: Settings,
+    outcome: Outcome,
 ) -> None:
-    """Time a model's blocks one by one, or the whole model, with dense and with 2:4 MLPs."""
-    pairs = switch_mlps(model, settings, outcome, part)
+    """Time a model's blocks one by one, or the whole model, with each variant of its MLPs.
+
+    Args:
+        model: with switched layers.
+        hidden: width of the hidden states.
+        part: ``block`` or ``prefill``.
+        pairs: (variant, reference), both of which can be selected.
+        settings, outcome: what and how often; where it goes.
+    """
     layers = list(model.model.layers)  # type: ignore[union-attr, arg-type]
     for tokens in settings.tokens:
         if part == "prefill" and tokens < PREFILL_FROM:
@@ -453,6 +468,75 @@ def benchmark(
                 torch.cuda.empty_cache()
             save(outcome)
     return outcome
+
+
+# --- A pruned model -----------------------------------------------------------------------------
+
+
+def prefill_of_run(
+    folder: str | Path, pruned: str | Path, pattern: str, settings: Settings
+) -> Outcome:
+    """Prefill with a pruned 2:4 model, end to end, against the dense model that it came from.
+
+    Each projection whose groups lie along the input is stored as a semi-structured tensor; the
+    others (gate and up of DaSS) run their masked weights dense, and that is noted.
+
+    Args:
+        folder: of the dense model, which has to fit on the device.
+        pruned: the run's pruned file.
+        pattern: what to call the variant.
+        settings: what and how often.
+    """
+    from transformers import AutoModelForCausalLM
+
+    outcome = Outcome()
+    try:
+        with torch.no_grad():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=settings.dtype, local_files_only=True, attn_implementation="sdpa"
+            )
+            model = loaded.to(settings.device).eval()
+            pairs = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
+            hidden = int(model.config.get_text_config().hidden_size)
+            time_model(model, hidden, "prefill", pairs, settings, outcome)
+    except torch.OutOfMemoryError as error:
+        _note(outcome, Refusal("prefill", "all", "all", reason_of(error)))
+    return outcome
+
+
+def _switch_pruned(
+    model: Any, overlay: PrunedFile, pattern: str, settings: Settings, outcome: Outcome
+) -> list[tuple[Any, Any]]:
+    """Give each projection its dense, masked and compressed weights; (variant, reference)."""
+    names = {id(module): name for name, module in model.named_modules()}
+    engines = list(settings.compress)
+    masked = ("torch", f"{pattern}, masked")
+    for index, layer in enumerate(model.model.layers):
+        glu = find_glu(layer, f"block {index}")
+        if len(glu.parameters) < 3:
+            raise ModelError("gate and up are one matrix in this model; prefill is not measured")
+        for projection in glu.projections:
+            path = names[id(projection.linear)]
+            dense = projection.linear.weight.data
+            pruned = overlay(f"{path}.weight", dense).contiguous()
+            weights = {("torch", "dense"): dense, masked: pruned}
+            for engine in engines:
+                compress = settings.compress[engine]
+                try:
+                    sparse = convert(pruned, compress, projection.role, index == 0)
+                except Exception as error:  # runs dense, and the table says why
+                    note = Refusal("prefill", engine, f"{pattern}, {projection.role}",
+                                   reason_of(error))  # fmt: skip
+                    _note(outcome, note)
+                    sparse = pruned
+                weights[engine, pattern] = sparse
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, SwitchedLinear(weights))
+    refused = {(one.engine, one.variant) for one in outcome.refusals}
+    roles = ("gate", "up", "down")
+    some = [e for e in engines if any((e, f"{pattern}, {role}") not in refused for role in roles)]
+    dense_pair = (("torch", "dense"), ("torch", "dense"))
+    return [dense_pair, *(((engine, pattern), masked) for engine in some)]
 
 
 # --- Command line -------------------------------------------------------------------------------
