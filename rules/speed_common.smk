@@ -80,12 +80,14 @@ def speed_dtype(wildcards):
 
 
 def speed_memory(wildcards, attempt):
-    """mem_mb of a CPU benchmark: one block in every variant and engine, and the cache's sweep."""
+    """mem_mb of a CPU benchmark: all variants of all engines at once, since they take turns."""
     shape = STUDY.speed.shapes.get(wildcards.model)
-    weights = 4e-6 * 3 * shape.hidden * shape.intermediate if shape else 300
-    if wildcards.model in STUDY.models:
-        weights = 100 * billions(wildcards.model) + 10
-    return int((3000 + 14 * weights) * attempt)
+    block = 12e-6 * shape.hidden * shape.intermediate if shape else 10
+    if wildcards.model in STUDY.models and billions(wildcards.model) >= SMALL:
+        block = 4000 * billions(wildcards.model) / 32
+    options = len(STUDY.speed.cpu.engines)
+    copies = 5 + 2 * options + len(STUDY.speed.cpu.patterns) * (2 + 1.5 * options)
+    return int((3000 + 1.5 * block * copies) * attempt)
 
 
 def speed_settings(kind):

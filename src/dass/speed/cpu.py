@@ -28,9 +28,9 @@ from dass.errors import DassError
 from dass.masks import keep_mask
 from dass.patterns import parse_pattern
 from dass.speed import machine
-from dass.speed.engines import DENSE, DeepSparse, Engine, Network, Prepared, make_engines
+from dass.speed.engines import DENSE, DeepSparse, Engine, Network, Prepared, make_engines, shallow
 from dass.speed.recording import Report, chosen_shapes
-from dass.speed.shapes import SHAPES, Shape, random_model, random_weight
+from dass.speed.shapes import SHAPES, Shape, random_block, random_weight
 from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
 
 TOKENS = (1, 16, 256)
@@ -84,11 +84,7 @@ class Sweep:
 
 def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> Iterator[Network]:
     """The dense network, then one for each pattern: the same weights, masked by magnitude."""
-    model: Any = random_model(shape, 1, torch.float32, "cpu")
-    layer, rotary = model.model.layers[0], model.model.rotary_emb
-    for number, role in enumerate(("gate", "up", "down")):
-        weight = random_weight(shape.matrix(role), number, torch.float32, "cpu")
-        getattr(layer.mlp, f"{role}_proj").weight.data = weight
+    layer, rotary = random_block(shape, attention=part == "block")
     for variant in (DENSE, *patterns):
         own = layer if variant == DENSE else _masked(layer, variant)
         yield Network(part, shape, variant, own, rotary, folder / variant)
@@ -96,8 +92,7 @@ def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> 
 
 def _masked(layer: Any, variant: str) -> nn.Module:
     """The layer with another MLP; its attention is shared."""
-    own: Any = copy.copy(layer)
-    own._modules = dict(layer._modules)
+    own: Any = shallow(layer)
     own.mlp = copy.deepcopy(layer.mlp)
     pattern = parse_pattern(variant)
     for role in ("gate", "up", "down"):

@@ -45,6 +45,7 @@ class Network:
     folder: Path
     """For files that an engine reads; the caller removes it."""
     _stored: StoredWeights | None = field(default=None, repr=False)
+    _csr: nn.Module | None = field(default=None, repr=False)
 
     def onnx(self, tokens: int) -> Path:
         """The network as an ONNX file for so many tokens; its weights are written once."""
@@ -53,6 +54,18 @@ class Network:
             used = {n: p.numpy() for n, p in names.items() if self.part in ("block", n[:3])}
             self._stored = store_weights(self.folder, used)
         return write_graph(self._stored, self.part, self.shape, tokens)
+
+    def csr(self) -> nn.Module:
+        """The layer with its MLP's matrices in CSR; converted once, which takes a while."""
+        if self._csr is None:
+            mlp: Any = shallow(self.layer.mlp)
+            for role in ("gate", "up", "down"):
+                weight = getattr(mlp, f"{role}_proj").weight.data
+                setattr(mlp, f"{role}_proj", SparseLinear(weight))
+            layer: Any = shallow(self.layer)
+            layer.mlp = mlp
+            self._csr = layer
+        return self._csr
 
 
 @dataclass(frozen=True)
@@ -142,8 +155,11 @@ class TorchDense:
 
     def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
         """The block in this dtype."""
-        layer = network.layer
-        if self._dtype != torch.float32:
+        layer: Any = network.layer
+        if self._dtype != torch.float32 and network.part == "mlp":
+            layer = shallow(layer)
+            layer.mlp = copy.deepcopy(layer.mlp).to(self._dtype)
+        elif self._dtype != torch.float32:
             layer = copy.deepcopy(layer).to(self._dtype)
         return _prepared(_torch_call(network, layer, x, self._dtype))
 
@@ -157,14 +173,14 @@ class TorchCSR:
 
     def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
         """The block with its MLP's matrices in CSR."""
-        layer = copy.copy(network.layer)
-        layer._modules = dict(layer._modules)
-        mlp: Any = copy.copy(layer.mlp)
-        mlp._modules = dict(mlp._modules)
-        for role in ("gate", "up", "down"):
-            setattr(mlp, f"{role}_proj", SparseLinear(getattr(mlp, f"{role}_proj").weight.data))
-        layer.mlp = mlp
-        return _prepared(_torch_call(network, layer, x, torch.float32))
+        return _prepared(_torch_call(network, network.csr(), x, torch.float32))
+
+
+def shallow(module: Any) -> Any:
+    """A module of its own with the same children, which may then be exchanged."""
+    own = copy.copy(module)
+    own._modules = dict(module._modules)
+    return own
 
 
 # --- Engines that read ONNX ---------------------------------------------------------------------

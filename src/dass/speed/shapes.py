@@ -87,22 +87,53 @@ def random_weight(shape: tuple[int, int], seed: int, dtype: Any, device: Any) ->
     return weight.mul_(shape[1] ** -0.5).to(dtype)
 
 
-def random_model(shape: Shape, blocks: int, dtype: Any, device: Any) -> nn.Module:
-    """A causal language model of LLaMA's form with random weights and a small vocabulary."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def llama_config(shape: Shape, blocks: int) -> Any:
+    """The config of a model of LLaMA's form with these sizes and a small vocabulary."""
+    from transformers import LlamaConfig
 
-    config = LlamaConfig(
+    return LlamaConfig(
         hidden_size=shape.hidden, intermediate_size=shape.intermediate,
         num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads,
         head_dim=shape.head_size, num_hidden_layers=blocks, hidden_act=shape.activation,
         vocab_size=1024, max_position_embeddings=8192, tie_word_embeddings=False,
         attn_implementation="sdpa",
     )  # fmt: skip
+
+
+def random_model(shape: Shape, blocks: int, dtype: Any, device: Any) -> nn.Module:
+    """A causal language model of LLaMA's form with random weights."""
+    import torch
+    from transformers import LlamaForCausalLM
+
     torch.manual_seed(0)
     with torch.device(device):
+        config = llama_config(shape, blocks)
         model: nn.Module = LlamaForCausalLM._from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
+
+
+def random_block(shape: Shape, attention: bool) -> tuple[nn.Module, nn.Module]:
+    """A decoder block of LLaMA's form in float32 on the CPU, and its rotary embeddings.
+
+    Args:
+        shape: its sizes.
+        attention: fill its attention, too; else its pages are never touched.
+    """
+    import torch
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+    config = llama_config(shape, 1)
+    with torch.device("meta"):
+        empty: nn.Module = LlamaDecoderLayer(config, 0)
+    layer = empty.to_empty(device="cpu").eval().requires_grad_(False)
+    for number, (name, parameter) in enumerate(sorted(layer.named_parameters())):
+        if parameter.dim() == 1:
+            parameter.data.fill_(1.0)
+        elif attention or name.startswith("mlp."):
+            rows, columns = parameter.shape
+            parameter.data = random_weight((rows, columns), number, torch.float32, "cpu")
+    rotary: nn.Module = LlamaRotaryEmbedding(config)
+    return layer, rotary
 
 
 def activation_of(shape: Shape) -> Any:
