@@ -15,6 +15,7 @@ import gc
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ PARTS = ("mlp", "block")
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Largest relative error of an output that is a rounding error and not a wrong product."""
 MOST_SWEPT = 1 << 30
+SETTLE_SECONDS = 0.005
 
 Key = tuple[str, str, str]
 """Engine, dtype, variant."""
@@ -72,7 +74,10 @@ class Settings:
 
 
 class Sweep:
-    """Reads and writes a buffer larger than the last-level cache."""
+    """Reads and writes a buffer larger than the last-level cache, and lets its threads fall asleep.
+
+    They spin for a moment when they are done, and would take a core from the next engine.
+    """
 
     def __init__(self) -> None:
         size = min(machine.cache_bytes() * 5 // 4, MOST_SWEPT)
@@ -80,6 +85,7 @@ class Sweep:
 
     def __call__(self) -> None:
         self._buffer.add_(1.0)
+        time.sleep(SETTLE_SECONDS)
 
 
 def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> Iterator[Network]:
@@ -208,7 +214,7 @@ def _engines(settings: Settings, outcome: Outcome) -> tuple[list[Engine], list[D
     deepsparse: list[DeepSparse] = [e for e in engines if isinstance(e, DeepSparse)]
     for engine in deepsparse:
         try:
-            engine.about()
+            outcome.engines[engine.name] = engine.about()
         except DassError as error:
             engine.forget()
             for part in settings.parts:

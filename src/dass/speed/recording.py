@@ -27,7 +27,7 @@ def record(
         "subject": subject,
         "shape": asdict(shape),
         "settings": settings,
-        "machine": machine.describe(),
+        "machine": machine.describe() | {"engines": outcome.engines},
         "measurements": [asdict(one) for one in outcome.measurements],
         "refusals": [asdict(one) for one in outcome.refusals],
         "provenance": provenance(),

@@ -366,7 +366,10 @@ def _caption(
 def about_machine(result: SpeedResult) -> str:
     """Device, versions, dtype and threads of a result, as a caption's sentence."""
     machine, gpu = result.machine, result.machine.get("gpu")
-    versions = ", ".join(f"{n} {v}" for n, v in (machine.get("versions") or {}).items())
+    found = dict(machine.get("versions") or {})
+    for name, about in (machine.get("engines") or {}).items():
+        found[ENGINES.get(name, name)] = about["version"]
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
     if gpu and result.kind != "cpu":
         smi = gpu.get("nvidia_smi") or {}
         words = [str(gpu["name"]), f"driver {smi.get('driver_version', 'unknown')}"]

@@ -75,6 +75,8 @@ class Outcome:
 
     measurements: list[Measurement] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What engines say of themselves and of the machine, by name."""
 
 
 def spread(sample: Sequence[float]) -> Spread:
