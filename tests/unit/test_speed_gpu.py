@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import silu
 
+from dass.blocks import StreamedModel
+from dass.checkpoint import save_pruned
 from dass.errors import PatternError
 from dass.masks import keep_mask
+from dass.methods import make_method
 from dass.patterns import parse_pattern
+from dass.pruning import prune
 from dass.speed import gpu
 from dass.speed.gpu import DASS, Settings, benchmark, glu
 from dass.speed.shapes import SHAPES, random_weight
@@ -158,3 +162,31 @@ def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys) -> None:
         gpu.main(["--shapes", "tiny", "--out", str(tmp_path / "x.json")])
     assert "no GPU here; nothing is measured" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("method", "dense_roles"), [("wanda", set()), ("dass", {"gate", "up"})])
+def test_a_pruned_model_is_prefilled_with_what_stock_kernels_can_run(
+    method: str, dense_roles: set[str], tiny_model, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder, pattern = tiny_model("llama"), parse_pattern("2of4")
+    pruned = prune(StreamedModel(folder, torch.float32), tokens, make_method(method, {}), pattern)
+    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
+    outcome = gpu.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1, 128)))
+    measured = {(m.engine, m.variant, m.tokens, m.blocks) for m in outcome.measurements}
+    assert measured == {("torch", "dense", 128, 3), ("kept", "2of4", 128, 3)}
+    assert all(m.error is not None and m.error < 1e-4 for m in outcome.measurements)
+    refused = {r.variant: r.reason for r in outcome.refusals if r.mode == ""}
+    assert set(refused) == {f"2of4, {role}" for role in dense_roles}
+    assert all("along the output" in reason for reason in refused.values())
+
+
+def test_a_model_with_fused_projections_says_that_it_is_not_measured(
+    tiny_model, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = tiny_model("phi3")
+    model = StreamedModel(folder, torch.float32)
+    pruned = prune(model, tokens, make_method("wanda", {}), parse_pattern("2of4"))
+    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
+    outcome = gpu.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(128,)))
+    assert not outcome.measurements
+    assert "gate and up are one matrix" in outcome.refusals[0].reason

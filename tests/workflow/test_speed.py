@@ -1,4 +1,4 @@
-"""Speed benchmarks as rules: part of a study only where it asks, of the DAG only where they can run."""
+"""Speed benchmarks as rules: in a study only where it asks, in the DAG only where they can run."""
 
 from __future__ import annotations
 

@@ -188,39 +188,54 @@ def benchmark(
     outcome = Outcome()
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
-    engines, closing = _engines(settings, outcome)
+    engines = _engines(settings, outcome)
     try:
         with torch.no_grad(), tempfile.TemporaryDirectory(prefix="dass-speed-") as scratch:
             for part in settings.parts:
                 folder = Path(scratch) / part
-                work = list(pairs(engines, list(networks(shape, part, settings.patterns, folder))))
-                for tokens in settings.tokens:
-                    measure(part, tokens, work, settings, Sweep(), outcome)
-                    for engine in closing:
-                        engine.forget()
-                    gc.collect()
-                    save(outcome)
+                _measure_part(shape, part, folder, engines, settings, outcome, save)
                 shutil.rmtree(folder, ignore_errors=True)
+                gc.collect()
     finally:
-        for engine in closing:
-            engine.forget()
+        _forget(engines)
         torch.set_num_threads(before)
     return outcome
 
 
-def _engines(settings: Settings, outcome: Outcome) -> tuple[list[Engine], list[DeepSparse]]:
-    """The engines, and those that hold processes; DeepSparse only if it starts here."""
+def _measure_part(
+    shape: Shape, part: str, folder: Path, engines: list[Engine], settings: Settings,
+    outcome: Outcome, save: Callable[[Outcome], None],
+) -> None:  # fmt: skip
+    """All numbers of tokens of one part, whose networks are dropped at the end."""
+    work = list(pairs(engines, list(networks(shape, part, settings.patterns, folder))))
+    for tokens in settings.tokens:
+        measure(part, tokens, work, settings, Sweep(), outcome)
+        _forget(engines)
+        gc.collect()
+        save(outcome)
+
+
+def _forget(engines: list[Engine]) -> None:
+    """End the processes that engines hold."""
+    for engine in engines:
+        if isinstance(engine, DeepSparse):
+            engine.forget()
+
+
+def _engines(settings: Settings, outcome: Outcome) -> list[Engine]:
+    """The engines; DeepSparse only if it starts here."""
     engines = make_engines(list(settings.options), settings.deepsparse_python)
-    deepsparse: list[DeepSparse] = [e for e in engines if isinstance(e, DeepSparse)]
-    for engine in deepsparse:
+    for engine in engines:
+        if not isinstance(engine, DeepSparse):
+            continue
         try:
             outcome.engines[engine.name] = engine.about()
         except DassError as error:
             engine.forget()
             for part in settings.parts:
                 outcome.refusals.append(Refusal(part, engine.name, "all", reason_of(error)))
-            return [other for other in engines if other is not engine], []
-    return engines, deepsparse
+            return [other for other in engines if other is not engine]
+    return engines
 
 
 # --- Command line -------------------------------------------------------------------------------

@@ -499,7 +499,7 @@ def prefill_of_run(
             pairs = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
             hidden = int(model.config.get_text_config().hidden_size)
             time_model(model, hidden, "prefill", pairs, settings, outcome)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit
         _note(outcome, Refusal("prefill", "all", "all", reason_of(error)))
     return outcome
 
