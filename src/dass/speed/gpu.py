@@ -434,8 +434,12 @@ def _block_calls(
 
 
 def _prefill(model: Any, tokens: Tensor) -> Tensor:
-    """Logits of each sequence's last token."""
-    logits: Tensor = model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+    """Logits of each sequence's last token; keys and values go to a cache, as in use.
+
+    Without a cache transformers looks for packed sequences in the position ids, which takes a
+    mask in place of causal attention as soon as a CUDA graph is captured.
+    """
+    logits: Tensor = model(input_ids=tokens, use_cache=True, logits_to_keep=1).logits
     return logits
 
 
