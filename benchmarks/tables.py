@@ -105,7 +105,7 @@ def speed_part(kind: str, name: str) -> str:
         return f"Not measured yet: there is no `benchmarks/results/{name}.json`."
     content = json.loads(file.read_text())
     results = [parse_speed(result, file) for result in content["results"]]
-    labels = {result.subject: SHAPES[result.subject] for result in results}
+    labels = {r.subject: SHAPES.get(r.subject, r.subject) for r in results}
     table = speed_table(kind, results, [], SpeedSettings("performance", labels, NAMES))
     return f"{table.markdown()}\nCommand: `{content['command']}`."
 

@@ -264,7 +264,9 @@ def main(arguments: list[str] | None = None) -> int:
         repeats=options.repeats, options=extra, deepsparse_python=options.deepsparse,
     )  # fmt: skip
     given = sys.argv[1:] if arguments is None else arguments
-    command = " ".join(["python -m dass.speed.cpu", *given])
+    # Where the interpreter lies is of no interest elsewhere.
+    shown = ["PYTHON" if word == options.deepsparse else word for word in given]
+    command = " ".join(["python -m dass.speed.cpu", *shown])
     report = Report(options.out, command, "cpu", settings.as_dict())
     for name in shapes:
         for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
