@@ -17,10 +17,11 @@ from dass.methods import make_method
 from dass.patterns import parse_pattern
 from dass.pruning import prune
 from dass.speed import gpu
-from dass.speed.gpu import DASS, Settings, benchmark, glu
+from dass.speed.gpu import DASS, benchmark, glu
+from dass.speed.gpu_timing import NO_GRAPH, Settings
 from dass.speed.shapes import SHAPES, random_weight
 from dass.speed.timing import Outcome
-from dass.speed.twofour import check_axis, convert, is_2of4, relative_error
+from dass.speed.twofour import backends, check_axis, convert, is_2of4, relative_error
 
 TINY = SHAPES["tiny"]
 
@@ -114,7 +115,7 @@ def test_every_part_and_variant_is_measured_and_equals_the_masked_product() -> N
 def test_what_cannot_run_is_recorded_with_its_reason() -> None:
     outcome = benchmark(TINY, settings(parts=("mlp",), tokens=(1,)))
     reasons = {(r.engine, r.variant, r.mode): r.reason for r in outcome.refusals}
-    assert reasons["torch", "dense", "graph"] == gpu.NO_GRAPH
+    assert reasons["torch", "dense", "graph"] == NO_GRAPH
     assert "along the output" in reasons["stock kernels", f"{DASS}, gate and up", ""]
 
 
@@ -139,7 +140,7 @@ def test_one_failing_backend_loses_no_other() -> None:
 
 
 def test_without_a_gpu_torchs_own_backends_refuse() -> None:
-    real = settings(parts=("down",), tokens=(1,), compress=gpu.backends())
+    real = settings(parts=("down",), tokens=(1,), compress=backends())
     outcome = benchmark(TINY, real)
     refused = {r.engine for r in outcome.refusals if "CUDA" in r.reason and r.variant == "2of4"}
     assert refused == {"cusparselt", "cutlass"}

@@ -15,9 +15,8 @@ import argparse
 import gc
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,60 +30,28 @@ from dass.errors import DassError, ModelError
 from dass.glu import find_glu
 from dass.masks import keep_mask
 from dass.patterns import NofM
+from dass.speed.gpu_timing import (
+    PARTS,
+    ROTATED_CACHES,
+    TOKENS,
+    Call,
+    Settings,
+    note,
+    on_gpu,
+    timed_variants,
+)
 from dass.speed.recording import Report, chosen_shapes
 from dass.speed.shapes import SHAPES, Shape, activation_of, random_model, random_weight
-from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
-from dass.speed.twofour import Compress, backends, check_axis, convert, relative_error
+from dass.speed.timing import Outcome, Refusal, reason_of
+from dass.speed.twofour import check_axis, convert
 
-TOKENS = (1, 16, 128, 512, 2048, 8192)
-PARTS = ("gate", "down", "mlp", "block", "prefill")
 SEQUENCE = 2048
 """More tokens than this go as several sequences."""
 PREFILL_FROM = 128
 """Tokens; fewer are no prefill."""
-TOLERANCE = {torch.float16: 0.02, torch.bfloat16: 0.1, torch.float32: 1e-3}
-"""Largest relative error of an output that is a rounding error and not a wrong product."""
-REPEAT_SECONDS = 0.004
-"""A repeat makes as many calls as fill this time, for the clock's sake."""
-MOST_CALLS = 48
-ROTATED_CACHES = 3
-"""Weights rotate through so many times the size of the second-level cache."""
-
-Call = Callable[[], Tensor]
 Weights = dict[str, Tensor]
 """Role -> weight [out, in], dense or semi-structured."""
-NO_GRAPH = "CUDA graphs need a GPU"
 DASS = "dass-2of4"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, and how often."""
-
-    tokens: Sequence[int] = TOKENS
-    parts: Sequence[str] = PARTS
-    repeats: int = 20
-    warmup: int = 3
-    dtype: torch.dtype = torch.float16
-    device: str = "cuda"
-    prefill_gib: float = 14.0
-    """How much memory the dense model that is prefilled may take; else fewer of its blocks run."""
-    compress: Mapping[str, Compress] = field(default_factory=backends)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the record."""
-        own = {name: getattr(self, name) for name in ("repeats", "warmup", "prefill_gib")}
-        return own | {
-            "tokens": list(self.tokens),
-            "parts": list(self.parts),
-            "dtype": dtype_name(self.dtype),
-            "rotated_caches": ROTATED_CACHES,
-        }
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """``float16``, without torch's name in front."""
-    return str(dtype).removeprefix("torch.")
 
 
 # --- Weights of each variant --------------------------------------------------------------------
@@ -125,7 +92,7 @@ def matrices(
             try:
                 sparse[backend][role] = convert(weight, compress, role, round_trip)
             except Exception as error:  # recorded; the others are still measured
-                _note(outcome, Refusal(part, backend, "2of4", reason_of(error)))
+                note(outcome, Refusal(part, backend, "2of4", reason_of(error)))
                 break
     if "gate" in dass:
         _note_output_groups(dass["gate"], part, outcome)
@@ -137,12 +104,7 @@ def _note_output_groups(gate: Tensor, part: str, outcome: Outcome) -> None:
     try:
         check_axis(gate, "gate and up of DaSS")
     except DassError as error:
-        _note(outcome, Refusal(part, "stock kernels", f"{DASS}, gate and up", str(error)))
-
-
-def _note(outcome: Outcome, refusal: Refusal) -> None:
-    if refusal not in outcome.refusals:
-        outcome.refusals.append(refusal)
+        note(outcome, Refusal(part, "stock kernels", f"{DASS}, gate and up", str(error)))
 
 
 def _masked(weight: Tensor, axis: Any) -> Tensor:
@@ -207,120 +169,6 @@ def switch_mlps(
             setattr(mlp, f"{role}_proj", SwitchedLinear(weights[role]))
         pairs = [(variant, ("reference", *variant)) for variant in found]
     return pairs
-
-
-# --- Timing -------------------------------------------------------------------------------------
-
-
-def on_gpu(device: str) -> bool:
-    """Whether a device is a GPU."""
-    return torch.device(device).type == "cuda"
-
-
-def time_calls(calls: Sequence[Call], device: str) -> float:
-    """Seconds of one call: all are issued one after the other, then awaited."""
-    if not on_gpu(device):
-        started = time.perf_counter()
-        for call in calls:
-            call()
-        return (time.perf_counter() - started) / len(calls)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    begin.record()
-    for call in calls:
-        call()
-    end.record()
-    torch.cuda.synchronize()
-    return float(begin.elapsed_time(end)) / 1000 / len(calls)
-
-
-def as_graph(calls: Sequence[Call], device: str) -> tuple[Call, Tensor]:
-    """All calls as one CUDA graph: (its replay, where the first call's output will lie)."""
-    if not on_gpu(device):
-        raise RuntimeError(NO_GRAPH)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for call in calls[:2]:
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        first = calls[0]()
-        for call in calls[1:]:
-            call()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return first
-
-    return replay, first
-
-
-def calls_a_repeat(calls: Sequence[Call], device: str) -> int:
-    """How often to go through all calls in one repeat."""
-    time_calls(calls, device)
-    once = time_calls(calls, device) * len(calls)
-    most = max(1, MOST_CALLS // len(calls))
-    return min(most, max(1, math.ceil(REPEAT_SECONDS / max(once, 1e-9))))
-
-
-def timed_variants(
-    variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]],
-    settings: Settings,
-    outcome: Outcome,
-    about: tuple[str, int],
-    blocks: int = 1,
-) -> None:
-    """Check, then time, all variants in turns, eagerly and as graphs; note what fails.
-
-    Args:
-        variants: (engine, variant) -> (calls on rotating weights, reference for the first).
-        about: part and tokens.
-        blocks: decoder blocks a call goes through.
-    """
-    part, tokens = about
-    timed: dict[tuple[str, str, str], Timed] = {}
-    errors: dict[tuple[str, str, str], float] = {}
-    for (engine, variant), (calls, reference) in variants.items():
-        for mode in ("eager", "graph"):
-            try:
-                run, error = _prepare(calls, reference, mode, settings, math.sqrt(blocks))
-            except Exception as problem:  # one backend's failure does not lose the rest
-                note = Refusal(part, engine, variant, reason_of(problem), mode, tokens)
-                _note(outcome, note)
-                continue
-            timed[engine, variant, mode] = run
-            errors[engine, variant, mode] = error
-    seconds, failed = interleave(timed, settings.warmup, settings.repeats)
-    for (engine, variant, mode), reason in failed.items():
-        _note(outcome, Refusal(part, engine, variant, reason, mode, tokens))
-    for (engine, variant, mode), took in seconds.items():
-        outcome.measurements.append(
-            Measurement(part, engine, variant, tokens, dtype_name(settings.dtype), took, mode,
-                        errors[engine, variant, mode], blocks)
-        )  # fmt: skip
-
-
-def _prepare(
-    calls: Sequence[Call], reference: Call, mode: str, settings: Settings, allowance: float
-) -> tuple[Timed, float]:
-    """A variant ready to be timed, and its error."""
-    wanted = reference().clone()
-    error = relative_error(calls[0](), wanted)
-    tolerance = TOLERANCE[settings.dtype] * allowance
-    if not error <= tolerance:
-        raise RuntimeError(f"wrong product: relative error {error:.2g}, allowed {tolerance:g}")
-    repeated = list(calls) * calls_a_repeat(calls, settings.device)
-    if mode == "eager":
-        return lambda _: time_calls(repeated, settings.device), error
-    replay, output = as_graph(repeated, settings.device)
-    replay()
-    error = relative_error(output, wanted)
-    if not error <= tolerance:
-        raise RuntimeError(f"wrong product in a graph: relative error {error:.2g}")
-    return lambda _: time_calls([replay], settings.device) / len(repeated), error
 
 
 # --- What is measured ---------------------------------------------------------------------------
@@ -466,7 +314,7 @@ def benchmark(
             try:
                 measure(shape, part, settings, outcome)
             except Exception as error:  # out of memory, say: the other parts are still measured
-                _note(outcome, Refusal(part, "all", "all", reason_of(error)))
+                note(outcome, Refusal(part, "all", "all", reason_of(error)))
             gc.collect()
             if on_gpu(settings.device):
                 torch.cuda.empty_cache()
@@ -504,7 +352,7 @@ def prefill_of_run(
             hidden = int(model.config.get_text_config().hidden_size)
             time_model(model, hidden, "prefill", pairs, settings, outcome)
     except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit
-        _note(outcome, Refusal("prefill", "all", "all", reason_of(error)))
+        note(outcome, Refusal("prefill", "all", "all", reason_of(error)))
     return outcome
 
 
@@ -529,9 +377,9 @@ def _switch_pruned(
                 try:
                     sparse = convert(pruned, compress, projection.role, index == 0)
                 except Exception as error:  # runs dense, and the table says why
-                    note = Refusal("prefill", engine, f"{pattern}, {projection.role}",
+                    refusal = Refusal("prefill", engine, f"{pattern}, {projection.role}",
                                    reason_of(error))  # fmt: skip
-                    _note(outcome, note)
+                    note(outcome, refusal)
                     sparse = pruned
                 weights[engine, pattern] = sparse
             parent, _, child = path.rpartition(".")

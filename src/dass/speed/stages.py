@@ -12,6 +12,7 @@ from dass.errors import DataError
 from dass.files import read_json
 from dass.job import device
 from dass.speed import cpu, gpu, metric
+from dass.speed.gpu_timing import Settings as GpuSettings
 from dass.speed.recording import record
 from dass.speed.results import write_speed
 from dass.speed.shapes import Shape, shape_of_model
@@ -112,11 +113,11 @@ def prefill_of_run(
     write_speed(result_file, record("gpu", subject, shape, settings.as_dict(), outcome))
 
 
-def _gpu_settings(subject: str, dtype: str, tokens: Sequence[int], repeats: int) -> gpu.Settings:
+def _gpu_settings(subject: str, dtype: str, tokens: Sequence[int], repeats: int) -> GpuSettings:
     if device() != "cuda":
         raise DataError(f"{subject}: there is no GPU here; ask for one, or leave speed.gpu out")
     chosen = torch.bfloat16 if dtype == "bfloat16" else torch.float16
-    return gpu.Settings(tokens=tokens, repeats=repeats, dtype=chosen)
+    return GpuSettings(tokens=tokens, repeats=repeats, dtype=chosen)
 
 
 def cpu_of_shape(
