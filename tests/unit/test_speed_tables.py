@@ -15,7 +15,14 @@ from dass.results import PeakMemory, PruningResult, Run
 from dass.speed.figures import speed_figure
 from dass.speed.report import speed_sections
 from dass.speed.results import SpeedResult, parse_speed, read_speed, write_speed
-from dass.speed.tables import SpeedSettings, cpu_table, duration, gpu_table, pruning_table
+from dass.speed.tables import (
+    DISTURBED,
+    SpeedSettings,
+    cpu_table,
+    duration,
+    gpu_table,
+    pruning_table,
+)
 from dass.speed.timing import Measurement, Refusal
 from dass.tables import Cell, Table
 
@@ -138,6 +145,13 @@ def test_every_speed_up_is_given_against_each_dense_baseline() -> None:
     assert bold == ["torch bfloat16 dense"]
     assert "3 threads" in table.caption and "Some CPU (avx2)" in table.caption
     assert "itself included: 0.5." in table.caption
+
+
+def test_a_machine_that_was_busy_with_other_work_is_named_in_the_caption() -> None:
+    quiet, busy = content("cpu", cpu_measurements()), content("cpu", cpu_measurements())
+    busy["machine"]["load"] = [5.0, 5.0, 5.0]  # with 3 threads
+    assert DISTURBED not in cpu_table([parse_speed(quiet, "test")], SETTINGS).caption
+    assert DISTURBED in cpu_table([parse_speed(busy, "test")], SETTINGS).caption
 
 
 def pruning(method: str, total: float) -> PruningResult:

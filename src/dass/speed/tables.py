@@ -38,6 +38,12 @@ DASS = "dass-2of4"
 REFERENCE = "sparsegpt"
 """The method that pruning times are compared with, as in the paper."""
 MOST_REFUSALS = 12
+OWN_LOAD = 1.5
+"""That a benchmark makes itself, beyond its threads."""
+DISTURBED = (
+    "Other work used the same cores: measure again on a quiet machine before you trust a small "
+    "difference."
+)
 
 
 @dataclass(frozen=True)
@@ -390,7 +396,9 @@ def load_line(results: Sequence[SpeedResult]) -> str:
     if not loads or all(result.kind == "gpu" for result in results):
         return ""
     span = f"{loads[0]:g}" if loads[0] == loads[-1] else f"{loads[0]:g} to {loads[-1]:g}"
-    return f"Load of the machine in the last minute of the measurement, itself included: {span}."
+    line = f"Load of the machine in the last minute of the measurement, itself included: {span}."
+    threads = max(int(result.settings.get("threads") or 1) for result in results)
+    return f"{line} {DISTURBED}" if loads[-1] > threads + OWN_LOAD else line
 
 
 def refusals_line(results: Sequence[SpeedResult]) -> str:
