@@ -41,6 +41,7 @@ rule all:
         f"{RESULTS}/report.pdf",
         TABLES,
         FIGURES,
+        lambda wildcards: SPEED_TABLES + SPEED_FIGURES,
 
 
 include: "rules/resources.smk"
@@ -48,4 +49,6 @@ include: "rules/standins.smk"
 include: "rules/calibration.smk"
 include: "rules/pruning.smk"
 include: "rules/evaluation.smk"
+include: "rules/speed_common.smk"
+include: "rules/speed.smk"
 include: "rules/tables.smk"

@@ -10,12 +10,18 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from dass.speed.results import parse_speed
+from dass.speed.tables import SpeedSettings, speed_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"dass": "DaSS", "wanda": "Wanda", "sparsegpt": "SparseGPT", "perplexity": "perplexity"}
+SHAPES = {"7b": "LLaMA2-7B sizes", "70b": "LLaMA2-70B sizes", "gemma-7b": "Gemma-7B sizes"}
 PATTERNS = {"2of4": "2:4", "4of8": "4:8", "u50": "50 %", "": ""}
 STORES = {"cuda": "GPU", "cpu": "host"}
 
@@ -131,14 +137,25 @@ def kernels_table(name: str) -> str:
     return "\n".join([about(result), "", *lines])
 
 
+def speed_part(kind: str, name: str) -> str:
+    """The speed table of one kind, as the pipeline makes it, from raw repeats."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return f"Not measured yet: there is no `benchmarks/results/{name}.json`."
+    content = json.loads(file.read_text())
+    results = [parse_speed(result, file) for result in content["results"]]
+    labels = {r.subject: SHAPES.get(r.subject, r.subject) for r in results}
+    table = speed_table(kind, results, [], SpeedSettings("performance", labels, NAMES))
+    return f"{table.markdown()}\nCommand: `{content['command']}`."
+
+
 def rendered(page: str) -> str:
     """The page with each generated part made anew: `<!-- kind name -->` to `<!-- end -->`."""
-    kinds = {
-        "pruning": pruning_table,
-        "blocks": blocks_line,
-        "steps": steps_table,
+    kinds: dict[str, Callable[[str], str]] = {
+        "pruning": pruning_table, "blocks": blocks_line, "steps": steps_table,
         "kernels": kernels_table,
-    }
+        **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
+    }  # fmt: skip
 
     def part(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]

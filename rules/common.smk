@@ -9,7 +9,7 @@ sys.path.insert(0, SOURCE)
 search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
-from dass.config import experiment_runs, load_config, runs
+from dass.config import experiment_runs, load_config, runs, speed_subjects
 from dass.dependencies import class_files, module_files as files_of_modules
 from dass.errors import DassError
 from dass.methods import find_class

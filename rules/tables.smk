@@ -108,7 +108,9 @@ rule report:
     input:
         summary=f"{RESULTS}/summary.csv",
         published=published_file(),
-        modules=modules("report"),
+        speed=[file for kind in SPEED_KINDS for file in speed_results(kind)],
+        speed_pruning=speed_pruning(),
+        modules=modules("report", "speed.report"),
     output:
         pdf=f"{RESULTS}/report.pdf",
         html=f"{RESULTS}/report.html",
@@ -126,6 +128,7 @@ rule report:
         study=STUDY.study,
         description=STUDY.description,
         note=STUDY.note,
+        speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
     message:
         "Report of study {params.study}"
     script:

@@ -455,6 +455,122 @@ class ExperimentConfig(Strict):
     )
 
 
+class SizesConfig(Strict):
+    """Sizes of a decoder that is not one of the study's models; its weights are random."""
+
+    hidden: Count = Field(description="Width of the hidden states.")
+    intermediate: Count = Field(description="Neurons of the gated MLP.")
+    heads: Count = Field(description="Attention heads.")
+    key_value_heads: Count = Field(description="Key-value heads; as many as heads, or a divisor.")
+    blocks: Count = Field(description="Decoder blocks of the whole model.")
+    head_dim: Count | None = Field(
+        default=None, description="Width of a head; without it, hidden / heads."
+    )
+    activation: Literal["silu", "gelu_pytorch_tanh"] = Field(
+        default="silu", description="Activation function of the MLP."
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> SizesConfig:
+        if self.heads % self.key_value_heads:
+            raise _failure(("key_value_heads", f"{self.heads} heads cannot share them evenly"))
+        return self
+
+
+class MetricSpeedConfig(Strict):
+    """How long the pruning metric takes without calibration passes: every method and pattern."""
+
+    of: NamesOrAll = Field(description="Keys of `models` or of `speed.shapes`, or `all` models.")
+    repeats: Count = Field(default=5, description="Repeats that count, after the warm-up.")
+
+
+class GpuSpeedConfig(Strict):
+    """Dense against 2:4 on a GPU. Part of the study only where there is a GPU; elsewhere its table
+    says `not measured here`."""
+
+    of: NamesOrAll = Field(description="Keys of `models` or of `speed.shapes`, or `all` models.")
+    tokens: list[Count] = Field(
+        default=[1, 16, 128, 512, 2048, 8192], min_length=1, description="Tokens in a call."
+    )
+    repeats: Count = Field(default=20, description="Repeats that count, after the warm-up.")
+    prefill: bool = Field(
+        default=True,
+        description="Also prefill with each pruned 2:4 model itself, end to end, where it fits.",
+    )
+
+
+class DeepSparseConfig(Strict):
+    """DeepSparse 1.8.0 is at its end of life since June 2025 and its licence allows evaluation
+    only. It is installed into an environment of its own, and sends no telemetry."""
+
+    accept_evaluation_licence: bool = Field(
+        description="Whether you accept Neural Magic's community licence, for evaluation only."
+    )
+
+
+class CpuSpeedConfig(Strict):
+    """Dense against sparse on the CPU. torch (float32, bfloat16 and CSR) and onnxruntime are always
+    measured, since a speed-up says nothing without good dense baselines."""
+
+    of: NamesOrAll = Field(description="Keys of `models` or of `speed.shapes`, or `all` models.")
+    engines: list[Literal["openvino", "deepsparse"]] = Field(
+        default=[],
+        description="Engines to measure besides; `openvino` must be installed "
+        "(`pip install openvino`), `deepsparse` is installed by the workflow.",
+    )
+    deepsparse: DeepSparseConfig | None = Field(
+        default=None, description="Your consent, needed where `engines` lists `deepsparse`."
+    )
+    patterns: Names = Field(
+        default=["u50", "u60", "u70", "u80", "2of4"],
+        description="Patterns of the sparse variants, spelled as in `experiments`.",
+    )
+    parts: list[Literal["mlp", "block"]] = Field(
+        default=["mlp", "block"],
+        min_length=1,
+        description="What is timed: the gated MLP, the whole decoder block.",
+    )
+    tokens: list[Count] = Field(
+        default=[1, 16, 256],
+        min_length=1,
+        description="Tokens in a call: 1 is the generation of text, many are prefill.",
+    )
+    repeats: Count = Field(default=9, description="Repeats that count, after the warm-up.")
+    threads: Count | None = Field(
+        default=None,
+        description="Threads that every engine computes with; without it, all cores of the run. "
+        "The benchmark has the machine's cores to itself in any case.",
+    )
+
+    @model_validator(mode="after")
+    def _consent(self) -> CpuSpeedConfig:
+        accepted = self.deepsparse is not None and self.deepsparse.accept_evaluation_licence
+        if "deepsparse" in self.engines and not accepted:
+            raise _failure(
+                (
+                    "deepsparse",
+                    "its licence allows evaluation only, and it is at its end of life; if that "
+                    "suits you, set deepsparse: {accept_evaluation_licence: true}, "
+                    "or remove deepsparse from engines",
+                )
+            )
+        return self
+
+
+class SpeedConfig(Strict):
+    """What is measured of speed. Without this block, nothing; without one of its parts, not that
+    part."""
+
+    shapes: dict[RunName, SizesConfig] = Field(
+        default={}, description="Sizes to measure besides those of the study's models, by name."
+    )
+    metric: MetricSpeedConfig | None = Field(
+        default=None, description="Time of the pruning metrics."
+    )
+    gpu: GpuSpeedConfig | None = Field(default=None, description="2:4 on a GPU.")
+    cpu: CpuSpeedConfig | None = Field(default=None, description="Sparse engines on the CPU.")
+
+
 class SelectConfig(Strict):
     """Runs only a part of what the experiments ask for; a key left out restricts nothing.
     Meant for the command line: `snakemake --cores all --config select='{models: [llama2-7b]}'`."""
@@ -498,6 +614,9 @@ class StudyConfig(Strict):
     experiments: dict[Name, ExperimentConfig] = Field(
         min_length=1, description="Which runs are made, and put into one table, by name."
     )
+    speed: SpeedConfig | None = Field(
+        default=None, description="Which benchmarks of speed are run; without it, none."
+    )
     select: SelectConfig | None = Field(
         default=None, description="Restricts what is run; for the command line."
     )
@@ -506,7 +625,7 @@ class StudyConfig(Strict):
     def _consistent(self) -> StudyConfig:
         if problems := [
             *_check_labels(self), *_check_standins(self), *_check_datasets(self),
-            *_check_experiments(self), *_check_select(self),
+            *_check_experiments(self), *_check_speed(self), *_check_select(self),
         ]:  # fmt: skip
             raise _failure(*problems)
         if not runs(self):
@@ -570,6 +689,24 @@ def _check_experiments(study: StudyConfig) -> Iterator[Problem]:
                 key = f"experiments.{name}.{section}"
                 yield from _check_names(key, listed, what, getattr(study, section), section)
         yield from _check_patterns(f"experiments.{name}.patterns", experiment.patterns)
+
+
+def _check_speed(study: StudyConfig) -> Iterator[Problem]:
+    """What is measured exists, and no shape has a model's name."""
+    if study.speed is None:
+        return
+    shapes = study.speed.shapes
+    for name in shapes:
+        if name in study.models:
+            yield f"speed.shapes.{name}", "is also the name of a model; choose another"
+    for part in ("metric", "gpu", "cpu"):
+        block = getattr(study.speed, part)
+        if block is not None and block.of != "all":
+            known = [*study.models, *shapes]
+            where = "models and speed.shapes"
+            yield from _check_names(f"speed.{part}.of", block.of, "model or shape", known, where)
+    if study.speed.cpu is not None:
+        yield from _check_patterns("speed.cpu.patterns", study.speed.cpu.patterns)
 
 
 def _check_names(
@@ -743,6 +880,16 @@ def experiment_runs(study: StudyConfig, name: str) -> list[RunKey]:
     ]
 
 
+def speed_subjects(study: StudyConfig, part: str) -> list[str]:
+    """The models and shapes that a part of ``speed`` measures, those that ``select`` leaves."""
+    block = getattr(study.speed, part, None)
+    if block is None:
+        return []
+    chosen = study.select.models if study.select else None
+    named = list(study.models) if block.of == "all" else block.of
+    return [n for n in named if n not in study.models or chosen is None or n in chosen]
+
+
 def runs(study: StudyConfig) -> list[RunKey]:
     """The runs of all experiments, those that ``select`` leaves, each once, in config order."""
     return list(
@@ -845,9 +992,17 @@ def reference_page() -> str:
     schema = json_schema()
     parts = [INTRODUCTION, "## Top level\n", _table(_rows(schema))]
     for key, value in schema["properties"].items():
-        if blocks := _blocks(value, schema["$defs"]):
-            parts += [_section(key, value, blocks)]
+        parts += _sections(key, value, schema["$defs"])
     return "\n".join(parts)
+
+
+def _sections(key: str, value: Any, definitions: Any) -> Iterator[str]:
+    """A section for a block, and for each block inside."""
+    blocks = _blocks(value, definitions)
+    if blocks:
+        yield _section(key, value, blocks)
+    for inner, nested in blocks[0]["properties"].items() if len(blocks) == 1 else ():
+        yield from _sections(f"{key}.{inner}", nested, definitions)
 
 
 def _section(key: str, value: Any, blocks: list[Any]) -> str:

@@ -84,6 +84,7 @@ def make_report(
     description: str,
     note: str = "",
     published: Sequence[Published] = (),
+    more: Sequence[Section] = (),
 ) -> Report:
     """Tables and figures of every experiment, in the order given.
 
@@ -92,8 +93,9 @@ def make_report(
         experiments: one section each.
         title, description, note: the study's.
         published: numbers to compare with; with none, there is no such table.
+        more: sections that follow, e.g. on speed.
     """
-    sections = [_section(summary, settings, published) for settings in experiments]
+    sections = [*(_section(summary, settings, published) for settings in experiments), *more]
     return Report(title, description, note, sections, provenance_lines(summary))
 
 

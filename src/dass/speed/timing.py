@@ -1,0 +1,157 @@
+"""Fair timing: interleaved variants, warm-up, medians and quartiles, every repeat kept.
+
+Variants that are compared take turns, round after round, and each round begins with another one:
+a clock that drops or a neighbour that wakes up meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+Timed = Callable[[int], float]
+"""Runs a variant once, in round ``i``, and returns the seconds that it took."""
+
+
+class Spread(NamedTuple):
+    """Median and quartiles of a sample."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All repeats of one variant on one number of tokens."""
+
+    # Closed to unknown keys where a result file is read.
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    part: str
+    """What ran: ``gate`` (up is alike), ``down``, ``mlp``, ``block`` or ``prefill``."""
+    engine: str
+    """Whose kernels: ``torch``, ``cusparselt``, ``onnxruntime``, ..."""
+    variant: str
+    """``dense``, a pattern (``2of4``, ``u70``), or a pattern of a method (``dass-2of4``)."""
+    tokens: int
+    dtype: str
+    seconds: list[float]
+    """Of each repeat, one call."""
+    mode: str = "eager"
+    """``eager``, or ``graph``: replayed as a CUDA graph."""
+    error: float | None = None
+    """Largest deviation from the dense product of the masked weight, over its largest entry."""
+    blocks: int = 1
+    """Decoder blocks that a call went through."""
+
+    @property
+    def spread(self) -> Spread:
+        """Median and quartiles of the seconds."""
+        return spread(self.seconds)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What could not be measured, and why."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    part: str
+    engine: str
+    variant: str
+    reason: str
+    mode: str = ""
+    """Empty: in every mode."""
+    tokens: int | None = None
+    """None: at any number of tokens."""
+
+
+@dataclass
+class Outcome:
+    """What a benchmark yields, bit by bit."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What engines say of themselves and of the machine, by name."""
+
+
+def spread(sample: Sequence[float]) -> Spread:
+    """Median and quartiles, interpolated between the two nearest values.
+
+    Raises:
+        ValueError: the sample is empty.
+    """
+    if len(sample) == 1:
+        return Spread(sample[0], sample[0], sample[0])
+    low, median, high = statistics.quantiles(sample, n=4, method="inclusive")
+    return Spread(low, median, high)
+
+
+def interleave(
+    variants: Mapping[Any, Timed], warmup: int, repeats: int
+) -> tuple[dict[Any, list[float]], dict[Any, str]]:
+    """Run all variants in turns.
+
+    A variant that fails is left out from then on; it does not end the others.
+
+    Args:
+        variants: name -> what to run and time.
+        warmup: rounds before the first that counts.
+        repeats: rounds that count.
+
+    Returns:
+        (name -> seconds of each repeat, name -> why it failed).
+    """
+    seconds: dict[Any, list[float]] = {name: [] for name in variants}
+    failed: dict[Any, str] = {}
+    for turn in range(warmup + repeats):
+        names = list(variants)
+        first = turn % max(len(names), 1)
+        for name in names[first:] + names[:first]:
+            if name in failed:
+                continue
+            try:
+                took = variants[name](turn)
+            except Exception as error:  # whatever a backend raises is its own result
+                failed[name] = reason_of(error)
+                continue
+            if turn >= warmup:
+                seconds[name].append(took)
+    return {name: took for name, took in seconds.items() if name not in failed}, failed
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line, as tables quote it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def speed_up(dense: Sequence[float], other: Sequence[float]) -> Spread:
+    """How many times faster than dense, round by round: median and quartiles of the ratios.
+
+    The two samples are of the same interleaved rounds, so that what disturbed one round
+    disturbed both.
+
+    Raises:
+        ValueError: the samples are not of equal length.
+    """
+    return spread([a / b for a, b in zip(dense, other, strict=True)])
+
+
+def crossover(speed_ups: Mapping[int, Spread]) -> int | None:
+    """From how many tokens on a variant pays, of those measured: None if it never does.
+
+    It pays where the lower quartile of its speed-up is above 1; from the answer on it does so at
+    every number of tokens measured.
+    """
+    found = None
+    for tokens in sorted(speed_ups, reverse=True):
+        if speed_ups[tokens].low <= 1:
+            break
+        found = tokens
+    return found

@@ -1,0 +1,201 @@
+"""Every CPU engine computes what torch's dense product of the masked weight does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dass.errors import ConfigError, DataError
+from dass.speed import cpu
+from dass.speed.cpu import Settings, benchmark, networks, pairs
+from dass.speed.engines import (
+    DENSE,
+    DeepSparse,
+    OnnxRuntime,
+    OpenVINO,
+    SparseLinear,
+    TorchCSR,
+    TorchDense,
+    make_engines,
+)
+from dass.speed.shapes import SHAPES, Shape
+
+TINY = SHAPES["tiny"]
+GEMMA = Shape(32, 64, 2, 1, 1, head_dim=24, activation="gelu_pytorch_tanh")
+"""Heads that are wider than hidden / heads, one shared key-value head, the other activation."""
+
+
+@pytest.fixture(autouse=True)
+def _small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeping the real one takes longer than the tests."""
+    monkeypatch.setattr("dass.speed.machine.cache_bytes", lambda: 1 << 16)
+
+
+def settings(**changes: Any) -> Settings:
+    given = {"threads": 1, "tokens": (1, 5), "patterns": ("u50", "2of4"), "repeats": 2, "warmup": 1}
+    return Settings(**given | changes)
+
+
+@pytest.mark.parametrize("shape", [TINY, GEMMA], ids=["llama", "gemma"])
+@pytest.mark.parametrize("part", ["mlp", "block"])
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_engines_agree_with_torch_on_masked_weights(
+    shape: Shape, part: str, tokens: int, tmp_path: Path
+) -> None:
+    engines = [OnnxRuntime(), TorchCSR()]
+    if _has("openvino"):
+        engines.append(OpenVINO())
+    x = torch.randn(tokens, shape.hidden, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for network in networks(shape, part, ["u50", "2of4"], tmp_path):
+            wanted = TorchDense(torch.float32).prepare(network, x, 1).output()
+            for engine in engines:
+                ready = engine.prepare(network, x, 1)
+                np.testing.assert_allclose(ready.output(), wanted, rtol=1e-4, atol=1e-4)
+                assert ready.seconds() > 0
+
+
+def test_the_mlp_is_the_formula(tmp_path: Path) -> None:
+    x = torch.randn(3, TINY.hidden)
+    with torch.no_grad():
+        dense, masked = networks(TINY, "mlp", ["2of4"], tmp_path)
+        for network in (dense, masked):
+            mlp: Any = network.layer.mlp
+            gate, up, down = (
+                getattr(mlp, f"{role}_proj").weight for role in ("gate", "up", "down")
+            )
+            wanted = (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
+            output = TorchDense(torch.float32).prepare(network, x, 1).output()
+            torch.testing.assert_close(torch.from_numpy(output), wanted)
+    groups = (masked.layer.mlp.gate_proj.weight != 0).reshape(TINY.intermediate, -1, 4).sum(2)
+    assert (groups == 2).all()
+    assert (dense.layer.mlp.gate_proj.weight != 0).all()  # masking left the dense one alone
+
+
+def test_a_sparse_layer_keeps_shapes_and_values() -> None:
+    weight = torch.tensor([[1.0, 0, 2], [0, 0, 3]])
+    layer = SparseLinear(weight)
+    for x in (torch.randn(1, 3), torch.randn(4, 3), torch.randn(2, 4, 3)):
+        torch.testing.assert_close(layer(x), x @ weight.T)
+
+
+def test_dense_engines_get_dense_weights_and_sparse_ones_the_masked() -> None:
+    variants: list[Any] = [type("N", (), {"variant": v})() for v in (DENSE, "u50")]
+    found = {
+        (engine.name, engine.dtype, network.variant)
+        for engine, network in pairs([*make_engines([], None), OpenVINO()], variants)
+    }
+    assert found == {
+        ("torch", "float32", DENSE), ("torch", "bfloat16", DENSE),
+        ("onnxruntime", "float32", DENSE), ("torch CSR", "float32", "u50"),
+        ("openvino", "float32", DENSE), ("openvino", "float32", "u50"),
+    }  # fmt: skip
+
+
+def test_everything_is_measured_and_checked() -> None:
+    outcome = benchmark(TINY, settings(parts=("mlp", "block")))
+    found = {(m.part, m.engine, m.dtype, m.variant, m.tokens) for m in outcome.measurements}
+    dense = [("torch", "float32"), ("torch", "bfloat16"), ("onnxruntime", "float32")]
+    wanted = {(p, *e, DENSE, t) for p in ("mlp", "block") for e in dense for t in (1, 5)}
+    wanted |= {
+        (p, "torch CSR", "float32", v, t)
+        for p in ("mlp", "block")
+        for v in ("u50", "2of4")
+        for t in (1, 5)
+    }
+    assert found == wanted
+    assert not outcome.refusals
+    for one in outcome.measurements:
+        assert one.error is not None and one.error < cpu.TOLERANCE[one.dtype]
+        assert len(one.seconds) == 2
+
+
+def test_an_engine_that_computes_something_else_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = TorchCSR.prepare
+
+    def wrong(self: TorchCSR, network: Any, x: torch.Tensor, threads: int) -> Any:
+        return right(self, network, 2 * x, threads)
+
+    monkeypatch.setattr(TorchCSR, "prepare", wrong)
+    outcome = benchmark(TINY, settings(parts=("mlp",), tokens=(2,), patterns=("u50",)))
+    assert "torch CSR" not in {m.engine for m in outcome.measurements}
+    (refusal,) = outcome.refusals
+    assert refusal.engine == "torch CSR" and "wrong product" in refusal.reason
+
+
+def test_an_engine_that_does_not_start_is_reported(tmp_path: Path) -> None:
+    missing = settings(
+        parts=("mlp",), tokens=(1,), options=("deepsparse",),
+        deepsparse_python=str(tmp_path / "no-python"),
+    )  # fmt: skip
+    outcome = benchmark(TINY, missing)
+    (refusal,) = outcome.refusals
+    assert refusal.engine == "deepsparse" and "cannot be started" in refusal.reason
+    assert len(outcome.measurements) == 5  # the others
+
+
+def test_deepsparse_without_its_package_says_so() -> None:
+    engine = DeepSparse(sys.executable)
+    try:
+        with pytest.raises(DataError, match=r"deepsparse: .*No module named"):
+            engine.about()
+    finally:
+        engine.forget()
+
+
+WORKER = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {{"load": {{}}, "run": {{"seconds": 0.25}}}}[request["do"]]
+    print(json.dumps(answer), flush=True)
+    if request["do"] == {last!r}:
+        break
+"""
+
+
+def test_times_are_those_of_the_worker_and_a_crash_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(last="run"))
+    monkeypatch.setattr("dass.speed.deepsparse_worker.__file__", str(script))
+    engine = DeepSparse(sys.executable)
+    with torch.no_grad():
+        (network, *_) = networks(TINY, "mlp", [], tmp_path)
+        ready = engine.prepare(network, torch.randn(2, TINY.hidden), 1)
+    try:
+        assert ready.seconds() == 0.25
+        with pytest.raises(DataError, match="ended without an answer to run"):
+            ready.seconds()
+    finally:
+        engine.forget()
+
+
+def test_an_unknown_engine_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="engine 'fast'"):
+        make_engines(["fast"], None)
+
+
+def test_the_command_writes_one_file(tmp_path: Path) -> None:
+    out = tmp_path / "cpu.json"
+    arguments = ["--shapes", "tiny", "--tokens", "2", "--patterns", "u50", "--parts", "mlp"]
+    arguments += ["--repeats", "2", "--threads", "1", "--out", str(out)]
+    assert cpu.main(arguments) == 0
+    (result,) = json.loads(out.read_text())["results"]
+    assert result["kind"] == "cpu" and result["settings"]["threads"] == 1
+    assert len(result["measurements"]) == 4
+
+
+def _has(package: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(package) is not None

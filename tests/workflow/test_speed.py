@@ -1,0 +1,92 @@
+"""Speed benchmarks as rules: in a study only where it asks, in the DAG only where they can run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .conftest import Workflow, small_study
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+SIZES = {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2, "blocks": 2}
+
+
+def speed_study(**changes: Any) -> dict[str, Any]:
+    speed = {
+        "shapes": {"mine": SIZES},
+        "metric": {"of": "all", "repeats": 1},
+        "gpu": {"of": ["mine", "standin-llama"], "tokens": [128]},
+        "cpu": {"of": ["mine"], "parts": ["mlp"], "patterns": ["u50", "2of4"], "tokens": [1],
+                "repeats": 2, "threads": 1},
+    }  # fmt: skip
+    return small_study() | {"speed": speed | changes}
+
+
+def test_a_study_without_the_block_measures_nothing(finished_study: Workflow) -> None:
+    assert not (finished_study.folder / "results/small/speed").exists()
+
+
+def test_benchmarks_end_in_tables_figures_and_the_report(
+    study: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASS_GPU", "0")
+    config = study.write_study(speed_study(), "speed.yaml")
+    jobs = {"speed_metric": 2, "speed_cpu": 1, "speed_tables": 3, "speed_figures": 2}
+    assert study.plan(config=config) == jobs | {"report": 1, "all": 1}
+    finished = study.snakemake(config=config)
+    assert finished.code == 0, finished.output
+
+    folder = study.folder / "results/small/speed"
+    tables = {path.stem: path.read_text() for path in (folder / "tables").glob("*.md")}
+    assert "not measured here" in tables["gpu"]
+    assert "not measured here" not in tables["cpu"] + tables["metric"]
+    assert "torch CSR 2:4" in tables["cpu"] and "onnxruntime dense" in tables["cpu"]
+    assert "1 threads" in tables["cpu"]
+    assert "Stand-in Mistral" in tables["metric"] and "Wanda" in tables["metric"]
+    page = (study.folder / "results/small/report.html").read_text()
+    assert "Speed: 2:4 on a GPU" in page and "not measured here" in page
+
+    result = json.loads((folder / "cpu" / "mine.json").read_text())
+    assert result["settings"]["threads"] == 1
+    assert all(len(one["seconds"]) == 2 for one in result["measurements"])
+    assert study.plan(config=config) == {}
+
+    study.append("src/dass/speed/tables.py", "# changed")
+    assert set(study.plan(config=config)) == {"speed_tables", "speed_figures", "report", "all"}
+
+
+def test_where_there_is_a_gpu_its_benchmarks_are_part_of_the_study(
+    study: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASS_GPU", "1")
+    jobs = study.plan(config=study.write_study(speed_study(), "speed.yaml"))
+    assert jobs["speed_gpu"] == 2
+    assert jobs["speed_prefill"] == 2  # wanda and dass of the model, none of the mere shape
+
+
+def test_deepsparse_has_an_environment_of_its_own_once_its_licence_is_accepted(
+    study: Workflow,
+) -> None:
+    speed = speed_study()
+    speed["speed"]["cpu"] |= {"engines": ["deepsparse"]}
+    refused = study.snakemake("--dry-run", config=study.write_study(speed, "speed.yaml"))
+    assert refused.code != 0
+    assert "speed.cpu.deepsparse: its licence allows evaluation only" in refused.output
+    assert "Traceback" not in refused.output
+    speed["speed"]["cpu"]["deepsparse"] = {"accept_evaluation_licence": True}
+    assert study.plan(config=study.write_study(speed, "speed.yaml"))["deepsparse_environment"] == 1
+
+
+def test_a_gpu_benchmark_without_a_gpu_ends_in_one_line(study: Workflow) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    config = study.write_study(speed_study(), "speed.yaml")
+    finished = study.snakemake("results/small/speed/gpu/mine.json", config=config)
+    assert finished.code != 0
+    assert "mine: there is no GPU here" in finished.output
+    assert "Traceback" not in finished.output

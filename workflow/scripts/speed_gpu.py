@@ -1,0 +1,16 @@
+"""Time dense against 2:4 on the GPU at the sizes of a model or a shape."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from dass.speed.stages import gpu_of_shape, shape_of
+
+    params = snakemake.params
+    gpu_of_shape(
+        subject=snakemake.wildcards.model,
+        shape=shape_of(params.folder, params.sizes),
+        dtype=params.dtype,
+        tokens=params.tokens,
+        repeats=params.repeats,
+        result_file=snakemake.output[0],
+    )

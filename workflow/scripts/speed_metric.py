@@ -1,0 +1,18 @@
+"""Time the pruning metrics at the sizes of a model or a shape."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.params.threads):
+    from dass.speed.stages import metric_of_shape, shape_of
+
+    params = snakemake.params
+    metric_of_shape(
+        subject=snakemake.wildcards.model,
+        shape=shape_of(params.folder, params.sizes),
+        dtype=params.dtype,
+        methods=params.methods,
+        patterns=params.patterns,
+        repeats=params.repeats,
+        threads=params.threads,
+        result_file=snakemake.output[0],
+    )

@@ -1,0 +1,18 @@
+"""Time prefill with one run's pruned model on the GPU."""
+
+from dass.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from dass.speed.stages import prefill_of_run
+
+    wildcards, params = snakemake.wildcards, snakemake.params
+    prefill_of_run(
+        subject=f"{wildcards.model}/{wildcards.calibration}/{wildcards.method}",
+        folder=params.folder,
+        pruned=snakemake.input.pruned,
+        pattern=wildcards.pattern,
+        dtype=params.dtype,
+        tokens=params.tokens,
+        repeats=params.repeats,
+        result_file=snakemake.output[0],
+    )
