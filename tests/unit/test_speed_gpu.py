@@ -139,6 +139,15 @@ def test_one_failing_backend_loses_no_other() -> None:
     assert "only Ampere is supported" in {r.reason for r in outcome.refusals}
 
 
+def test_a_backend_that_refuses_the_first_block_is_left_out_of_the_model() -> None:
+    # Its round trip, which only the first block's weights make, fails as CUTLASS's does on Hopper.
+    compress = {"kept": keep, "lossy": drop_one}
+    outcome = benchmark(TINY, settings(parts=("prefill",), tokens=(130,), compress=compress))
+    assert {one.engine for one in outcome.measurements} == {"torch", "kept"}
+    refused = [one for one in outcome.refusals if one.engine == "lossy"]
+    assert len(refused) == 1 and refused[0].tokens is None, refused
+
+
 def test_without_a_gpu_torchs_own_backends_refuse() -> None:
     real = settings(parts=("down",), tokens=(1,), compress=backends())
     outcome = benchmark(TINY, real)
