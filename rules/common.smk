@@ -147,6 +147,11 @@ def minutes(per_billion):
     )
 
 
+def growing(amount):
+    """A resource that is the same for every model; twice and three times as much when retried."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def chosen(names, among):
     """Key -> label of these names, in the order of the config."""
     return {name: among[name].label or name for name in among if name in names}

@@ -24,7 +24,7 @@ rule perplexity:
     threads: threads_of
     resources:
         mem_mb=memory,
-        runtime=minutes(per_billion=5),
+        runtime=minutes(per_billion=2),
         gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),
@@ -59,7 +59,7 @@ rule zero_shot:
     threads: threads_of
     resources:
         mem_mb=memory,
-        runtime=minutes(per_billion=30),
+        runtime=minutes(per_billion=10),
         gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dass.errors import DassError
+from dass.gpus import claim
 
 log = logging.getLogger("dass")
 
@@ -17,7 +20,9 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TE
 
 
 @contextmanager
-def job(log_file: str | Path, threads: int, offline: bool = True) -> Iterator[None]:
+def job(
+    log_file: str | Path, threads: int, offline: bool = True, gpus: int | None = None
+) -> Iterator[None]:
     """Run what is inside as one job; import torch only inside.
 
     Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
@@ -27,22 +32,37 @@ def job(log_file: str | Path, threads: int, offline: bool = True) -> Iterator[No
         log_file: the job's log.
         threads: how many threads the job may compute with.
         offline: whether hub libraries must not try the network.
+        gpus: cards that the job computes on, each its own (:func:`dass.gpus.claim`); 0: none;
+            None: whatever is visible.
     """
     _start_logging(Path(log_file))
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     if offline:
         os.environ |= OFFLINE
     try:
+        if gpus is not None:
+            claim(gpus)
         yield
     except DassError as error:
         log.error("error: %s", error)
         sys.exit(1)
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        if _is_disk_full(error):
+            log.error("error: no space left to write to; free some, or raise the quota: %s", error)
+        elif type(error).__name__ == "OutOfMemoryError":
+            log.error("error: the GPU is out of memory; free it, or take one with more: %s", error)
+        else:
             log.exception("error: unexpected %s", type(error).__name__)
             raise
-        log.error("error: the GPU is out of memory; free it, or take one with more: %s", error)
         sys.exit(1)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether writing failed for want of space; safetensors says so in words only."""
+    full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    number = error.errno if isinstance(error, OSError) else None
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return number in full or (said is not None and int(said[1]) in full)
 
 
 def device() -> str:
