@@ -92,9 +92,33 @@ def steps_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def dag_table(name: str) -> str:
+    """Jobs and seconds of a dry-run of each study, now and before lists of inputs were cached."""
+    result, before = (
+        json.loads((RESULTS / f"{file}.json").read_text()) for file in (name, f"{name}-before")
+    )
+    origin = result["provenance"]
+    lines = [
+        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
+        f"{origin['versions']['snakemake']}, {origin['date'][:10]}. Command: `{result['command']}`.",
+        "",
+        "| study | jobs | s | processor s | processor s before |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row, old in zip(result["rows"], before["rows"], strict=True):
+        cells = [row["study"], row["jobs"], f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {old['cpu_seconds']:.1f} |")
+    return "\n".join(lines)
+
+
 def rendered(page: str) -> str:
     """The page with each generated part made anew: `<!-- kind name -->` to `<!-- end -->`."""
-    kinds = {"pruning": pruning_table, "blocks": blocks_line, "steps": steps_table}
+    kinds = {
+        "pruning": pruning_table,
+        "blocks": blocks_line,
+        "steps": steps_table,
+        "dag": dag_table,
+    }
 
     def part(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]

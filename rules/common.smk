@@ -1,6 +1,7 @@
 # Shared by all stages: the validated study, the names of its files, sizes of its jobs.
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 # Jobs use the library beside this workflow, installed or not, and no other.
@@ -47,8 +48,12 @@ FIGURES = expand(
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
+@lru_cache(None)
 def modules(*names, classes=()):
-    """Files of the library that a rule depends on; relative, so that a moved folder is not stale."""
+    """Files of the library that a rule depends on; relative, so that a moved folder is not stale.
+
+    Of thousands of jobs each asks for one of a few answers: they are remembered.
+    """
     files = files_of_modules(*names) + [
         file for name in classes for file in class_files(name)
     ]
@@ -86,9 +91,15 @@ def model_folder(model):
 
 def model_input(wildcards):
     """The model as a job's input: files of the user's own folder, or the folder that a rule makes."""
-    folder = Path(model_folder(wildcards.model))
     if STUDY.models[wildcards.model].path is None:
-        return str(folder)
+        return model_folder(wildcards.model)
+    return own_model_files(wildcards.model)
+
+
+@lru_cache(None)
+def own_model_files(model):
+    """The files of a model in a folder of the user's own; looked up once, not for each job."""
+    folder = Path(model_folder(model))
     files = [
         folder / "config.json",
         folder / "tokenizer.json",
@@ -96,7 +107,7 @@ def model_input(wildcards):
     ]
     if not files[0].exists():
         stop(
-            f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder"
+            f"models.{model}.path: {folder} has no config.json; name a Hugging Face folder"
         )
     return [str(file) for file in files if file.exists()]
 

@@ -15,7 +15,7 @@ rule prune_run:
     input:
         model=model_input,
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
-        modules=lambda wildcards: modules("pruning", classes=[method_class(wildcards)]),
+        modules=lambda wildcards: modules("pruning", classes=(method_class(wildcards),)),
     output:
         pruned=f"{RUN}/pruned.safetensors",
         result=f"{RUN}/pruning.json",

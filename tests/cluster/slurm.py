@@ -25,7 +25,7 @@ DAEMONS = ("slurmd", "slurmctld", "munged")
 
 CONFIG = """\
 {mark}
-ClusterName=test
+ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
@@ -162,6 +162,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             subprocess.run(["scancel", "--user=root"], capture_output=True, timeout=20)
         for name in DAEMONS:
             _stop(folder / f"{name}.pid", name)
+        _end_jobs()
         for path in _configs():
             path.unlink(missing_ok=True)
             if path in before and MARK not in before[path].decode():
@@ -176,9 +177,24 @@ def _configure(folder: Path) -> None:
     for part in ("state", "spool"):
         (folder / part).mkdir(parents=True)
     ETC.mkdir(exist_ok=True)
-    words = {"mark": MARK, "host": socket.gethostname(), "folder": folder, "ports": _free_ports()}
+    words = {"mark": MARK, "name": _name(), "host": socket.gethostname(), "folder": folder,
+             "ports": _free_ports()}  # fmt: skip
     for path, text in zip(_configs(), (CONFIG, GRES), strict=True):
         path.write_text(text.format(**words))
+
+
+def _name() -> str:
+    """Of the cluster, which its jobs have in their environment."""
+    return f"test{os.getpid()}"
+
+
+def _end_jobs() -> None:
+    """What still runs of the cluster's jobs: those of a node that went away are left to it."""
+    mark = f"SLURM_CLUSTER_NAME={_name()}\0".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _free_ports() -> tuple[int, int]:
