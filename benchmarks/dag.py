@@ -1,4 +1,4 @@
-"""Seconds that snakemake takes to find out what to do: a dry-run of the paper's study and of a wide one.
+"""Seconds of a dry-run of the paper's study and of a wide one.
 
     python benchmarks/dag.py --out benchmarks/results/dag.json
 

@@ -98,9 +98,10 @@ def dag_table(name: str) -> str:
         json.loads((RESULTS / f"{file}.json").read_text()) for file in (name, f"{name}-before")
     )
     origin = result["provenance"]
+    machine, versions = origin["machine"], origin["versions"]
     lines = [
-        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
-        f"{origin['versions']['snakemake']}, {origin['date'][:10]}. Command: `{result['command']}`.",
+        f"{machine['cpu']}, {machine['cores']} cores, snakemake {versions['snakemake']}, "
+        f"{origin['date'][:10]}. Command: `{result['command']}`.",
         "",
         "| study | jobs | s | processor s | processor s before |",
         "|---|---:|---:|---:|---:|",
