@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ def job(
     """Run what is inside as one job; import torch only inside.
 
     Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
-    ends the process with its one line; any other keeps its traceback, in both places.
+    ends the process with its one line; any other keeps its traceback, in both places. A job that
+    a scheduler ends has the time to clear away what is half-written.
 
     Args:
         log_file: the job's log.
@@ -36,6 +38,7 @@ def job(
             None: whatever is visible.
     """
     _start_logging(Path(log_file))
+    signal.signal(signal.SIGTERM, _end_from_outside)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     if offline:
         os.environ |= OFFLINE
@@ -55,6 +58,12 @@ def job(
             log.exception("error: unexpected %s", type(error).__name__)
             raise
         sys.exit(1)
+
+
+def _end_from_outside(number: int, _frame: object) -> None:
+    """Leave as an error would, so that half-written files are removed, and say why."""
+    log.error("error: ended from outside (SIGTERM): cancelled, out of time, or the node goes down")
+    sys.exit(128 + number)
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -83,6 +83,12 @@ def of(jobs: list[Submitted], comment: str) -> list[Submitted]:
     return [job for job in jobs if job.comment.startswith(comment)]
 
 
+def log_of(done: Done, job: Submitted) -> str:
+    """What Slurm keeps of a job that failed."""
+    (log,) = (done.workflow.folder / "logs/slurm").rglob(f"{job.id}.log")
+    return log.read_text()
+
+
 def test_every_job_was_a_job_of_slurms(done: Done) -> None:
     finished = [job.comment for job in done.killed + done.jobs if job.state == "COMPLETED"]
     counts = {
@@ -113,6 +119,7 @@ def test_a_job_that_was_cancelled_or_lost_its_node_is_retried_with_more(done: Do
     assert [job.state for job in attempts] == ["CANCELLED", "NODE_FAIL", "COMPLETED"]
     assert [job.memory for job in attempts] == ["1500M", "3001M", "4502M"]
     assert [job.limit for job in attempts] == ["10:00", "20:00", "30:00"]
+    assert "ended from outside" in log_of(done, attempts[0])
 
 
 def test_a_job_that_exceeds_its_memory_gets_more(done: Done) -> None:
@@ -120,8 +127,7 @@ def test_a_job_that_exceeds_its_memory_gets_more(done: Done) -> None:
     first = next(job for job in attempts if job.state in OUT_OF_MEMORY)
     last = attempts[-1]
     assert first.memory == "1500M"
-    logs = (done.workflow.folder / "logs/slurm").rglob(f"{first.id}.log")
-    assert "exceeded memory limit" in next(iter(logs)).read_text()
+    assert "exceeded memory limit" in log_of(done, first)
     assert last.state == "COMPLETED" and last.memory in ("3001M", "4502M")
 
 

@@ -73,6 +73,30 @@ def test_another_error_of_the_system_is_no_full_disk(tmp_path: Path) -> None:
     assert "no space" not in shown and "Traceback" in shown
 
 
+def test_a_job_that_is_ended_from_outside_leaves_nothing_half_written(tmp_path: Path) -> None:
+    script = """import time
+from dass.files import writing
+from dass.job import job
+with job("a.log", 1), writing("result.json") as part:
+    part.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.terminate()
+        _, shown = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Traceback" not in shown
+    for text in (shown, (tmp_path / "a.log").read_text()):
+        assert text.count("\n") == 1 and "ended from outside" in text
+    assert [file.name for file in tmp_path.iterdir()] == ["a.log"]
+
+
 def test_a_job_has_its_card_before_torch_is_imported(tmp_path: Path) -> None:
     script = """import os, sys
 os.environ["DASS_GPUS"] = "7"
