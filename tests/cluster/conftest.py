@@ -20,6 +20,7 @@ from .slurm import Slurm, slurm, why_not
 METHODS = '''\
 """The paper's methods, in jobs that behave badly."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class Waiting(DaSS):
     """Goes on when the file `go` is there; within three minutes."""
 
     def __post_init__(self):
+        if not Path("go").exists():
+            Path("waiting-" + os.environ["SLURM_JOB_ID"]).touch()
         for _ in range(1800):
             if Path("go").exists():
                 return

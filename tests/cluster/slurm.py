@@ -57,7 +57,7 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000 Gres=gpu:a100:4 State
 PartitionName=main Nodes={host} Default=YES MaxTime=7-0 State=UP
 PartitionName=cards Nodes={host} MaxTime=7-0 State=UP
 """
-GRES = "{mark}\nNodeName={host} Name=gpu Type=a100 File=/dev/tty[1-4]\n"
+CARDS = ("null", "zero", "full", "random")
 """Cards that are none: Slurm wants files, and any devices do."""
 
 
@@ -71,8 +71,6 @@ def why_not() -> str | None:
     config = ETC / "slurm.conf"
     if config.exists() and MARK not in config.read_text():
         return f"{config} is that of another cluster"
-    if not all(Path(f"/dev/tty{number}").is_char_device() for number in range(1, 5)):
-        return "no devices /dev/tty1 to 4 to stand in for cards"
     return None
 
 
@@ -113,7 +111,7 @@ class Slurm:
 
     def wait_for(self, comment: str, *states: str) -> Submitted:
         """The first job whose comment begins so that is in one of these states, once there is."""
-        return _wait(
+        return wait(
             lambda: next((job for job in self.jobs(comment) if job.state in states), None),
             f"no {comment} is {' or '.join(states)}",
         )
@@ -141,7 +139,7 @@ class Slurm:
             done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
             return bool({"idle", "mixed", "allocated"} & set(done.stdout.split()))
 
-        _wait(idle, "the node does not get ready")
+        wait(idle, "the node does not get ready")
 
 
 @contextmanager
@@ -179,8 +177,10 @@ def _configure(folder: Path) -> None:
     ETC.mkdir(exist_ok=True)
     words = {"mark": MARK, "name": _name(), "host": socket.gethostname(), "folder": folder,
              "ports": _free_ports()}  # fmt: skip
-    for path, text in zip(_configs(), (CONFIG, GRES), strict=True):
-        path.write_text(text.format(**words))
+    config, cards = _configs()
+    config.write_text(CONFIG.format(**words))
+    gres = f"NodeName={socket.gethostname()} Name=gpu Type=a100 File=/dev/"
+    cards.write_text("\n".join([MARK, *(gres + card for card in CARDS), ""]))
 
 
 def _name() -> str:
@@ -254,7 +254,8 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def _wait(probe: Callable[[], T | None], otherwise: str, seconds: float = 120) -> T:
+def wait(probe: Callable[[], T | None], otherwise: str, seconds: float = 180) -> T:
+    """Ask until there is an answer, which is returned; fail with these words if there is none."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := probe():

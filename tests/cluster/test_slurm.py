@@ -13,7 +13,7 @@ import pytest
 
 from ..workflow.conftest import Workflow
 from .conftest import cluster_workflow, command, environment, submitted
-from .slurm import Slurm, Submitted
+from .slurm import Slurm, Submitted, wait
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("cluster")]
 
@@ -41,15 +41,15 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Done:
     node goes away; and one job needs more memory than it gets at first."""
     workflow = cluster_workflow(tmp_path_factory.mktemp("cluster") / "study")
     with submitted(workflow.folder) as call:
-        cluster.wait_for(WAITING, "RUNNING")
+        in_the_middle(cluster, workflow.folder)
         call.process.kill()
     killed = cluster.jobs()
     cluster.cancel(*killed)
     unlock(workflow.folder)
     with submitted(workflow.folder) as call:
-        cluster.cancel(cluster.wait_for(WAITING, "RUNNING"))
+        cluster.cancel(in_the_middle(cluster, workflow.folder))
         cluster.wait_for(HUNGRY, *OUT_OF_MEMORY)
-        cluster.wait_for(WAITING, "RUNNING")
+        in_the_middle(cluster, workflow.folder)
         cluster.end_controller()
         time.sleep(5)
         cluster.start_controller()
@@ -57,6 +57,13 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Done:
         (workflow.folder / "go").touch()
         output = call.finish()
     return Done(workflow, output, cluster.jobs()[: len(killed)], cluster.jobs()[len(killed) :])
+
+
+def in_the_middle(cluster: Slurm, folder: Path) -> Submitted:
+    """The job that waits, once it does."""
+    job = cluster.wait_for(WAITING, "RUNNING")
+    wait(lambda: (folder / f"waiting-{job.id}").exists(), f"job {job.id} does not come to wait")
+    return job
 
 
 @pytest.fixture(scope="session")
