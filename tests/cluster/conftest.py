@@ -88,7 +88,7 @@ def cluster_workflow(folder: Path) -> Workflow:
 def adapt(profile: Path, **values: str) -> None:
     """Set a profile's variables, and look at the queue more often than is polite elsewhere."""
     text = profile.read_text()
-    quick = {"slurm-init-seconds-before-status-checks": "2", "max-status-checks-per-second": "1"}
+    quick = {"slurm-init-seconds-before-status-checks": "5", "max-status-checks-per-second": "1"}
     for name, value in (values | quick).items():
         text, found = re.subn(rf"^( *{name}:) [^ #\n]+", rf"\1 {value}", text, count=1, flags=re.M)
         assert found == 1, name

@@ -120,6 +120,10 @@ class Slurm:
         """Cancel jobs; those that are over stay what they are."""
         _run("scancel", *(job.id for job in jobs))
 
+    def end_time(self, job: Submitted) -> None:
+        """A running job's time is up: within half a minute Slurm notices."""
+        _run("scontrol", "update", f"jobid={job.id}", "EndTime=now")
+
     def lose_node(self) -> None:
         """The node goes away, and what ran there with it; it is back a moment later."""
         node = f"nodename={socket.gethostname()}"

@@ -37,10 +37,13 @@ class Done:
 
 @pytest.fixture(scope="session")
 def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """Snakemake is killed and called again; a job is cancelled; the controller is restarted; the
-    node goes away; and one job needs more memory than it gets at first."""
+    """A job runs out of time, another out of memory; snakemake is killed and called again; a job is
+    cancelled; the controller is restarted; and the node goes away."""
     workflow = cluster_workflow(tmp_path_factory.mktemp("cluster") / "study")
     with submitted(workflow.folder) as call:
+        cluster.end_time(in_the_middle(cluster, workflow.folder))
+        cluster.wait_for(HUNGRY, *OUT_OF_MEMORY)
+        cluster.wait_for(WAITING, "TIMEOUT")
         in_the_middle(cluster, workflow.folder)
         call.process.kill()
     killed = cluster.jobs()
@@ -48,7 +51,6 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Done:
     unlock(workflow.folder)
     with submitted(workflow.folder) as call:
         cluster.cancel(in_the_middle(cluster, workflow.folder))
-        cluster.wait_for(HUNGRY, *OUT_OF_MEMORY)
         in_the_middle(cluster, workflow.folder)
         cluster.end_controller()
         time.sleep(5)
@@ -97,7 +99,7 @@ def log_of(done: Done, job: Submitted) -> str:
 
 
 def test_every_job_was_a_job_of_slurms(done: Done) -> None:
-    finished = [job.comment for job in done.killed + done.jobs if job.state == "COMPLETED"]
+    finished = {job.comment for job in done.killed + done.jobs if job.state == "COMPLETED"}
     counts = {
         rule: sum(comment.startswith(rule) for comment in finished)
         for rule in ("rule_prune_run", "rule_perplexity", "rule_zero_shot", "rule_inputs",
@@ -127,6 +129,12 @@ def test_a_job_that_was_cancelled_or_lost_its_node_is_retried_with_more(done: Do
     assert [job.memory for job in attempts] == ["1500M", "3001M", "4502M"]
     assert [job.limit for job in attempts] == ["10:00", "20:00", "30:00"]
     assert "ended from outside" in log_of(done, attempts[0])
+
+
+def test_a_job_that_runs_out_of_time_gets_more(done: Done) -> None:
+    first, second = of(done.killed, WAITING)
+    assert first.state == "TIMEOUT"
+    assert (second.memory, second.limit) == ("3001M", "20:00")
 
 
 def test_a_job_that_exceeds_its_memory_gets_more(done: Done) -> None:
