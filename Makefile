@@ -53,6 +53,7 @@ lock: $(READY)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --no-header \
 	  --annotation-style line requirements.in | grep -vE '^(nvidia|cuda|triton)-?' > requirements.lock.part
 	mv requirements.lock.part requirements.lock
+	$(BIN)/python envs/pins.py
 
 docs: $(READY)
 	$(BIN)/python -m dass.config --write

@@ -3,6 +3,11 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
+
+# Only with `--sdm apptainer`; see docs/cluster.md.
+container: f"{workflow.basedir}/envs/dass.sif"
+
+
 # `--configfile` replaces the paper's study; it inherits nothing from it.
 if not workflow.overwrite_configfiles:
 

@@ -149,11 +149,31 @@ def speed_part(kind: str, name: str) -> str:
     return f"{table.markdown()}\nCommand: `{content['command']}`."
 
 
+def dag_table(name: str) -> str:
+    """Jobs and seconds of a dry-run of each study, now and before lists of inputs were cached."""
+    result, before = (
+        json.loads((RESULTS / f"{file}.json").read_text()) for file in (name, f"{name}-before")
+    )
+    origin = result["provenance"]
+    machine, versions = origin["machine"], origin["versions"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, snakemake {versions['snakemake']}, "
+        f"{origin['date'][:10]}. Command: `{result['command']}`.",
+        "",
+        "| study | jobs | s | processor s | processor s before |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row, old in zip(result["rows"], before["rows"], strict=True):
+        cells = [row["study"], row["jobs"], f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {old['cpu_seconds']:.1f} |")
+    return "\n".join(lines)
+
+
 def rendered(page: str) -> str:
     """The page with each generated part made anew: `<!-- kind name -->` to `<!-- end -->`."""
     kinds: dict[str, Callable[[str], str]] = {
         "pruning": pruning_table, "blocks": blocks_line, "steps": steps_table,
-        "kernels": kernels_table,
+        "kernels": kernels_table, "dag": dag_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 

@@ -25,8 +25,8 @@ rule calibration_tokens:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         model=lambda wildcards: model_folder(wildcards.model),
         bos=lambda wildcards: STUDY.models[wildcards.model].bos,
@@ -56,8 +56,8 @@ rule evaluation_tokens:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         model=lambda wildcards: model_folder(wildcards.model),
         bos=lambda wildcards: STUDY.models[wildcards.model].bos,

@@ -1,6 +1,7 @@
 # Shared by all stages: the validated study, the names of its files, sizes of its jobs.
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 # Jobs use the library beside this workflow, installed or not, and no other.
@@ -49,8 +50,12 @@ FIGURES = expand(
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
+@lru_cache(None)
 def modules(*names, classes=()):
-    """Files of the library that a rule depends on; relative, so that a moved folder is not stale."""
+    """Files of the library that a rule depends on; relative, so that a moved folder is not stale.
+
+    Of thousands of jobs each asks for one of a few answers: they are remembered.
+    """
     files = files_of_modules(*names) + [
         file for name in classes for file in class_files(name)
     ]
@@ -88,9 +93,15 @@ def model_folder(model):
 
 def model_input(wildcards):
     """The model as a job's input: files of the user's own folder, or the folder that a rule makes."""
-    folder = Path(model_folder(wildcards.model))
     if STUDY.models[wildcards.model].path is None:
-        return str(folder)
+        return model_folder(wildcards.model)
+    return own_model_files(wildcards.model)
+
+
+@lru_cache(None)
+def own_model_files(model):
+    """The files of a model in a folder of the user's own; looked up once, not for each job."""
+    folder = Path(model_folder(model))
     files = [
         folder / "config.json",
         folder / "tokenizer.json",
@@ -98,7 +109,7 @@ def model_input(wildcards):
     ]
     if not files[0].exists():
         stop(
-            f"models.{wildcards.model}.path: {folder} has no config.json; name a Hugging Face folder"
+            f"models.{model}.path: {folder} has no config.json; name a Hugging Face folder"
         )
     return [str(file) for file in files if file.exists()]
 
@@ -147,6 +158,11 @@ def minutes(per_billion):
     return lambda wildcards, attempt: int(
         (10 + per_billion * billions(wildcards.model)) * attempt
     )
+
+
+def growing(amount):
+    """A resource that is the same for every model; twice and three times as much when retried."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def chosen(names, among):

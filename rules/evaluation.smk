@@ -24,7 +24,7 @@ rule perplexity:
     threads: threads_of
     resources:
         mem_mb=memory,
-        runtime=minutes(per_billion=5),
+        runtime=minutes(per_billion=2),
         gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),
@@ -53,8 +53,8 @@ checkpoint check_dense:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500),
+        runtime=growing(5),
     params:
         targets=lambda wildcards: [
             row._asdict() for row in published_of(wildcards.model)
@@ -86,7 +86,7 @@ rule zero_shot:
     threads: threads_of
     resources:
         mem_mb=memory,
-        runtime=minutes(per_billion=30),
+        runtime=minutes(per_billion=10),
         gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),

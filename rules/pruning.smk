@@ -16,7 +16,7 @@ rule prune_run:
         model=model_input,
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
         gate=dense_gate,
-        modules=lambda wildcards: modules("pruning", classes=[method_class(wildcards)]),
+        modules=lambda wildcards: modules("pruning", classes=(method_class(wildcards),)),
     output:
         pruned=f"{RUN}/pruned.safetensors",
         result=f"{RUN}/pruning.json",
@@ -29,7 +29,7 @@ rule prune_run:
     threads: threads_of
     resources:
         mem_mb=memory,
-        runtime=minutes(per_billion=10),
+        runtime=minutes(per_billion=3),
         gpu=1,
     params:
         model=lambda wildcards: model_folder(wildcards.model),
@@ -57,8 +57,8 @@ rule export:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=20000,
-        runtime=120,
+        mem_mb=growing(20000),
+        runtime=growing(120),
     params:
         model=lambda wildcards: model_folder(wildcards.model),
         dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,

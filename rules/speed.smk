@@ -23,8 +23,8 @@ rule deepsparse_environment:
     conda:
         "../envs/deepsparse.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         python=sys.executable,
     message:
@@ -39,7 +39,7 @@ rule speed_metric:
         model=speed_input,
         modules=modules(
             "speed.metric",
-            classes=[find_class(m.function) for m in STUDY.methods.values()],
+            classes=tuple(find_class(m.function) for m in STUDY.methods.values()),
         ),
     output:
         f"{SPEED}/metric/{{model}}.json",
@@ -51,8 +51,8 @@ rule speed_metric:
         "../envs/dass.yaml"
     threads: speed_all_cores()
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
         gpu=1,
     params:
         folder=speed_folder,
@@ -86,8 +86,8 @@ rule speed_gpu:
         "../envs/dass.yaml"
     threads: speed_all_cores()
     resources:
-        mem_mb=16000,
-        runtime=30,
+        mem_mb=growing(16000),
+        runtime=growing(30),
         gpu=1,
     params:
         folder=speed_folder,
@@ -119,7 +119,7 @@ rule speed_prefill:
         mem_mb=lambda wildcards, attempt: int(
             (4000 + 2200 * billions(wildcards.model)) * attempt
         ),
-        runtime=30,
+        runtime=growing(30),
         gpu=1,
     params:
         folder=speed_folder,
@@ -153,7 +153,7 @@ rule speed_cpu:
     threads: speed_all_cores()
     resources:
         mem_mb=speed_memory,
-        runtime=240,
+        runtime=growing(240),
     params:
         folder=speed_folder,
         sizes=speed_sizes,
@@ -185,8 +185,8 @@ rule speed_tables:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         settings=lambda wildcards: speed_settings(wildcards.kind),
     message:
@@ -210,8 +210,8 @@ rule speed_figures:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         settings=lambda wildcards: speed_settings(wildcards.kind),
     message:

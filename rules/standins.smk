@@ -16,8 +16,8 @@ rule world:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         seed=lambda wildcards: STUDY.standins.seed,
         documents=lambda wildcards: STUDY.standins.documents,
@@ -42,8 +42,8 @@ rule train_standin:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         family=lambda wildcards: STUDY.models[wildcards.model].standin,
         seed=lambda wildcards: STUDY.standins.seed,

@@ -23,8 +23,8 @@ rule summary_of_model:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     message:
         "Summing up {wildcards.model}"
     script:
@@ -44,8 +44,8 @@ rule summary:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     message:
         "Summing up all models"
     script:
@@ -71,8 +71,8 @@ rule tables_of_experiment:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         settings=lambda wildcards: table_settings(wildcards.experiment),
     message:
@@ -94,8 +94,8 @@ rule figures_of_experiment:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         settings=lambda wildcards: table_settings(wildcards.experiment),
     message:
@@ -121,8 +121,8 @@ rule report:
     conda:
         "../envs/dass.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         experiments=[table_settings(experiment) for experiment in EXPERIMENTS],
         study=STUDY.study,

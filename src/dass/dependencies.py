@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 
-SILENT = frozenset({"errors", "files", "progress", "provenance", "job", "dependencies"})
+SILENT = frozenset({"errors", "files", "progress", "provenance", "job", "gpus", "dependencies"})
 """Modules that say and store things but compute nothing: a change in them makes nothing stale."""
 
 

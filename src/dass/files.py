@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,11 @@ from dass.errors import DataError
 
 
 def _beside(path: Path) -> Path:
-    """A name in the same folder, hence on the same file system, that no other process uses."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A name in the same folder, hence on the same file system, that no other process uses.
+
+    Nodes of a cluster share folders and not process numbers.
+    """
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
 
 
 @contextmanager

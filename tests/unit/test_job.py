@@ -51,6 +51,68 @@ def test_a_full_gpu_is_said_in_one_line(tmp_path: Path) -> None:
     assert "the GPU is out of memory" in log
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "OSError(28, 'No space left on device')",
+        "OSError(122, 'Disk quota exceeded')",
+        "RuntimeError('Error while serializing: I/O error: No space left on device (os error 28)')",
+    ],
+)
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, error: str) -> None:
+    code, shown, log = run(tmp_path, f"raise {error}")
+    assert code == 1
+    for text in (shown, log):
+        assert "Traceback" not in text
+        assert len(text.splitlines()) == 1
+        assert "no space left to write to" in text
+
+
+def test_another_error_of_the_system_is_no_full_disk(tmp_path: Path) -> None:
+    _, shown, _ = run(tmp_path, "raise OSError(5, 'Input/output error')")
+    assert "no space" not in shown and "Traceback" in shown
+
+
+def test_a_job_that_is_ended_from_outside_leaves_nothing_half_written(tmp_path: Path) -> None:
+    script = """import time
+from dass.files import writing
+from dass.job import job
+with job("a.log", 1), writing("result.json") as part:
+    part.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.terminate()
+        _, shown = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Traceback" not in shown
+    for text in (shown, (tmp_path / "a.log").read_text()):
+        assert text.count("\n") == 1 and "ended from outside" in text
+    assert [file.name for file in tmp_path.iterdir()] == ["a.log"]
+
+
+def test_a_job_has_its_card_before_torch_is_imported(tmp_path: Path) -> None:
+    script = """import os, sys
+os.environ["DASS_GPUS"] = "7"
+from dass.job import job
+with job("a.log", 1, gpus=1):
+    assert "torch" not in sys.modules
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "on GPU 7" in (tmp_path / "a.log").read_text()
+
+
 def test_a_job_that_ends_well_logs_its_progress(tmp_path: Path) -> None:
     body = "from dass.progress import Progress\nProgress('pruning', 1, 'blocks').step()"
     code, shown, log = run(tmp_path, body)

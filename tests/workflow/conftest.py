@@ -57,10 +57,10 @@ class Workflow:
 
     folder: Path
 
-    def snakemake(self, *arguments: str, config: str = "study.yaml") -> Finished:
-        """Run snakemake here on two cores; the config file may be another one."""
+    def snakemake(self, *arguments: str, config: str = "study.yaml", cores: int = 2) -> Finished:
+        """Run snakemake here; the config file may be another one."""
         command = [sys.executable, "-m", "snakemake", *arguments]
-        command += ["--cores", "2", "--configfile", config]
+        command += ["--cores", str(cores), "--configfile", config]
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
         )

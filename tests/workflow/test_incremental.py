@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from .conftest import Workflow, small_study
+from .conftest import PARTS, Workflow, small_study
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -126,3 +133,171 @@ def test_export_is_a_target(study: Workflow) -> None:
     model = AutoModelForCausalLM.from_pretrained(study.folder / target)
     weight = model.model.layers[0].mlp.down_proj.weight
     assert (weight == 0).float().mean().item() == 0.5
+
+
+# Changes of the config alone: only planned, on the finished study itself, which stays as it is.
+
+
+def plan_of(finished_study: Workflow, settings: dict, *arguments: str) -> dict[str, int]:
+    config = finished_study.write_study(settings, "changed.yaml")
+    return dict(finished_study.plan(*arguments, config=config))
+
+
+def test_a_new_model_runs_only_that_model(finished_study: Workflow) -> None:
+    settings = small_study()
+    settings["models"]["another"] = settings["models"]["standin-llama"] | {"label": "Another"}
+    assert plan_of(finished_study, settings) == {
+        "train_standin": 1,
+        "calibration_tokens": 1,
+        "evaluation_tokens": 1,
+        "prune_run": 2,
+        "perplexity": 3,
+        "zero_shot": 3,
+        **ENDS,
+        "summary_of_model": 1,
+    }
+
+
+def test_a_new_calibration_seed_prunes_anew_and_keeps_what_there_is(
+    finished_study: Workflow,
+) -> None:
+    settings = small_study()
+    settings["calibrations"]["toy-s1"] = settings["calibrations"]["toy"] | {"seed": 1}
+    settings["experiments"]["main"]["calibrations"].append("toy-s1")
+    runs = {"prune_run": 4, "perplexity": 4, "zero_shot": 4}
+    assert plan_of(finished_study, settings) == {"calibration_tokens": 2} | runs | ENDS
+
+
+def test_a_new_experiment_on_the_same_runs_computes_nothing(finished_study: Workflow) -> None:
+    settings = small_study()
+    again = settings["experiments"]["main"] | {"title": "Again", "methods": ["dass"]}
+    settings["experiments"]["again"] = again
+    assert plan_of(finished_study, settings) == {
+        "tables_of_experiment": 1,
+        "figures_of_experiment": 1,
+        "report": 1,
+        "all": 1,
+    }
+
+
+def test_another_label_makes_tables_only(finished_study: Workflow) -> None:
+    settings = small_study()
+    settings["models"]["standin-llama"]["label"] = "The first"
+    settings["methods"]["dass"]["label"] = "Ours"
+    shown = {"tables_of_experiment": 1, "figures_of_experiment": 1, "report": 1, "all": 1}
+    assert plan_of(finished_study, settings) == shown
+
+
+def test_a_size_changes_what_jobs_ask_for_and_runs_nothing(finished_study: Workflow) -> None:
+    settings = small_study()
+    settings["models"]["standin-llama"] |= {"parameters": 0.01, "notes": "small"}
+    assert plan_of(finished_study, settings) == {}
+
+
+def test_a_method_that_is_left_out_takes_nothing_of_the_others_along(
+    finished_study: Workflow,
+) -> None:
+    settings = small_study()
+    settings["experiments"]["main"]["methods"] = ["wanda"]
+    assert plan_of(finished_study, settings) == ENDS
+
+
+def test_tables_can_be_made_again_alone(finished_study: Workflow) -> None:
+    again = finished_study.plan("--forcerun", "tables_of_experiment")
+    assert again == {"tables_of_experiment": 1, "all": 1}
+
+
+def test_a_rule_can_be_repeated_for_one_model(finished_study: Workflow) -> None:
+    target = "results/small/summary/standin-mistral.csv"
+    plan = finished_study.plan(target, "--forcerun", "perplexity")
+    assert plan == {"perplexity": 3, "summary_of_model": 1}
+
+
+def test_a_rule_can_be_repeated_for_selected_methods(finished_study: Workflow) -> None:
+    """Each model is evaluated unpruned and with the one method."""
+    select = "select={methods: [dass]}"
+    plan = finished_study.plan("evaluate", "--forcerun", "zero_shot", "--config", select)
+    assert plan == {"zero_shot": 4, "evaluate": 1}
+
+
+# Files that move, change hands, or look newer than they are.
+
+
+def test_sources_that_only_look_newer_make_nothing_stale(study: Workflow) -> None:
+    """As after `git checkout` of another branch and back."""
+    for file in (study.folder / "src").rglob("*.py"):
+        file.touch()
+    assert study.plan() == {}
+
+
+def test_results_known_to_be_good_are_kept_with_touch(study: Workflow) -> None:
+    study.append("src/dass/blocks.py", "# a remark")
+    before = result_bytes(study)
+    assert study.plan()["prune_run"] == 4
+    finished = study.snakemake("--touch")
+    assert finished.code == 0, finished.output
+    assert study.plan() == {}
+    assert result_bytes(study) == before
+
+
+def test_results_may_lie_on_another_disk(study: Workflow, tmp_path: Path) -> None:
+    (study.folder / "results").rename(tmp_path / "elsewhere")
+    (study.folder / "results").symlink_to(tmp_path / "elsewhere")
+    assert study.plan() == {}
+
+
+def test_a_new_clone_takes_results_over_with_touch(study: Workflow) -> None:
+    """Without the records in .snakemake, new sources beside old results look like changed ones."""
+    shutil.rmtree(study.folder / ".snakemake")
+    for file in (study.folder / "src").rglob("*.py"):
+        file.touch()
+    assert study.plan()["prune_run"] == 4
+    assert study.snakemake("--touch").code == 0
+    assert study.plan() == {}
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[tuple[Path, list[str]]]:
+    """A folder of another user's, and how to run a command as that user."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root, with setpriv, can be another user")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    can_read = subprocess.run([*command, sys.executable, "-c", "import snakemake"], check=False)
+    if can_read.returncode:
+        pytest.skip("this Python is not for others to use")
+    yield folder, command
+    shutil.rmtree(folder)
+
+
+def test_a_second_user_reads_the_same_results(
+    study: Workflow, as_nobody: tuple[Path, list[str]]
+) -> None:
+    """A clone of their own, the first user's results linked into it, and the records copied."""
+    folder, command = as_nobody
+    first, second = folder / "first", folder / "second"
+    shutil.copytree(study.folder, first, copy_function=shutil.copy2)
+    second.mkdir()
+    for part in [*PARTS, "study.yaml", ".snakemake"]:
+        copy = shutil.copytree if (first / part).is_dir() else shutil.copy
+        copy(first / part, second / part)
+    for part in ("results", "resources"):
+        (second / part).symlink_to(first / part)
+    for path in [second, *second.rglob("*")]:
+        if not path.is_symlink() and "first" not in path.parts:
+            os.chown(path, 65534, 65534)
+    environment = os.environ | {"HOME": str(second), "PYTHONDONTWRITEBYTECODE": "1"}
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml"]
+    done = subprocess.run(
+        [*command, *snakemake], cwd=second, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing to be done" in done.stderr + done.stdout
+    summary = ["cat", "results/small/summary.csv", "results/small/tables/main/perplexity.md"]
+    read = subprocess.run([*command, *summary], cwd=second, capture_output=True, check=False)
+    assert read.returncode == 0, read.stderr
+
+
+def result_bytes(study: Workflow) -> dict[str, bytes]:
+    return {name: (study.folder / name).read_bytes() for name in study.results()}

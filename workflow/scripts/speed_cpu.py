@@ -2,7 +2,8 @@
 
 from dass.job import job
 
-with job(snakemake.log[0], snakemake.params.threads or snakemake.threads):
+threads = snakemake.params.threads or snakemake.threads
+with job(snakemake.log[0], threads, gpus=0):
     from dass.speed.stages import cpu_of_shape, shape_of
 
     params = snakemake.params

@@ -2,7 +2,8 @@
 
 from dass.job import job
 
-with job(snakemake.log[0], snakemake.params.threads):
+gpus = snakemake.resources.get("gpu", 0)
+with job(snakemake.log[0], snakemake.params.threads, gpus=gpus):
     from dass.speed.stages import metric_of_shape, shape_of
 
     params = snakemake.params

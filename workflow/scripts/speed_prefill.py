@@ -2,7 +2,8 @@
 
 from dass.job import job
 
-with job(snakemake.log[0], snakemake.threads):
+gpus = snakemake.resources.get("gpu", 0)
+with job(snakemake.log[0], snakemake.threads, gpus=gpus):
     from dass.speed.stages import prefill_of_run
 
     wildcards, params = snakemake.wildcards, snakemake.params

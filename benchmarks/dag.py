@@ -1,0 +1,86 @@
+"""Seconds of a dry-run of the paper's study and of a wide one.
+
+    python benchmarks/dag.py --out benchmarks/results/dag.json
+
+Nothing is fetched and nothing computed. Wall time is what one waits; processor time says what it
+cost on a machine that has other things to do too. The best of the repeats counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dass.files import write_json
+from dass.provenance import provenance
+
+ROOT = Path(__file__).parents[1]
+
+
+def paper() -> dict[str, Any]:
+    """The paper's study, as it stands in the config."""
+    return dict(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+
+
+def wide(models: int, seeds: int) -> dict[str, Any]:
+    """The paper's main grid with so many models and calibration seeds."""
+    study = paper()
+    model, calibration = study["models"]["mistral-7b"], study["calibrations"]["c4"]
+    study["models"] = {f"model-{i:02}": model | {"label": f"Model {i}"} for i in range(models)}
+    study["calibrations"] = {f"c4-s{seed}": calibration | {"seed": seed} for seed in range(seeds)}
+    main = study["experiments"]["main"] | {"models": "all"}
+    study["experiments"] = {"main": main | {"calibrations": list(study["calibrations"])}}
+    return study
+
+
+def dry_run(study: dict[str, Any]) -> dict[str, float]:
+    """Jobs, and seconds of one dry-run."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "study.yaml"
+        config.write_text(yaml.safe_dump(study, sort_keys=False))
+        command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", f"{ROOT}/Snakefile"]
+        command += ["--directory", folder, "--configfile", str(config), "--quiet", "all"]
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = re.search(r"^total +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    if done.returncode or total is None:
+        sys.exit(done.stdout + done.stderr)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"jobs": int(total[1]), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--models", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    studies = {
+        "the paper's study": paper(),
+        f"{options.models} models, {options.seeds} seeds": wide(options.models, options.seeds),
+    }
+    rows = []
+    for name, study in studies.items():
+        runs = [dry_run(study) for _ in range(options.repeats)]
+        best = min(runs, key=lambda run: run["seconds"])
+        rows.append({"study": name, **best, "all_seconds": [run["seconds"] for run in runs]})
+        print(rows[-1])
+    command = f"python {' '.join([Path(__file__).name, *sys.argv[1:]])}"
+    command = command.replace("dag.py", "benchmarks/dag.py", 1)
+    write_json(options.out, {"command": command, "rows": rows, "provenance": provenance()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What ends in the middle: the rest goes on, nothing half-written counts, a next call completes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Finished, Workflow, small_study
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+METHOD = '''\
+"""Wanda, in jobs that come to a bad end as long as a file of that name is there."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dass.methods.wanda import Wanda
+
+
+@dataclass(frozen=True)
+class Fragile(Wanda):
+    def score(self, role, weight, statistics):
+        if role == "down" and Path("die").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if role == "down" and Path("wait").exists():
+            Path("waiting").touch()
+            time.sleep(300)
+        return super().score(role, weight, statistics)
+'''
+RUNS = "results/small/runs/standin-llama/toy"
+GOOD, FRAGILE = f"{RUNS}/dass-a1/2of4", f"{RUNS}/fragile/2of4"
+
+
+@pytest.fixture
+def fragile(study: Workflow, monkeypatch: pytest.MonkeyPatch) -> Workflow:
+    """The finished study and two new methods, one of which can be made to fail."""
+    settings = small_study()
+    settings["methods"]["fragile"] = {"function": "fragile:Fragile"}
+    settings["methods"]["dass-a1"] = {"function": "dass", "alpha": 1.0}
+    settings["experiments"]["main"] |= {"methods": ["dass", "wanda", "fragile", "dass-a1"]}
+    study.write_study(settings)
+    (study.folder / "fragile.py").write_text(METHOD)
+    monkeypatch.setenv("PYTHONPATH", str(study.folder), prepend=":")
+    return study
+
+
+def written(study: Workflow, folder: str) -> set[str]:
+    return {path.name for path in (study.folder / folder).glob("*") if path.is_file()}
+
+
+def completes(study: Workflow, *targets: str) -> Finished:
+    finished = study.snakemake(*targets)
+    assert finished.code == 0, finished.output
+    return finished
+
+
+def test_the_rest_goes_on_when_a_job_is_killed(fragile: Workflow) -> None:
+    """By SIGKILL, as the kernel does when memory runs out, in the middle of pruning."""
+    targets = [f"{folder}/perplexity.json" for folder in (FRAGILE, GOOD)]
+    (fragile.folder / "die").touch()
+    finished = fragile.snakemake(*targets)
+    assert finished.code != 0
+    assert "logs/prune/small/standin-llama/toy/fragile/2of4.log" in finished.output
+    assert written(fragile, GOOD) == {"pruned.safetensors", "pruning.json", "perplexity.json"}
+    assert written(fragile, FRAGILE) == set()
+    (fragile.folder / "die").unlink()
+    assert completes(fragile, *targets).jobs == {"prune_run": 1, "perplexity": 1}
+    assert written(fragile, FRAGILE) == written(fragile, GOOD)
+
+
+def test_a_full_disk_is_said_and_the_next_call_completes(fragile: Workflow) -> None:
+    """A limit on the size of files stands in for the disk: the same error, at the same place."""
+    target = f"{FRAGILE}/pruned.safetensors"
+    command = [sys.executable, "-m", "snakemake", target, "--cores", "1"]
+    limited = 'ulimit -f 40; exec "$@"'
+    done = subprocess.run(
+        ["bash", "-c", limited, "bash", *command, "--configfile", "study.yaml"],
+        cwd=fragile.folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "error: no space left to write to" in output
+    assert "Traceback" not in output
+    assert written(fragile, FRAGILE) == set()
+    completes(fragile, target)
+    assert {"pruned.safetensors", "pruning.json"} == written(fragile, FRAGILE)
+
+
+def test_a_killed_snakemake_is_called_again(fragile: Workflow) -> None:
+    """With the job still running that it had started, as after the loss of a login session."""
+    target = f"{FRAGILE}/pruned.safetensors"
+    (fragile.folder / "wait").touch()
+    command = [sys.executable, "-m", "snakemake", target, "--cores", "1"]
+    process = subprocess.Popen(
+        [*command, "--configfile", "study.yaml"], cwd=fragile.folder, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(fragile.folder / "waiting")
+        process.kill()
+        process.wait()
+        (fragile.folder / "wait").unlink()
+        locked = fragile.snakemake(target)
+        assert locked.code != 0
+        assert "--unlock" in locked.output
+        assert fragile.snakemake("--unlock").code == 0
+        completes(fragile, target)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert written(fragile, FRAGILE) == {"pruned.safetensors", "pruning.json"}
+
+
+def wait_for(file: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < end, f"{file} does not come"
+        time.sleep(0.1)
