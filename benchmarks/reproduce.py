@@ -115,7 +115,10 @@ MEASURED = {"7b": PAPER["llama2-7b"], "70b": PAPER["llama2-70b"]}
 
 def measurement(size: str) -> dict:
     """The raw results at the shapes of LLaMA2-7B or LLaMA2-70B."""
-    return json.loads((RESULTS / f"pruning-{size}-h200.json").read_text())
+    result = json.loads((RESULTS / f"pruning-{size}-h200.json").read_text())
+    if (more := RESULTS / f"pruning-{size}-sparsegpt-h200.json").exists():
+        result["rows"] += json.loads(more.read_text())["rows"]
+    return result
 
 
 def row_of(size: str, method: str, pattern: str = "", store: str = "cuda") -> dict | None:
@@ -143,7 +146,7 @@ def pruning_seconds(shape: Shape, method: str, pattern: str, slower: float = 1) 
     reading = shape.parameters * HALF / DISK
     if method == "magnitude":
         return reading
-    # At 70B only DaSS was measured; Wanda does the same work (see the rows at 7B).
+    # At 70B Wanda was not measured; it does the same work as DaSS (see the rows at 7B).
     measured = "dass" if method == "wanda" and shape.hidden >= 8192 else method
     reference, row = reference_of(shape, measured, pattern if measured == method else "2of4")
     gram = method == "sparsegpt"
@@ -322,6 +325,7 @@ def agreement() -> str:
         ("7b", "dass", "2of4", "cpu"), ("7b", "dass", "2of4", "cuda"),
         ("7b", "sparsegpt", "2of4", "cpu"), ("7b", "sparsegpt", "2of4", "cuda"),
         ("70b", "dass", "2of4", "cpu"), ("70b", "dass", "2of4", "cuda"),
+        ("70b", "sparsegpt", "2of4", "cpu"), ("70b", "sparsegpt", "2of4", "cuda"),
     ):  # fmt: skip
         row = row_of(size, method, pattern, store)
         assert row is not None

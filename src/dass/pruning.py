@@ -95,7 +95,7 @@ def prune(
     """
     _check_fits(model, method, pattern)
     pruned, clock = Pruned(), _Clock()
-    batches = batches_of(model, windows) if method.needs else []
+    batches = batches_of(model, windows, _workspace(model, method)) if method.needs else []
     store = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
@@ -163,6 +163,13 @@ class _Keeper:
         """Until the file is written that is being written; raises what went wrong with it."""
         if self._writing is not None:
             self._writing.result()
+
+
+def _workspace(model: StreamedModel, method: Method) -> int:
+    """Bytes that a method's statistics take: a Gram matrix, and three while it is factorised."""
+    if "intermediate_gram" not in method.needs:
+        return 0
+    return 4 * model.intermediate_size**2 * torch.float32.itemsize
 
 
 def _repeat_block(

@@ -60,16 +60,21 @@ class Batch:
         return largest(output)
 
 
-def choose_store(model: StreamedModel, tokens: int) -> torch.device:
+def choose_store(model: StreamedModel, tokens: int, workspace: int = 0) -> torch.device:
     """Where to keep activations between blocks: on the device if they fit, else on the host.
 
     Room is needed for the hidden states and for as much again (attention's outputs, while a model
     is pruned); half of the free memory is left for blocks and what they compute.
+
+    Args:
+        model: whose hidden states they are.
+        tokens: how many.
+        workspace: bytes of the device that something else will take besides.
     """
     if model.store is not None or model.device.type != "cuda":
         return model.store or model.device
     needed = 2 * tokens * model.hidden_size * model.dtype.itemsize
-    fits = needed < free_memory(model.device) / 2
+    fits = needed < (free_memory(model.device) - workspace) / 2
     return model.device if fits else torch.device("cpu")
 
 
@@ -84,9 +89,12 @@ def tokens_in_flight(model: StreamedModel, store: torch.device) -> int:
     return min(wanted, int(room / per_token))
 
 
-def batches_of(model: StreamedModel, windows: Tensor) -> list[Batch]:
-    """Cut windows [n, length] into batches that fill the device, embedded and ready for block 0."""
-    store = choose_store(model, windows.numel())
+def batches_of(model: StreamedModel, windows: Tensor, workspace: int = 0) -> list[Batch]:
+    """Cut windows [n, length] into batches that fill the device, embedded and ready for block 0.
+
+    ``workspace`` is as of :func:`choose_store`.
+    """
+    store = choose_store(model, windows.numel(), workspace)
     size = max(tokens_in_flight(model, store) // windows.shape[1], 1)
     batches: list[Batch] = []
     # Nothing is padded: what blocks are given besides hidden states depends on the shape alone,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,3 +195,23 @@ def test_batches_of_one_size_share_what_blocks_are_given(
         first, second, last = scoring.batches_of(model, torch.cat([tokens, tokens])[:10])
         assert first.arguments is second.arguments, architecture
         assert last.arguments is not first.arguments
+
+
+@pytest.mark.parametrize(
+    ("card", "workspace", "where"),
+    [
+        # 128 × 2048 hidden states of 8192 half-precision numbers, twice: 8.6 GB.
+        (24, 0, "cuda"),
+        (24, 13, "cpu"),  # SparseGPT's Gram matrices of LLaMA2-70B's `down`
+        (80, 13, "cuda"),
+        (16, 0, "cpu"),
+    ],
+)
+def test_activations_stay_on_the_card_where_half_of_what_is_left_holds_them(
+    card: int, workspace: int, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "free_memory", lambda device: card * 10**9)
+    model = SimpleNamespace(
+        store=None, device=torch.device("cuda"), hidden_size=8192, dtype=torch.float16
+    )
+    assert scoring.choose_store(model, 128 * 2048, workspace * 10**9).type == where
