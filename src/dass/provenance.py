@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def provenance(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": versions(PACKAGES),
         "machine": machine(),
         "device": device_name(),
         "seconds": None if started is None else round(time.monotonic() - started, 3),
@@ -92,9 +92,10 @@ def peak_memory() -> dict[str, int | None]:
     return {"host": host, "device": torch.cuda.max_memory_allocated()}
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from dass.errors import DassError
 from dass.masks import keep_mask
+from dass.methods import ROLES
 from dass.patterns import parse_pattern
 from dass.speed import machine
 from dass.speed.engines import DENSE, DeepSparse, Engine, Network, Prepared, make_engines, shallow
-from dass.speed.recording import Report, chosen_shapes
+from dass.speed.recording import chosen_shapes, measure_shapes
 from dass.speed.shapes import SHAPES, Shape, random_block, random_weight
 from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
 
@@ -101,7 +102,7 @@ def _masked(layer: Any, variant: str) -> nn.Module:
     own: Any = shallow(layer)
     own.mlp = copy.deepcopy(layer.mlp)
     pattern = parse_pattern(variant)
-    for role in ("gate", "up", "down"):
+    for role in ROLES:
         weight = getattr(own.mlp, f"{role}_proj").weight.data
         weight.masked_fill_(~keep_mask(weight.abs(), pattern, "row", "input", role), 0)
     masked: nn.Module = own
@@ -266,12 +267,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     # Where the interpreter lies is of no interest elsewhere.
     shown = ["PYTHON" if word == options.deepsparse else word for word in given]
-    command = " ".join(["python -m dass.speed.cpu", *shown])
-    report = Report(options.out, command, "cpu", settings.as_dict())
-    for name in shapes:
-        for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
-            print(f"{name}: {refusal}", flush=True)
-    return 0
+    return measure_shapes(
+        shapes, options.out, "cpu", shown, settings.as_dict(),
+        lambda shape, save: benchmark(shape, settings, save),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import ConfigError, DataError
+from dass.methods import ROLES
 from dass.speed import deepsparse_worker
 from dass.speed.onnx_graph import INPUT, OUTPUT, StoredWeights, store_weights, write_graph
 from dass.speed.shapes import Shape
@@ -59,7 +60,7 @@ class Network:
         """The layer with its MLP's matrices in CSR; converted once, which takes a while."""
         if self._csr is None:
             mlp: Any = shallow(self.layer.mlp)
-            for role in ("gate", "up", "down"):
+            for role in ROLES:
                 weight = getattr(mlp, f"{role}_proj").weight.data
                 setattr(mlp, f"{role}_proj", SparseLinear(weight))
             layer: Any = shallow(self.layer)

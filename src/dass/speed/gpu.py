@@ -29,6 +29,7 @@ from dass.checkpoint import PrunedFile
 from dass.errors import DassError, ModelError
 from dass.glu import find_glu
 from dass.masks import keep_mask
+from dass.methods import ROLES
 from dass.patterns import NofM
 from dass.speed.gpu_timing import (
     PARTS,
@@ -40,7 +41,7 @@ from dass.speed.gpu_timing import (
     on_gpu,
     timed_variants,
 )
-from dass.speed.recording import Report, chosen_shapes
+from dass.speed.recording import chosen_shapes, measure_shapes
 from dass.speed.shapes import SHAPES, Shape, activation_of, random_model, random_weight
 from dass.speed.timing import Outcome, Refusal, reason_of
 from dass.speed.twofour import check_axis, convert
@@ -157,8 +158,8 @@ def switch_mlps(
     pairs: list[tuple[Any, Any]] = []
     for number, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
         mlp = layer.mlp
-        roles = {role: getattr(mlp, f"{role}_proj") for role in ("gate", "up", "down")}
-        dense = {role: module.weight.data for role, module in roles.items()}
+        roles: dict[str, nn.Module] = {role: getattr(mlp, f"{role}_proj") for role in ROLES}
+        dense: Weights = {role: one.get_parameter("weight").data for role, one in roles.items()}
         found = matrices(dense, settings, outcome, part, round_trip=number == 0).variants()
         # A backend that refused the first block's weights is not asked about the others'.
         took = {engine for engine, _ in found}
@@ -180,7 +181,7 @@ def switch_mlps(
 
 def measure_part(shape: Shape, part: str, settings: Settings, outcome: Outcome) -> None:
     """Time a projection or the MLP for every number of tokens."""
-    roles = ("gate", "up", "down") if part == "mlp" else (part,)
+    roles = ROLES if part == "mlp" else (part,)
     size = sum(math.prod(shape.matrix(role)) for role in roles) * settings.dtype.itemsize
     copies = [
         matrices(
@@ -210,7 +211,7 @@ def measure_part(shape: Shape, part: str, settings: Settings, outcome: Outcome) 
 
 
 def _random(shape: Shape, role: str, settings: Settings, seed: int) -> Tensor:
-    number = 10 * seed + ("gate", "up", "down").index(role)
+    number = 10 * seed + ROLES.index(role)
     return random_weight(shape.matrix(role), number, settings.dtype, settings.device)
 
 
@@ -389,7 +390,7 @@ def _switch_pruned(
             parent, _, child = path.rpartition(".")
             setattr(model.get_submodule(parent), child, SwitchedLinear(weights))
     refused = {(one.engine, one.variant) for one in outcome.refusals}
-    roles = ("gate", "up", "down")
+    roles = ROLES
     some = [e for e in engines if any((e, f"{pattern}, {role}") not in refused for role in roles)]
     dense_pair = (("torch", "dense"), ("torch", "dense"))
     return [dense_pair, *(((engine, pattern), masked) for engine in some)]
@@ -421,12 +422,10 @@ def main(arguments: list[str] | None = None) -> int:
         prefill_gib=options.prefill_gib,
     )  # fmt: skip
     given = sys.argv[1:] if arguments is None else arguments
-    command = " ".join(["python -m dass.speed.gpu", *given])
-    report = Report(options.out, command, "gpu", settings.as_dict())
-    for name in shapes:
-        for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
-            print(f"{name}: {refusal}", flush=True)
-    return 0
+    return measure_shapes(
+        shapes, options.out, "gpu", given, settings.as_dict(),
+        lambda shape, save: benchmark(shape, settings, save),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dass.provenance import machine as processor
+from dass.provenance import versions
 
 ISA = (
     "avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni "
@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
         "isa": isa(),
         "cache_bytes": cache_bytes(),
         "load": _load(),
-        "versions": _versions(),
+        "versions": versions(PACKAGES),
         "gpu": gpu(),
     }
 
@@ -80,16 +80,6 @@ def _nvidia_smi() -> dict[str, str] | None:
         return None
     values = done.stdout.strip().splitlines()[0].split(", ")
     return dict(zip(_GPU_QUERY.split(","), values, strict=False))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _load() -> list[float] | None:

@@ -22,13 +22,12 @@ from torch import Tensor
 
 from dass.job import device as found_device
 from dass.masks import keep_mask
-from dass.methods import BUILT_IN, Method, Role, ScoreMethod, Statistics, make_method
+from dass.methods import BUILT_IN, ROLES, Method, Role, ScoreMethod, Statistics, make_method
 from dass.patterns import Pattern, parse_pattern
-from dass.speed.recording import Report, chosen_shapes
+from dass.speed.recording import chosen_shapes, measure_shapes
 from dass.speed.shapes import SHAPES, Shape, random_weight
 from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave
 
-ROLES: tuple[Role, ...] = ("gate", "up", "down")
 TOKENS = 512
 """That the Gram matrices are of; more would change their values, not the time."""
 SCORE, MASK = "score", "score and mask"
@@ -169,12 +168,10 @@ def main(arguments: list[str] | None = None) -> int:
         dtype=torch.float16 if device == "cuda" else torch.float32, threads=options.threads,
     )  # fmt: skip
     given = sys.argv[1:] if arguments is None else arguments
-    command = " ".join(["python -m dass.speed.metric", *given])
-    report = Report(options.out, command, "metric", settings.as_dict())
-    for name in shapes:
-        for refusal in benchmark(SHAPES[name], settings, report.saver(name)).refusals:
-            print(f"{name}: {refusal}", flush=True)
-    return 0
+    return measure_shapes(
+        shapes, options.out, "metric", given, settings.as_dict(),
+        lambda shape, save: benchmark(shape, settings, save),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

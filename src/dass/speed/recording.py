@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,32 @@ class Report:
             self._said[name] = len(outcome.measurements)
 
         return save
+
+
+def measure_shapes(
+    names: Sequence[str],
+    out: Path,
+    kind: Kind,
+    words: Sequence[str],
+    settings: dict[str, Any],
+    benchmark: Callable[[Shape, Callable[[Outcome], None]], Outcome],
+) -> int:
+    """Measure shapes one by one into one file; print what was measured, and what refused.
+
+    Args:
+        names: keys of :data:`SHAPES`.
+        out: the file, written anew after every part.
+        kind: whose command line it is: ``python -m dass.speed.<kind>``.
+        words: its arguments, for the record.
+        settings: of the measurement, for the record.
+        benchmark: measures a shape; is given a function that saves what there is so far.
+    """
+    command = " ".join([f"python -m dass.speed.{kind}", *words])
+    report = Report(out, command, kind, settings)
+    for name in names:
+        for refusal in benchmark(SHAPES[name], report.saver(name)).refusals:
+            print(f"{name}: {refusal}", flush=True)
+    return 0
 
 
 def _line(one: Measurement) -> str:
