@@ -17,20 +17,20 @@ SPEED_FIGURES = [
 
 
 # Whether GPU benchmarks are part of the DAG: once found out, all jobs are told. On a cluster's login
-# node, which has no GPU, say DASS_GPU=1.
-if "DASS_GPU" not in os.environ:
+# node, which has no GPU, say DASS_SPEED_GPU=1.
+if "DASS_SPEED_GPU" not in os.environ:
     smi = shutil.which("nvidia-smi")
     found = smi and subprocess.run([smi, "-L"], capture_output=True, text=True).stdout
-    os.environ.update(DASS_GPU=str(int("GPU" in (found or ""))))
+    os.environ.update(DASS_SPEED_GPU=str(int("GPU" in (found or ""))))
 
 
 envvars:
-    "DASS_GPU",
+    "DASS_SPEED_GPU",
 
 
 def gpu_here():
     """Whether GPU benchmarks are part of the DAG."""
-    return os.environ["DASS_GPU"] == "1"
+    return os.environ["DASS_SPEED_GPU"] == "1"
 
 
 def speed_results(kind):

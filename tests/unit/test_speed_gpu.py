@@ -190,6 +190,18 @@ def test_a_pruned_model_is_prefilled_with_what_stock_kernels_can_run(
     assert all("along the output" in reason for reason in refused.values())
 
 
+def test_a_model_that_does_not_fit_is_not_even_read(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_model("llama")
+    size = (folder / "model.safetensors").stat().st_size
+    monkeypatch.setattr(gpu, "free_memory", lambda device: 2 * size - 1)
+    outcome = gpu.prefill_of_run(folder, tmp_path / "no such file", "2of4", settings())
+    assert not outcome.measurements
+    assert [(r.part, r.engine) for r in outcome.refusals] == [("prefill", "all")]
+    assert "are free" in outcome.refusals[0].reason
+
+
 def test_a_model_with_fused_projections_says_that_it_is_not_measured(
     tiny_model, tokens: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ def test_a_study_without_the_block_measures_nothing(finished_study: Workflow) ->
 def test_benchmarks_end_in_tables_figures_and_the_report(
     study: Workflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DASS_GPU", "0")
+    monkeypatch.setenv("DASS_SPEED_GPU", "0")
     config = study.write_study(speed_study(), "speed.yaml")
     jobs = {"speed_metric": 2, "speed_cpu": 1, "speed_tables": 3, "speed_figures": 2}
     assert study.plan(config=config) == jobs | {"report": 1, "all": 1}
@@ -61,7 +61,7 @@ def test_benchmarks_end_in_tables_figures_and_the_report(
 def test_where_there_is_a_gpu_its_benchmarks_are_part_of_the_study(
     study: Workflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DASS_GPU", "1")
+    monkeypatch.setenv("DASS_SPEED_GPU", "1")
     jobs = study.plan(config=study.write_study(speed_study(), "speed.yaml"))
     assert jobs["speed_gpu"] == 2
     assert jobs["speed_prefill"] == 2  # wanda and dass of the model, none of the mere shape

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from dass.blocks import free_memory
 from dass.checkpoint import PrunedFile
 from dass.errors import DassError, ModelError
 from dass.glu import find_glu
@@ -45,6 +46,7 @@ from dass.speed.recording import chosen_shapes, measure_shapes
 from dass.speed.shapes import SHAPES, Shape, activation_of, random_model, random_weight
 from dass.speed.timing import Outcome, Refusal, reason_of
 from dass.speed.twofour import check_axis, convert
+from dass.weights import Weights as ModelFiles
 
 SEQUENCE = 2048
 """More tokens than this go as several sequences."""
@@ -347,6 +349,9 @@ def prefill_of_run(
     from transformers import AutoModelForCausalLM
 
     outcome = Outcome()
+    if too_large := _does_not_fit(ModelFiles(folder), torch.device(settings.device)):
+        note(outcome, Refusal("prefill", "all", "all", too_large))
+        return outcome
     try:
         with torch.no_grad():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -359,6 +364,20 @@ def prefill_of_run(
     except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit
         note(outcome, Refusal("prefill", "all", "all", reason_of(error)))
     return outcome
+
+
+def _does_not_fit(weights: ModelFiles, device: torch.device) -> str | None:
+    """Why a model cannot be prefilled end to end, found out before it is read; None: it can.
+
+    The MLPs, most of a model, are there three times: dense, masked, and compressed to half.
+    """
+    size, free = sum(file.stat().st_size for file in weights.files), free_memory(device)
+    if 2 * size <= free:
+        return None
+    return (
+        f"end to end takes {2 * size / 1e9:.1f} GB for the model's weights, dense and pruned, but "
+        f"{free / 1e9:.1f} GB are free"
+    )
 
 
 def _switch_pruned(
