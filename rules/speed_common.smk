@@ -114,5 +114,5 @@ def speed_threads(wildcards):
 
 
 def speed_all_cores():
-    """All cores of this run: a benchmark has them to itself."""
-    return workflow.cores or 8
+    """All cores of this machine's run, which a benchmark has to itself; 8 where jobs are submitted."""
+    return workflow.resource_settings.cores or 8
