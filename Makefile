@@ -34,7 +34,7 @@ paper: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -156,6 +156,23 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 TinyModel = Callable[..., Path]
 
+TOGETHER = {"cluster", "hub", "real", "workflow"}
+"""Folders whose tests share what took minutes to make: all of them go to one worker."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of a file to one worker, or of a whole folder: where xdist is not used, nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            folder = file.split("/")[-2]
+            return folder if folder in TOGETHER else file
+
+    return ByFolder(config, log)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:

@@ -15,7 +15,7 @@ from ..workflow.conftest import Workflow
 from .conftest import cluster_workflow, command, environment, submitted
 from .slurm import Slurm, Submitted, wait
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.workflow
 
 WAITING = "rule_prune_run_wildcards_standin-llama_toy_waiting"
 HUNGRY = "rule_prune_run_wildcards_standin-llama_toy_hungry"

@@ -18,8 +18,6 @@ from dass.transfer import CHUNK
 from .conftest import C4, GUEST, PIQA, Client, with_small_disk, without_network
 from .server import LocalHub, RemoteRepository
 
-pytestmark = pytest.mark.xdist_group("hub")
-
 LLAMA = "meta-llama/Llama-2-13b-hf"  # in four shards of at most 600 kB
 SHARD = "model-00002-of-00004.safetensors"
 

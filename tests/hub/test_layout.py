@@ -10,15 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from dass.zero_shot import TASKS
 
 from .conftest import C4, ROOT, Client
 from .server import LocalHub
-
-pytestmark = pytest.mark.xdist_group("hub")
 
 LM_EVAL = """
 import json, sys

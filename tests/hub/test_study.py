@@ -24,7 +24,7 @@ from tests.workflow.conftest import Finished, Workflow, copy_workflow
 from .conftest import GUEST, ROOT, TOKEN, environment_for, without_network
 from .server import LocalHub, RemoteRepository
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("hub")]
+pytestmark = pytest.mark.workflow
 
 FULL = bool(os.environ.get("DASS_FULL"))
 WHOLE_GRID = "gemma-7b"

@@ -25,7 +25,7 @@ from dass.patterns import parse_pattern
 from dass.perplexity import cut_windows, perplexity, tokenise
 from dass.pruning import Pruned, prune
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 LENGTH = 512
 PATTERNS = ["u50", "4of8", "2of4"]

@@ -12,7 +12,7 @@ import torch
 
 from .conftest import Finished, Workflow, small_study
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 
 def error_lines(finished: Finished) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import ROOT, Workflow
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 SUBMIT = """\
 #!/bin/sh

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Workflow, small_study
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 METHOD = '''\
 """Wanda, in jobs that wait for each other: each goes on when four are under way."""

@@ -16,7 +16,7 @@ import pytest
 
 from .conftest import PARTS, Workflow, small_study
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 ENDS = {
     "summary_of_model": 2,

@@ -11,7 +11,7 @@ import yte
 
 from .conftest import ROOT, copy_workflow, small_study
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.workflow
 
 CLUSTER_PROFILES = ["slurm", "slurm-example-a100", "generic"]
 

@@ -11,7 +11,7 @@ import pytest
 from .conftest import Workflow, small_study
 from .test_bad_input import error_lines
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 HEAD = "table,model,method,pattern,split,metric,value,source"
 

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import ROOT, Workflow, copy_workflow
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 ROW = re.compile(
     r"^\| ([^|]+) \| `\.venv/bin/snakemake -n ?([^`]*)` \|((?: \d+ \|)+)$", re.MULTILINE
