@@ -36,6 +36,6 @@ def test_the_demo_inherits_nothing_from_the_paper(fresh: Workflow) -> None:
     assert finished.jobs["prune_run"] == 3 * 4 * 3
     assert finished.jobs["perplexity"] == 3 * (1 + 4 * 3)
     assert not any(rule.startswith("fetch") for rule in finished.jobs)
-    # The sizes of one of the paper's models are timed, under its name; the model itself is not used.
+    # The sizes of one of the paper's models are timed, under its name; the model is not used.
     paths = [part for model in PAPER for part in (f"models/{model}", f"/{model}/")]
     assert not any(path in finished.output for path in paths)
