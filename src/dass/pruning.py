@@ -236,10 +236,12 @@ def _prune_block(
     """Prune a block's three projections in place; returns masks, values and sparsity."""
     pruned = Pruned()
     masks: dict[str, list[Tensor]] = {}
+    kept: dict[str, int] = {}
     for projection in glu.projections:
         name = model.parameter_name(index, projection.name)
-        mask = _prune_projection(projection, statistics, method, pattern, name)
+        mask, count = _prune_projection(projection, statistics, method, pattern, name)
         masks.setdefault(projection.parameter, []).append(mask)
+        kept[projection.parameter] = kept.get(projection.parameter, 0) + count
     for projection in glu.projections:
         if projection.parameter not in masks:
             continue
@@ -249,7 +251,7 @@ def _prune_block(
         weight = projection.linear.weight
         pruned.masks[name] = pack(mask)
         pruned.shapes[name] = tuple(weight.shape)
-        pruned.sparsity[name] = _sparsity(mask)
+        pruned.sparsity[name] = 1 - kept[projection.parameter] / mask.numel()
         if not isinstance(method, ScoreMethod):
             pruned.values[name] = _to_host(weight[mask])
     return pruned
@@ -268,8 +270,8 @@ def _to_host(values: Tensor) -> Tensor:
 
 def _prune_projection(
     projection: Projection, statistics: Statistics, method: Method, pattern: Pattern, name: str
-) -> Tensor:
-    """Prune one projection in place; return the mask of what is kept."""
+) -> tuple[Tensor, int]:
+    """Prune one projection in place; return the mask of what is kept, and of how many."""
     weight = projection.weight
     if isinstance(method, ScoreMethod):
         score = method.score(projection.role, weight, statistics)
@@ -280,22 +282,21 @@ def _prune_projection(
         if not all_finite(updated):
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
         weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
-    _check_sparsity(mask, pattern, name)
-    return mask
+    return mask, _checked_count(mask, pattern, name)
 
 
-def _sparsity(mask: Tensor) -> float:
-    """The share of entries that are pruned."""
-    return 1 - mask.count_nonzero().item() / mask.numel()
+def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
+    """How many entries a mask keeps, counted once: a GPU is waited for.
 
-
-def _check_sparsity(mask: Tensor, pattern: Pattern, name: str) -> None:
-    """No mask may miss its sparsity by more than the rounding down of its groups allows."""
-    achieved = _sparsity(mask)
+    No mask may miss its sparsity by more than the rounding down of its groups allows.
+    """
+    count = int(mask.count_nonzero())
+    achieved = 1 - count / mask.numel()
     allowed = 1 / min(mask.shape)
     if not -1e-9 <= pattern.sparsity - achieved <= allowed:
         wanted = pattern.sparsity
         raise NumericError(f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}")
+    return count
 
 
 def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> None:
