@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from dass.files import write_json
-from dass.provenance import provenance
+from dass.runtime.files import write_json
+from dass.runtime.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,8 +17,8 @@ import torch
 from pruning import DTYPE, measure, write_model
 from torch.profiler import ProfilerActivity, profile
 
-from dass.files import write_json
-from dass.provenance import provenance
+from dass.runtime.files import write_json
+from dass.runtime.provenance import provenance
 
 SHOWN = 18
 """How many kernels are listed; the others are summed up."""

@@ -24,15 +24,15 @@ from pathlib import Path
 import torch
 from baseline import prune_block, synchronise
 
-from dass.blocks import StreamedModel
-from dass.checkpoint import unpack
-from dass.files import write_json
-from dass.methods import make_method
-from dass.patterns import parse_pattern
-from dass.pieces import Pieces
-from dass.provenance import provenance
-from dass.pruning import prune
-from dass.scoring import window_losses
+from dass.models.batches import window_losses
+from dass.models.streamed import StreamedModel
+from dass.pruning.methods import make_method
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.prune import prune
+from dass.pruning.pruned_file import unpack
+from dass.pruning.resume import Pieces
+from dass.runtime.files import write_json
+from dass.runtime.provenance import provenance
 
 SHAPES = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.speed.results import parse_speed
-from dass.speed.tables import SpeedSettings, speed_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"

@@ -15,7 +15,7 @@ rule calibration_tokens:
         documents=lambda wildcards: dataset_input(
             STUDY.calibrations[wildcards.calibration].dataset
         ),
-        modules=modules("calibration"),
+        modules=modules("data.windows"),
     output:
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
     log:
@@ -46,7 +46,7 @@ rule evaluation_tokens:
     input:
         model=model_input,
         text=lambda wildcards: dataset_input(wildcards.dataset),
-        modules=modules("perplexity", "corpora"),
+        modules=modules("evaluation.perplexity", "data.documents"),
     output:
         tokens=f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
     log:

@@ -10,11 +10,11 @@ sys.path.insert(0, SOURCE)
 search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
-from dass.config import experiment_runs, load_config, runs, speed_subjects
-from dass.dependencies import class_files, module_files as files_of_modules
+from dass.config.study import experiment_runs, load_config, runs, speed_subjects
+from dass.runtime.source_files import class_files, module_files as files_of_modules
 from dass.errors import DassError
-from dass.methods import find_class
-from dass.published import dense_targets, read_published, was_pruned_from
+from dass.pruning.methods import find_class
+from dass.results.published import dense_targets, read_published, was_pruned_from
 
 
 def stop(problem):
@@ -177,7 +177,7 @@ def words_of(calibration):
 
 
 def table_settings(experiment):
-    """What the tables and figures of an experiment show: arguments of dass.tables.TableSettings."""
+    """What the tables and figures of an experiment show: arguments of dass.report.table.TableSettings."""
     keys = experiment_runs(STUDY, experiment)
     zero_shot = STUDY.zero_shot
     return {

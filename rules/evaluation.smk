@@ -12,7 +12,7 @@ rule perplexity:
         model=model_input,
         pruned=pruned_input,
         tokens=f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors",
-        modules=modules("perplexity", "checkpoint"),
+        modules=modules("evaluation.perplexity", "pruning.pruned_file"),
     output:
         f"{EVALUATED}/perplexity.json",
     log:
@@ -43,7 +43,7 @@ checkpoint check_dense:
     # Between a model's dense perplexity and all pruning of it: see dense_gate.
     input:
         dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
-        modules=modules("published"),
+        modules=modules("results.published"),
     output:
         f"{RESULTS}/runs/{{model}}/dense/checked.json",
     log:
@@ -74,7 +74,7 @@ rule zero_shot:
             dataset_input(dataset)
             for dataset in (STUDY.zero_shot.tasks.values() if STUDY.zero_shot else [])
         ],
-        modules=modules("zero_shot", "scoring", "checkpoint"),
+        modules=modules("evaluation.zero_shot", "models.batches", "pruning.pruned_file"),
     output:
         f"{EVALUATED}/zero_shot.json",
     log:

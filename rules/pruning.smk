@@ -16,7 +16,7 @@ rule prune_run:
         model=model_input,
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
         gate=dense_gate,
-        modules=lambda wildcards: modules("pruning", classes=(method_class(wildcards),)),
+        modules=lambda wildcards: modules("pruning.prune", classes=(method_class(wildcards),)),
     output:
         pruned=f"{RUN}/pruned.safetensors",
         result=f"{RUN}/pruning.json",
@@ -47,7 +47,7 @@ rule export:
     input:
         model=model_input,
         pruned=f"{RUN}/pruned.safetensors",
-        modules=modules("checkpoint"),
+        modules=modules("pruning.pruned_file"),
     output:
         directory(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
     log:

@@ -105,7 +105,7 @@ rule speed_prefill:
     input:
         model=model_input,
         pruned=f"{RUN}/pruned.safetensors",
-        modules=modules("speed.gpu", "checkpoint"),
+        modules=modules("speed.gpu", "pruning.pruned_file"),
     output:
         f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
     log:
@@ -172,7 +172,7 @@ rule speed_tables:
     input:
         results=lambda wildcards: speed_results(wildcards.kind),
         pruning=lambda wildcards: speed_pruning() if wildcards.kind == "metric" else [],
-        modules=modules("speed.tables"),
+        modules=modules("report.speed_tables"),
     output:
         f"{SPEED}/tables/{{kind}}.tex",
         f"{SPEED}/tables/{{kind}}.md",
@@ -198,7 +198,7 @@ rule speed_tables:
 rule speed_figures:
     input:
         results=lambda wildcards: speed_results(wildcards.kind),
-        modules=modules("speed.figures"),
+        modules=modules("report.speed_figures"),
     output:
         f"{SPEED}/figures/{{kind}}.pdf",
     log:

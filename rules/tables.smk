@@ -13,7 +13,7 @@ rule summary_of_model:
         zero_shot=lambda wildcards: (
             evaluated("zero_shot", wildcards.model) if STUDY.zero_shot else []
         ),
-        modules=modules("tables"),
+        modules=modules("report.table"),
     output:
         f"{RESULTS}/summary/{{model}}.csv",
     log:
@@ -34,7 +34,7 @@ rule summary_of_model:
 rule summary:
     input:
         models=[f"{RESULTS}/summary/{model}.csv" for model in MODELS],
-        modules=modules("tables"),
+        modules=modules("report.table"),
     output:
         f"{RESULTS}/summary.csv",
     log:
@@ -56,7 +56,7 @@ rule tables_of_experiment:
     input:
         summary=f"{RESULTS}/summary.csv",
         published=published_file(),
-        modules=modules("tables", "comparison"),
+        modules=modules("report.table", "report.published_table"),
     output:
         outputs_of(
             "tables",
@@ -84,7 +84,7 @@ rule tables_of_experiment:
 rule figures_of_experiment:
     input:
         summary=f"{RESULTS}/summary.csv",
-        modules=modules("figures"),
+        modules=modules("report.figures"),
     output:
         outputs_of("figures", "pdf"),
     log:
@@ -110,7 +110,7 @@ rule report:
         published=published_file(),
         speed=[file for kind in SPEED_KINDS for file in speed_results(kind)],
         speed_pruning=speed_pruning(),
-        modules=modules("report", "speed.report"),
+        modules=modules("report.document", "report.speed_sections"),
     output:
         pdf=f"{RESULTS}/report.pdf",
         html=f"{RESULTS}/report.html",

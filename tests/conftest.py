@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dass.blocks import StreamedModel
+    from dass.models.streamed import StreamedModel
 
 COMMON: dict[str, Any] = {
     "vocab_size": 128,

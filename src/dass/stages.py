@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from dass.blocks import StreamedModel
-from dass.calibration import (
+from dass.data.documents import Documents, Rows, find_split, read_rows
+from dass.data.windows import (
     draw_windows,
     encoder,
     load_tokenizer,
@@ -27,18 +27,16 @@ from dass.calibration import (
     token_hash,
     tokens_source,
 )
-from dass.checkpoint import PrunedFile
-from dass.corpora import Documents, Rows, find_split, read_rows
-from dass.dependencies import class_files, module_files
-from dass.files import sha256
-from dass.job import device
-from dass.methods import find_class, make_method
-from dass.patterns import parse_pattern
-from dass.perplexity import cut_windows, perplexity, tokenise
-from dass.pieces import Pieces
-from dass.provenance import origin, peak_memory, provenance
-from dass.pruning import prune
-from dass.results import (
+from dass.evaluation.perplexity import cut_windows, perplexity, tokenise
+from dass.evaluation.zero_shot import evaluate
+from dass.models.batches import score_continuations
+from dass.models.streamed import StreamedModel
+from dass.pruning.methods import find_class, make_method
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.prune import prune
+from dass.pruning.pruned_file import PrunedFile
+from dass.pruning.resume import Pieces
+from dass.results.schema import (
     PeakMemory,
     PerplexityResult,
     PruningResult,
@@ -48,8 +46,10 @@ from dass.results import (
     ZeroShotResult,
     write_result,
 )
-from dass.scoring import score_continuations
-from dass.zero_shot import evaluate
+from dass.runtime.files import sha256
+from dass.runtime.job import device
+from dass.runtime.provenance import origin, peak_memory, provenance
+from dass.runtime.source_files import class_files, module_files
 
 
 def calibration_tokens(

@@ -25,8 +25,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dass.methods.dass import DaSS
-from dass.methods.wanda import Wanda
+from dass.pruning.methods.dass import DaSS
+from dass.pruning.methods.wanda import Wanda
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from dass.blocks import StreamedModel
-from dass.checkpoint import pack, unpack
 from dass.errors import NumericError
-from dass.masks import keep_mask
-from dass.methods import make_method
-from dass.methods.sparsegpt import _prune_columns, inverse_factor
-from dass.patterns import parse_pattern
-from dass.pruning import prune
-from dass.scoring import window_losses
+from dass.models.batches import window_losses
+from dass.models.streamed import StreamedModel
+from dass.pruning.masks import keep_mask
+from dass.pruning.methods import make_method
+from dass.pruning.methods.sparsegpt import _prune_columns, inverse_factor
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.prune import prune
+from dass.pruning.pruned_file import pack, unpack
 
 pytestmark = [
     pytest.mark.gpu,
@@ -86,7 +86,7 @@ def test_packing_is_that_of_the_cpu(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("pattern", ["u50", "2of4", "4of8", "3of16"])
 @pytest.mark.parametrize(("rows", "width"), [(50, 128), (16, 64), (1, 16)])
 def test_the_kernel_prunes_columns_as_pytorch_does(pattern: str, rows: int, width: int) -> None:
-    from dass.methods import sparsegpt_cuda
+    from dass.pruning import columns_triton
 
     x = random(4 * width, width, seed=1)
     factor = inverse_factor(x.t() @ x, 0.01, "test")
@@ -98,7 +98,7 @@ def test_the_kernel_prunes_columns_as_pytorch_does(pattern: str, rows: int, widt
     cpu_mask = torch.ones(rows, width, dtype=torch.bool) if chosen is None else chosen
     gpu_mask = cpu_mask.clone().cuda()
     errors = _prune_columns(cpu, cpu_mask, factor, parsed, "test")
-    kernel_errors = sparsegpt_cuda.prune_columns(gpu, gpu_mask, factor.cuda(), parsed)
+    kernel_errors = columns_triton.prune_columns(gpu, gpu_mask, factor.cuda(), parsed)
     assert torch.equal(gpu_mask.cpu(), cpu_mask)
     torch.testing.assert_close(kernel_errors.cpu(), errors, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-4, atol=1e-4)
@@ -143,7 +143,7 @@ def test_losses_from_host_and_device_are_equal(folder: Path, dtype: torch.dtype)
 
 
 def test_statistics_in_half_precision_are_exact_sums() -> None:
-    from dass.statistics import Gram, sum_of_squares
+    from dass.pruning.calibrate import Gram, sum_of_squares
 
     x = random(300, 64).half().cuda()
     exact = x.double()

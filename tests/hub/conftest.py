@@ -24,11 +24,11 @@ GUEST = "hf_ofAnAccountWithoutLicence"
 
 PROGRAM = """
 import time
-from dass.job import job
+from dass.runtime.job import job
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(seconds / 50)  # ours and the hub libraries' waits, in short
 with job("logs/fetch/fetch.log", 1, offline=False):
-    from dass.hub import fetch_dataset, fetch_model
+    from dass.data.hub import fetch_dataset, fetch_model
     {call}
 """
 

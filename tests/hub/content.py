@@ -112,7 +112,7 @@ def _miniature(folder: Path, settings: dict[str, Any], world: Path) -> None:
     import torch
     import transformers
 
-    from dass.corpora import Documents
+    from dass.data.documents import Documents
     from dass.standins.tokenizer import train_tokenizer
 
     torch.manual_seed(len(settings))

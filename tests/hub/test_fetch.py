@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dass.corpora import Documents, read_rows
-from dass.provenance import origin
-from dass.transfer import CHUNK
+from dass.data.documents import Documents, read_rows
+from dass.data.download import CHUNK
+from dass.runtime.provenance import origin
 
 from .conftest import C4, GUEST, PIQA, Client, with_small_disk, without_network
 from .server import LocalHub, RemoteRepository

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from dass.zero_shot import TASKS
+from dass.evaluation.zero_shot import TASKS
 
 from .conftest import C4, ROOT, Client
 from .server import LocalHub
@@ -77,7 +77,7 @@ def test_the_released_code_reads_the_same_text(hub: LocalHub, client: Client) ->
     rows = [row["text"] for row in fetched_rows(client, "wikitext2", "test")]
     assert rows == theirs["wikitext"]
     assert client.dataset(settings_of("c4") | {"kind": "documents"}).code == 0
-    from dass.corpora import Documents
+    from dass.data.documents import Documents
 
     documents = Documents(Path(client.folder / "data/documents.jsonl"))
     assert len(documents) == theirs["documents"]

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from dass.blocks import StreamedModel
-from dass.calibration import draw_windows, encoder, load_tokenizer
-from dass.checkpoint import PrunedFile, save_pruned, unpack
-from dass.corpora import DOCUMENTS, Documents, index_documents, read_rows
-from dass.methods import make_method
-from dass.patterns import parse_pattern
-from dass.perplexity import cut_windows, perplexity, tokenise
-from dass.pruning import Pruned, prune
+from dass.data.documents import DOCUMENTS, Documents, index_documents, read_rows
+from dass.data.windows import draw_windows, encoder, load_tokenizer
+from dass.evaluation.perplexity import cut_windows, perplexity, tokenise
+from dass.models.streamed import StreamedModel
+from dass.pruning.methods import make_method
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.prune import Pruned, prune
+from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
 
 pytestmark = pytest.mark.real
 

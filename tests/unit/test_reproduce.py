@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from dass.config import read_config
+from dass.config.study import read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_memory_and_scaled_seconds_agree_with_what_was_measured(reproduce: Modul
 
 
 def test_pruned_files_are_as_large_as_the_format_makes_them(reproduce: ModuleType) -> None:
-    """LLaMA2-7B: 0.54 GB of masks (see dass.checkpoint)."""
+    """LLaMA2-7B: 0.54 GB of masks (see dass.pruning.pruned_file)."""
     shape = reproduce.PAPER["llama2-7b"]
     assert reproduce.run_bytes(shape, "dass") / 1e9 == pytest.approx(0.54, abs=0.005)
     assert reproduce.run_bytes(shape, "sparsegpt") - reproduce.run_bytes(shape, "dass") == (

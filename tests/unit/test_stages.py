@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dass.blocks import StreamedModel
-from dass.calibration import (
+from dass.data.documents import Documents
+from dass.data.windows import (
     draw_windows,
     encoder,
     load_tokenizer,
@@ -23,12 +23,12 @@ from dass.calibration import (
     token_hash,
     tokens_source,
 )
-from dass.checkpoint import PrunedFile
-from dass.corpora import Documents
 from dass.errors import DataError, PatternError
-from dass.files import read_json
-from dass.perplexity import perplexity
-from dass.results import PerplexityResult, PruningResult, Run
+from dass.evaluation.perplexity import perplexity
+from dass.models.streamed import StreamedModel
+from dass.pruning.pruned_file import PrunedFile
+from dass.results.schema import PerplexityResult, PruningResult, Run
+from dass.runtime.files import read_json
 from dass.stages import calibration_tokens, evaluation_tokens, perplexity_of_run, prune_run
 from tests.conftest import TinyModel
 

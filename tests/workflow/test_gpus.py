@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dass.methods.wanda import Wanda
+from dass.pruning.methods.wanda import Wanda
 
 
 @dataclass(frozen=True)

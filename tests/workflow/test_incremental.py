@@ -69,7 +69,7 @@ def test_a_second_call_runs_nothing(study: Workflow) -> None:
 
 
 def test_a_changed_method_makes_its_own_runs_stale_and_no_others(study: Workflow) -> None:
-    study.append("src/dass/methods/dass.py", "# changed")
+    study.append("src/dass/pruning/methods/dass.py", "# changed")
     finished = study.snakemake("--dry-run")
     assert finished.jobs == {"prune_run": 2, "perplexity": 2, "zero_shot": 2} | ENDS
     pruned = set(re.findall(r"Pruning (\S+) by (\S+) to (\S+)", finished.output))
@@ -77,7 +77,7 @@ def test_a_changed_method_makes_its_own_runs_stale_and_no_others(study: Workflow
 
 
 def test_changed_tables_make_tables_only(study: Workflow) -> None:
-    study.append("src/dass/tables.py", "# changed")
+    study.append("src/dass/report/table.py", "# changed")
     assert study.plan() == ENDS
 
 
@@ -231,7 +231,7 @@ def test_sources_that_only_look_newer_make_nothing_stale(study: Workflow) -> Non
 
 
 def test_results_known_to_be_good_are_kept_with_touch(study: Workflow) -> None:
-    study.append("src/dass/blocks.py", "# a remark")
+    study.append("src/dass/models/streamed.py", "# a remark")
     before = result_bytes(study)
     assert study.plan()["prune_run"] == 4
     finished = study.snakemake("--touch")

@@ -54,7 +54,7 @@ def test_benchmarks_end_in_tables_figures_and_the_report(
     assert all(len(one["seconds"]) == 2 for one in result["measurements"])
     assert study.plan(config=config) == {}
 
-    study.append("src/dass/speed/tables.py", "# changed")
+    study.append("src/dass/report/speed_tables.py", "# changed")
     assert set(study.plan(config=config)) == {"speed_tables", "speed_figures", "report", "all"}
 
 

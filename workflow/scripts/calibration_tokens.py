@@ -1,6 +1,6 @@
 """Draw a model's calibration windows and save their tokens."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from dass.stages import calibration_tokens

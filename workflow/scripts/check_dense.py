@@ -1,9 +1,9 @@
 """Hold a model's dense perplexity against what is published of it."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.published import DenseTarget, check_dense
+    from dass.results.published import DenseTarget, check_dense
 
     check_dense(
         dense=snakemake.input.dense,

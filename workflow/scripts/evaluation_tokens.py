@@ -1,6 +1,6 @@
 """Tokenise an evaluation text for one model and save its windows, split by split."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from dass.stages import evaluation_tokens

@@ -1,8 +1,8 @@
 """Fetch one data set from the hub as JSON lines."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads, offline=False):
-    from dass.hub import fetch_dataset
+    from dass.data.hub import fetch_dataset
 
     fetch_dataset(snakemake.params.dataset, snakemake.output[0])

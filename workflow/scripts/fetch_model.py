@@ -1,8 +1,8 @@
 """Fetch one model from the hub."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads, offline=False):
-    from dass.hub import fetch_model
+    from dass.data.hub import fetch_model
 
     fetch_model(snakemake.params.repository, snakemake.params.revision, snakemake.output[0])

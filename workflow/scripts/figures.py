@@ -1,12 +1,12 @@
 """Draw an experiment's figures."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from pathlib import Path
 
-    from dass.figures import perplexity_figure, save_figure, zero_shot_figure
-    from dass.tables import TableSettings, read_summary
+    from dass.report.figures import perplexity_figure, save_figure, zero_shot_figure
+    from dass.report.table import TableSettings, read_summary
 
     summary = read_summary(snakemake.input.summary)
     settings = TableSettings(**snakemake.params.settings)

@@ -1,10 +1,10 @@
 """Measure the perplexity of one run on every split."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):
-    from dass.results import Run
+    from dass.results.schema import Run
     from dass.stages import perplexity_of_run
 
     params = snakemake.params

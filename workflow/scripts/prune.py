@@ -1,10 +1,10 @@
 """Prune one model by one method to one pattern; write the pruned file and its result."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):
-    from dass.results import Run
+    from dass.results.schema import Run
     from dass.stages import prune_run
 
     wildcards, params = snakemake.wildcards, snakemake.params

@@ -1,13 +1,13 @@
 """Write the study's report, as PDF and as HTML."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.published import read_published
-    from dass.report import make_report, report_html, report_pdf
-    from dass.speed.report import speed_sections
-    from dass.speed.tables import read_all
-    from dass.tables import TableSettings, read_summary
+    from dass.report.document import make_report, report_html, report_pdf
+    from dass.report.speed_sections import speed_sections
+    from dass.report.speed_tables import read_all
+    from dass.report.table import TableSettings, read_summary
+    from dass.results.published import read_published
 
     params = snakemake.params
     speed = read_all(snakemake.input.speed, snakemake.input.speed_pruning)

@@ -1,6 +1,6 @@
 """Time dense against sparse engines on the CPU at the sizes of a model or a shape."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 threads = snakemake.params.threads or snakemake.threads
 with job(snakemake.log[0], threads, gpus=0):

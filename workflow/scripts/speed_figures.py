@@ -1,11 +1,11 @@
 """Draw a speed figure."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.figures import save_figure
-    from dass.speed.figures import speed_figure
-    from dass.speed.tables import SpeedSettings, read_all
+    from dass.report.figures import save_figure
+    from dass.report.speed_figures import speed_figure
+    from dass.report.speed_tables import SpeedSettings, read_all
 
     settings = SpeedSettings(**snakemake.params.settings)
     results, _ = read_all(snakemake.input.results, [])

@@ -1,6 +1,6 @@
 """Time dense against 2:4 on the GPU at the sizes of a model or a shape."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):

@@ -1,6 +1,6 @@
 """Time prefill with one run's pruned model on the GPU."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):

@@ -1,12 +1,12 @@
 """Write a speed table as LaTeX and Markdown."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from pathlib import Path
 
-    from dass.files import write_text
-    from dass.speed.tables import SpeedSettings, read_all, speed_table
+    from dass.report.speed_tables import SpeedSettings, read_all, speed_table
+    from dass.runtime.files import write_text
 
     settings = SpeedSettings(**snakemake.params.settings)
     results, pruning = snakemake.input.results, snakemake.input.pruning

@@ -1,11 +1,11 @@
 """Put the results of one model's runs into one CSV file."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from pathlib import Path
 
-    from dass.tables import write_summary
+    from dass.report.table import write_summary
 
     write_summary(
         Path(snakemake.output[0]),

@@ -1,15 +1,15 @@
 """Write an experiment's tables as LaTeX and Markdown."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from functools import partial
     from pathlib import Path
 
-    from dass.comparison import published_table
-    from dass.files import write_text
-    from dass.published import read_published
-    from dass.tables import TableSettings, perplexity_table, read_summary, zero_shot_table
+    from dass.report.published_table import published_table
+    from dass.report.table import TableSettings, perplexity_table, read_summary, zero_shot_table
+    from dass.results.published import read_published
+    from dass.runtime.files import write_text
 
     summary = read_summary(snakemake.input.summary)
     settings = TableSettings(**snakemake.params.settings)

@@ -1,6 +1,6 @@
 """Train one stand-in model on the toy world's documents."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):

@@ -1,6 +1,6 @@
 """Write the toy world's text and tasks."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from pathlib import Path

@@ -1,10 +1,10 @@
 """Measure the zero-shot accuracy of one run on every task."""
 
-from dass.job import job
+from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):
-    from dass.results import Run
+    from dass.results.schema import Run
     from dass.stages import zero_shot_of_run
 
     params = snakemake.params

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import DassError
-from dass.masks import keep_mask
-from dass.methods import ROLES
-from dass.patterns import parse_pattern
+from dass.pruning.masks import keep_mask
+from dass.pruning.methods import ROLES
+from dass.pruning.patterns import parse_pattern
 from dass.speed import machine
 from dass.speed.engines import DENSE, DeepSparse, Engine, Network, Prepared, make_engines, shallow
 from dass.speed.recording import chosen_shapes, measure_shapes

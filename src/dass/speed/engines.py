@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import ConfigError, DataError
-from dass.methods import ROLES
+from dass.pruning.methods import ROLES
 from dass.speed import deepsparse_worker
 from dass.speed.onnx_graph import INPUT, OUTPUT, StoredWeights, store_weights, write_graph
 from dass.speed.shapes import Shape

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from dass.errors import ConfigError, DassError
-from dass.files import write_json
+from dass.runtime.files import write_json
 
 log = logging.getLogger("dass")
 

@@ -25,13 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from dass.blocks import free_memory
-from dass.checkpoint import PrunedFile
 from dass.errors import DassError, ModelError
-from dass.glu import find_glu
-from dass.masks import keep_mask
-from dass.methods import ROLES
-from dass.patterns import NofM
+from dass.models.glu import find_glu
+from dass.models.streamed import free_memory
+from dass.models.weights import Weights as ModelFiles
+from dass.pruning.masks import keep_mask
+from dass.pruning.methods import ROLES
+from dass.pruning.patterns import NofM
+from dass.pruning.pruned_file import PrunedFile
 from dass.speed.gpu_timing import (
     PARTS,
     ROTATED_CACHES,
@@ -46,7 +47,6 @@ from dass.speed.recording import chosen_shapes, measure_shapes
 from dass.speed.shapes import SHAPES, Shape, activation_of, random_model, random_weight
 from dass.speed.timing import Outcome, Refusal, reason_of
 from dass.speed.twofour import check_axis, convert
-from dass.weights import Weights as ModelFiles
 
 SEQUENCE = 2048
 """More tokens than this go as several sequences."""

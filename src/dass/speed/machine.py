@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dass.provenance import machine as processor
-from dass.provenance import versions
+from dass.runtime.provenance import machine as processor
+from dass.runtime.provenance import versions
 
 ISA = (
     "avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni "

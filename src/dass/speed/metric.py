@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dass.job import device as found_device
-from dass.masks import keep_mask
-from dass.methods import BUILT_IN, ROLES, Method, Role, ScoreMethod, Statistics, make_method
-from dass.patterns import Pattern, parse_pattern
+from dass.pruning.masks import keep_mask
+from dass.pruning.methods import BUILT_IN, ROLES, Method, Role, ScoreMethod, Statistics, make_method
+from dass.pruning.patterns import Pattern, parse_pattern
+from dass.runtime.job import device as found_device
 from dass.speed.recording import chosen_shapes, measure_shapes
 from dass.speed.shapes import SHAPES, Shape, random_weight
 from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from dass.files import write_json
-from dass.provenance import provenance
+from dass.runtime.files import write_json
+from dass.runtime.provenance import provenance
 from dass.speed import machine
 from dass.speed.shapes import SHAPES, Shape
 from dass.speed.timing import Measurement, Outcome

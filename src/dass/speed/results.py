@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dass.errors import DataError
-from dass.files import read_json, write_json
+from dass.runtime.files import read_json, write_json
 from dass.speed.timing import Measurement, Refusal
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -36,7 +36,7 @@ class SpeedResult(BaseModel):
     measurements: list[Measurement]
     refusals: list[Refusal]
     provenance: dict[str, Any]
-    """As :func:`dass.provenance.provenance` gives it."""
+    """As :func:`dass.runtime.provenance.provenance` gives it."""
 
     def of(self, part: str) -> list[Measurement]:
         """The measurements of one part."""

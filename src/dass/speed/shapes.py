@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dass.errors import ModelError
-from dass.files import read_json
+from dass.runtime.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from dass.errors import DataError
-from dass.files import read_json
-from dass.job import device
+from dass.runtime.files import read_json
+from dass.runtime.job import device
 from dass.speed import cpu, gpu, metric
 from dass.speed.gpu_timing import Settings as GpuSettings
 from dass.speed.recording import record

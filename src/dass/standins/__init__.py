@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dass.files import writing_directory
+from dass.runtime.files import writing_directory
 
 __all__ = ["DEFAULT_DOCUMENTS", "DEFAULT_STEPS", "FAMILIES", "train_standin", "write_world"]
 

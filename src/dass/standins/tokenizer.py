@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from dass.files import write_json
+from dass.runtime.files import write_json
 
 SPECIAL = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2
 BOS_ID, EOS_ID = 1, 2

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dass.corpora import Documents, read_rows
+from dass.data.documents import Documents, read_rows
 from dass.errors import DataError, ModelError
-from dass.files import writing_directory
-from dass.progress import Progress
+from dass.runtime.files import writing_directory
+from dass.runtime.progress import Progress
 from dass.standins.muon import Muon
 from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
 

@@ -1,0 +1,1 @@
+"""Text to token windows, and whatever is fetched from a hub."""

@@ -1,0 +1,1 @@
+"""A model block by block: weights, decoder blocks, GLUs, batches of activations."""

@@ -1,0 +1,1 @@
+"""What to remove: methods, masks, patterns, and the pruned file."""

@@ -1,0 +1,26 @@
+"""Magnitude pruning: the smallest weights go. The baseline that needs no data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from dass.pruning.methods import Need, Role, Score, Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """S_ij = |W_ij|, compared within the whole matrix; N:M groups lie along the input.
+
+    Source: Han et al., "Learning both weights and connections for efficient neural networks"
+    (NeurIPS 2015), section 3, as the DaSS paper uses it (section 5, baselines).
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
+        """Score a projection [out, in] of any role."""
+        return Score(weight.float().abs(), scope="matrix", axis="input")

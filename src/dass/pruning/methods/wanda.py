@@ -1,0 +1,27 @@
+"""Wanda: weight magnitude times the norm of the input that the weight sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from dass.pruning.methods import Need, Role, Score, Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Wanda:
+    """S_ij = |W_ij| · ‖X_j‖₂, compared within each output row; N:M groups lie along the input.
+
+    Source: Sun et al., "A simple and effective pruning approach for large language models"
+    (ICLR 2024), equation 1.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"input_norm", "intermediate_norm"})
+
+    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
+        """Score a projection [out, in]; ``down`` sees the intermediate activation."""
+        norm = statistics.get("intermediate_norm" if role == "down" else "input_norm")
+        return Score(weight.float().abs() * norm, scope="row", axis="input")

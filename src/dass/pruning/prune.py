@@ -1,0 +1,337 @@
+"""Calibration + blocks + method + pattern -> the masks of a pruned model.
+
+Sequential, as in the paper: block l is scored on activations that come out of the already
+pruned blocks 0..l-1; its three projections are scored from one pass through the still dense
+block; then the pruned block's outputs feed block l+1. A method that needs no statistics
+(magnitude) runs no calibration token at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from dass.errors import NumericError
+from dass.models.attention import AttentionMemory
+from dass.models.batches import Batch, batches_of
+from dass.models.fused import fused
+from dass.models.glu import GLU, Projection, find_glu
+from dass.models.numerics import all_finite
+from dass.models.streamed import StreamedModel, check_finite
+from dass.pruning.calibrate import collect
+from dass.pruning.masks import keep_mask
+from dass.pruning.methods import ROLES, Method, Role, ScoreMethod, Statistics
+from dass.pruning.patterns import Axis, NofM, Pattern, check_fit
+from dass.pruning.pruned_file import mask_hash, pack
+from dass.pruning.resume import Pieces
+from dass.runtime.progress import Progress
+
+
+@dataclass
+class Pruned:
+    """What pruning a model yields; tensors are on the host."""
+
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Parameter name -> packed mask, uint8."""
+    values: dict[str, Tensor] = field(default_factory=dict)
+    """Parameter name -> kept weights, of methods that update weights."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Parameter name -> shape."""
+    sparsity: dict[str, float] = field(default_factory=dict)
+    """Parameter name -> share of entries that are pruned."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage -> seconds: loading, statistics, masks, replay, saving, total."""
+
+    block_seconds: list[float] = field(default_factory=list)
+    """Seconds of each decoder block, reading included."""
+
+    def add(self, block: Pruned, seconds: float) -> None:
+        """Note the shapes and sparsity of one more block, and the seconds that it took."""
+        self.shapes |= block.shapes
+        self.sparsity |= block.sparsity
+        self.block_seconds.append(seconds)
+
+    @property
+    def mean_sparsity(self) -> float:
+        """The share of pruned entries in all pruned matrices together."""
+        sizes = {name: float(torch.Size(shape).numel()) for name, shape in self.shapes.items()}
+        return sum(self.sparsity[n] * size for n, size in sizes.items()) / sum(sizes.values())
+
+    @property
+    def hash(self) -> str:
+        """The hash of all masks."""
+        return mask_hash(self.masks.items())
+
+
+@torch.inference_mode()
+def prune(
+    model: StreamedModel,
+    windows: Tensor,
+    method: Method,
+    pattern: Pattern,
+    pieces: Pieces | None = None,
+) -> Pruned:
+    """Prune the GLU of every decoder block; nothing else changes.
+
+    Args:
+        model: the dense model.
+        windows: int64 [sequences, length], the calibration tokens.
+        method: how weights are scored or updated.
+        pattern: how many of which entries go.
+        pieces: where masks and values go, block by block, instead of into what is returned;
+            blocks that are there already are only run, so that the result is the same to the bit.
+
+    Raises:
+        PatternError: the pattern does not fit a matrix of the model (before any work).
+        ModelError: a block has no GLU, or several (before any work).
+        NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
+    """
+    _check_fits(model, method, pattern)
+    pruned, clock = Pruned(), _Clock()
+    batches = batches_of(model, windows, _workspace(model, method)) if method.needs else []
+    store = batches[0].hidden.device if batches else None
+    spare: list[Tensor] = []  # buffers that blocks hand on
+    progress = Progress("pruning", model.n_blocks, "blocks")
+    with _Keeper(pruned, pieces) as keeper:
+        for index in range(model.n_blocks):
+            if pieces is not None and index < pieces.done:
+                with clock("resuming"):
+                    _repeat_block(model, index, batches, pieces, pruned)
+                progress.step(note="pruned before")
+                continue
+            started = time.monotonic()
+            with clock("loading"), model.block(index) as block, fused(block):
+                glu = find_glu(block, f"{model.folder.name}, block {index}")
+                attention = AttentionMemory(block, store, spare)
+                with clock("statistics"), attention.recording():
+                    statistics = collect(block, glu, batches, index, method.needs)
+                with clock("masks"):
+                    own = _prune_block(model, index, glu, statistics, method, pattern)
+                del statistics
+                with clock("replay"), attention.replaying():
+                    if index + 1 < model.n_blocks:
+                        _advance(block, batches, index, model.folder.name)
+            with clock("saving"):
+                keeper.wait()
+                keeper.keep(index, own, started)
+            progress.step(note=_speed(windows, pruned.block_seconds) if batches else "")
+        with clock("saving"):
+            keeper.wait()
+    pruned.seconds = clock.seconds
+    return pruned
+
+
+class _Keeper:
+    """Keeps what pruning each block gave: in what is returned or, if there are pieces, in files.
+
+    A file is written in the background, while the next block computes; never more than one, so
+    that no more than two blocks' masks and values stand in memory.
+    """
+
+    def __init__(self, pruned: Pruned, pieces: Pieces | None) -> None:
+        self._pruned, self._pieces = pruned, pieces
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def keep(self, index: int, own: Pruned, started: float) -> None:
+        """Keep a block on which work began at ``started``."""
+        seconds = round(time.monotonic() - started, 4)
+        self._pruned.add(own, seconds)
+        if self._pieces is None:
+            self._pruned.masks |= own.masks
+            # Out of pinned memory, of which there is only so much.
+            self._pruned.values |= {name: value.clone() for name, value in own.values.items()}
+            return
+        self._writing = self._thread.submit(
+            self._pieces.save, index, own.masks, own.values, own.shapes, own.sparsity, seconds
+        )
+
+    def wait(self) -> None:
+        """Until the file is written that is being written; raises what went wrong with it."""
+        if self._writing is not None:
+            self._writing.result()
+
+
+def _workspace(model: StreamedModel, method: Method) -> int:
+    """Bytes that a method's statistics take: a Gram matrix, and three while it is factorised."""
+    if "intermediate_gram" not in method.needs:
+        return 0
+    return 4 * model.intermediate_size**2 * torch.float32.itemsize
+
+
+def _repeat_block(
+    model: StreamedModel, index: int, batches: list[Batch], pieces: Pieces, pruned: Pruned
+) -> None:
+    """Take over a block that an earlier job pruned, and run it if the next one needs it."""
+    piece = pieces.read(index)
+    own = Pruned(shapes=piece.shapes, sparsity=piece.settings["sparsity"])
+    pruned.add(own, piece.settings["seconds"])
+    if not batches or index + 1 == model.n_blocks:
+        return
+    with model.block(index) as block, fused(block):
+        for name, weight in block.named_parameters():
+            full = model.parameter_name(index, name)
+            if full in piece.shapes:
+                weight.copy_(piece(full, weight))
+        _advance(block, batches, index, model.folder.name)
+
+
+def _speed(windows: Tensor, seconds: list[float]) -> str:
+    """Calibration tokens that one block takes in a second, on average so far."""
+    return f"{windows.numel() * len(seconds) / sum(seconds):,.0f} tokens/s"
+
+
+def _check_fits(model: StreamedModel, method: Method, pattern: Pattern) -> None:
+    """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
+    if not isinstance(pattern, NofM):
+        return
+    axes: dict[Role, Axis] = {role: _axis_of(method, role) for role in ROLES}
+    for index, layer in enumerate(model.layers):
+        where = f"{model.folder.name}, block {index}"
+        for projection in find_glu(layer, where).projections:
+            shape = (projection.weight.shape[0], projection.weight.shape[1])
+            check_fit(shape, pattern, axes[projection.role], f"{where}, {projection.name}")
+
+
+def _axis_of(method: Method, role: Role) -> Axis:
+    """Along which dimension a method lays N:M groups; a method that updates weights: the input.
+
+    A score says so itself, hence one is asked for, of weights and statistics that are all ones.
+    """
+    if not isinstance(method, ScoreMethod):
+        return "input"
+    hidden, intermediate = 128, 256
+    ones = {
+        "input_norm": torch.ones(hidden),
+        "intermediate_norm": torch.ones(intermediate),
+        "input_gram": torch.eye(hidden),
+        "intermediate_gram": torch.eye(intermediate),
+    }
+    shape = (hidden, intermediate) if role == "down" else (intermediate, hidden)
+    needed: dict[str, Any] = {need: ones[need] for need in method.needs}
+    return method.score(role, torch.ones(shape), Statistics(**needed)).axis
+
+
+def _prune_block(
+    model: StreamedModel,
+    index: int,
+    glu: GLU,
+    statistics: Statistics,
+    method: Method,
+    pattern: Pattern,
+) -> Pruned:
+    """Prune a block's three projections in place; returns masks, values and sparsity."""
+    pruned = Pruned()
+    masks: dict[str, list[Tensor]] = {}
+    kept: dict[str, int] = {}
+    for projection in glu.projections:
+        name = model.parameter_name(index, projection.name)
+        mask, count = _prune_projection(projection, statistics, method, pattern, name)
+        masks.setdefault(projection.parameter, []).append(mask)
+        kept[projection.parameter] = kept.get(projection.parameter, 0) + count
+    for projection in glu.projections:
+        if projection.parameter not in masks:
+            continue
+        # A fused parameter holds the rows of gate, then those of up.
+        mask = torch.cat(masks.pop(projection.parameter))
+        name = model.parameter_name(index, projection.parameter)
+        weight = projection.linear.weight
+        pruned.masks[name] = pack(mask)
+        pruned.shapes[name] = tuple(weight.shape)
+        pruned.sparsity[name] = 1 - kept[projection.parameter] / mask.numel()
+        if not isinstance(method, ScoreMethod):
+            pruned.values[name] = _to_host(weight[mask])
+    return pruned
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """A copy on the host, of a GPU's tensor in pinned memory: any other takes thirty times as long.
+
+    It is whole once the device has caught up.
+    """
+    if not values.is_cuda:
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
+
+
+def _prune_projection(
+    projection: Projection, statistics: Statistics, method: Method, pattern: Pattern, name: str
+) -> tuple[Tensor, int]:
+    """Prune one projection in place; return the mask of what is kept, and of how many."""
+    weight = projection.weight
+    if isinstance(method, ScoreMethod):
+        score = method.score(projection.role, weight, statistics)
+        mask = keep_mask(score.values, pattern, score.scope, score.axis, name)
+        weight.masked_fill_(~mask, 0)
+    else:
+        updated, mask = method.update(projection.role, weight, statistics, pattern, name)
+        if not all_finite(updated):
+            raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
+        weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
+    return mask, _checked_count(mask, pattern, name)
+
+
+def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
+    """How many entries a mask keeps, counted once: a GPU is waited for.
+
+    No mask may miss its sparsity by more than the rounding down of its groups allows.
+    """
+    count = int(mask.count_nonzero())
+    achieved = 1 - count / mask.numel()
+    allowed = 1 / min(mask.shape)
+    if not -1e-9 <= pattern.sparsity - achieved <= allowed:
+        wanted = pattern.sparsity
+        raise NumericError(f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}")
+    return count
+
+
+def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> None:
+    """Feed the pruned block's outputs to the next block."""
+    check_finite([batch.advance(block, index) for batch in batches], f"{name}, block {index}")
+
+
+class _Clock:
+    """Seconds per stage; an outer stage does not count what an inner one took."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._own: dict[str, float] = {}
+        self._inner = [0.0]
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        _synchronise()
+        started = time.monotonic()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            _synchronise()
+            took = time.monotonic() - started
+            self._own[stage] = self._own.get(stage, 0.0) + took - self._inner.pop()
+            self._inner[-1] += took
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage, and since the beginning."""
+        total = time.monotonic() - self._started
+        return {stage: round(s, 4) for stage, s in self._own.items()} | {"total": round(total, 4)}
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,232 @@
+"""Plots of the summary: what pruning costs each model, by method and pattern.
+
+Vector files without a date in them, so that the same numbers give the same bytes. Methods differ
+in marker as well as in colour, so that a print in black and white can be read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dass.errors import DataError
+from dass.report.table import (
+    DENSE_LINE,
+    Line,
+    Record,
+    TableSettings,
+    Value,
+    mean_accuracy,
+    pattern_label,
+    perplexity_of,
+    records,
+)
+from dass.runtime.files import writing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES = {
+    "magnitude": ("#8c8c8c", "v"),
+    "wanda": ("#e69f00", "s"),
+    "sparsegpt": ("#56b4e9", "^"),
+    "dass": ("#9e1f63", "o"),
+}
+"""Colour and marker of the paper's methods: the same in every figure."""
+_OTHERS = [("#009e73", "D"), ("#0072b2", "P"), ("#000000", "X"), ("#d55e00", "<"), ("#cc79a7", ">")]
+_COLUMNS = 3
+"""Panels side by side."""
+STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "text.parse_math": False,  # a label with two $ is no formula
+    "svg.fonttype": "path",
+    "svg.hashsalt": "dass",
+}
+
+Plotted = Mapping[Line, Value | None]
+
+
+def perplexity_figure(summary: pd.DataFrame, settings: TableSettings) -> Figure:
+    """Each run's perplexity over its dense model's: a panel a model, log scale; 1 is dense."""
+
+    def ratios(own: Mapping[Line, Record]) -> Plotted:
+        dense = perplexity_of(own[DENSE_LINE], settings.split)
+        values = {line: perplexity_of(record, settings.split) for line, record in own.items()}
+        return {
+            line: Value(value.value / dense.value) if value and dense else None
+            for line, value in values.items()
+        }
+
+    figure = _panels(summary, settings, ratios, "perplexity relative to dense", stems=True)
+    for axes in figure.axes:
+        _log_scale(axes)
+    return figure
+
+
+def zero_shot_figure(summary: pd.DataFrame, settings: TableSettings) -> Figure:
+    """Each run's mean accuracy in percent with its standard error: a panel a model."""
+
+    def percents(own: Mapping[Line, Record]) -> Plotted:
+        means = {line: mean_accuracy(record, settings) for line, record in own.items()}
+        return {line: _times_100(mean) for line, mean in means.items()}
+
+    return _panels(summary, settings, percents, f"mean {settings.metric} in %", stems=False)
+
+
+def figure_captions(settings: TableSettings) -> tuple[str, str]:
+    """What stands below the perplexity and below the zero-shot figure."""
+    perplexity = (
+        f"{settings.title}: perplexity on the {settings.split} split relative to the dense model "
+        "(dashed line), on a logarithmic scale; lower is better. One panel a model."
+    )
+    accuracy = (
+        f"{settings.title}: zero-shot accuracy ({settings.metric}), mean of {len(settings.tasks)} "
+        "tasks with its standard error; dashed line and band: the dense model; higher is better."
+    )
+    note = f" {settings.note}" if settings.note else ""
+    return perplexity + note, accuracy + note
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as its file's ending says: pdf, svg or png; the same bytes every time."""
+    path = Path(path)
+    with writing(path) as part:
+        part.write_bytes(figure_bytes(figure, path.suffix.removeprefix(".")))
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as pdf, svg or png.
+
+    Raises:
+        DataError: another kind.
+    """
+    import matplotlib
+
+    undated: dict[str, dict[str, Any]] = {
+        "pdf": {"CreationDate": None, "ModDate": None},
+        "svg": {"Date": None},
+        "png": {},
+    }
+    if kind not in undated:
+        raise DataError(f"figures are written as .pdf, .svg or .png, not as .{kind}")
+    with matplotlib.rc_context(STYLE), io.BytesIO() as drawn:
+        figure.savefig(drawn, format=kind, dpi=200, metadata=undated[kind])
+        return drawn.getvalue()
+
+
+def _panels(
+    summary: pd.DataFrame,
+    settings: TableSettings,
+    values: Callable[[Mapping[Line, Record]], Plotted],
+    name: str,
+    stems: bool,
+) -> Figure:
+    """A panel a model; ``values`` gives what to plot of a model's records, dense among them."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    runs = records(summary)
+    columns = min(_COLUMNS, len(settings.models))
+    rows = -(-len(settings.models) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(2.3 * columns, 3.4), 2.3 * rows + 0.4), layout="constrained")
+        # One scale for all, so that models can be compared at a glance.
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for index, (axes, (model, label)) in enumerate(
+            zip(grid.flat, settings.models.items(), strict=False)
+        ):
+            own = {line: runs.get((model, *line), {}) for line in settings.all_lines}
+            _draw_panel(axes, values(own), settings, stems)
+            axes.set_title(label)
+            axes.set_ylabel(name if index % columns == 0 else "")
+        for axes in grid.flat[len(settings.models) :]:
+            axes.remove()
+        _legend(figure, settings)
+    return figure
+
+
+def _draw_panel(axes: Axes, values: Plotted, settings: TableSettings, stems: bool) -> None:
+    """One model: a cluster of marks a pattern, a mark a method, a line for dense."""
+    styles = method_styles(settings)
+    for place, pattern in enumerate(settings.patterns):
+        lines = settings.lines(pattern)
+        for number, line in enumerate(lines):
+            value = values.get(line)
+            if value is None:
+                continue
+            _, colour, marker = styles[line[:2]]
+            x = place + (number - (len(lines) - 1) / 2) * 0.8 / len(lines)
+            if stems:
+                axes.vlines(x, 1, value.value, colors=colour, linewidth=1.2, zorder=2)
+            axes.errorbar(
+                x, value.value, yerr=value.error, color=colour, marker=marker, markersize=5,
+                markeredgecolor="black", markeredgewidth=0.4, elinewidth=1, linestyle="", zorder=3,
+            )  # fmt: skip
+    _draw_dense(axes, values.get(DENSE_LINE))
+    axes.set_xticks(range(len(settings.patterns)), [pattern_label(p) for p in settings.patterns])
+    axes.set_xlim(-0.6, len(settings.patterns) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _draw_dense(axes: Axes, dense: Value | None) -> None:
+    if dense is None:
+        return
+    axes.axhline(dense.value, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    if dense.error:
+        low, high = dense.value - dense.error, dense.value + dense.error
+        axes.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
+
+
+def _legend(figure: Figure, settings: TableSettings) -> None:
+    """One for all panels, below them: a method may be missing from any one of them."""
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
+               markeredgewidth=0.4, linestyle="", label=label)
+        for label, colour, marker in method_styles(settings).values()
+    ]  # fmt: skip
+    marks.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="Dense"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=5, frameon=False)
+
+
+def method_styles(settings: TableSettings) -> dict[tuple[str | None, str], tuple[str, str, str]]:
+    """(calibration, method) -> label, colour, marker; the paper's methods always keep theirs."""
+    others, free = cycle(_OTHERS), dict(STYLES)
+    styles = {}
+    for pattern in settings.patterns[:1]:
+        for (calibration, method, _), label in settings.lines(pattern).items():
+            colour, marker = free.pop(method) if method in free else next(others)
+            styles[calibration, method] = (label, colour, marker)
+    return styles
+
+
+def _log_scale(axes: Axes) -> None:
+    """From just below dense; plain numbers at 1, 2, 5, 10, ... as ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.95), max(high, 1.25))
+    steps = (1, 1.2, 1.5, 2, 3, 5) if high < 8 else (1, 2, 5) if high < 300 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _times_100(value: Value | None) -> Value | None:
+    if value is None:
+        return None
+    return Value(100 * value.value, None if value.error is None else 100 * value.error)

@@ -1,0 +1,425 @@
+"""Tables of speed: pruning time, 2:4 on a GPU, sparse engines on a CPU; in the paper's form.
+
+Every ratio is of the same interleaved run, with half the distance of its quartiles as its spread.
+Captions say what was measured on what; what was not measured says so, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dass.errors import PatternError
+from dass.report.table import Block, Cell, Group, Table, pattern_label
+from dass.results.schema import PruningResult, read_result
+from dass.speed.results import SpeedResult, read_speed
+from dass.speed.timing import Measurement, Spread, crossover, speed_up
+
+NOT_MEASURED = "not measured here"
+ENGINES = {
+    "torch": "torch",
+    "cusparselt": "cuSPARSELt",
+    "cutlass": "CUTLASS",
+    "onnxruntime": "onnxruntime",
+    "openvino": "OpenVINO",
+    "deepsparse": "DeepSparse",
+}
+PARTS = {
+    "gate": "gate, up",
+    "down": "down",
+    "mlp": "MLP",
+    "block": "Block",
+    "prefill": "Prefill",
+}
+DENSE = "dense"
+DASS = "dass-2of4"
+REFERENCE = "sparsegpt"
+"""The method that pruning times are compared with, as in the paper."""
+MOST_REFUSALS = 12
+OWN_LOAD = 1.5
+"""That a benchmark makes itself, beyond its threads."""
+DISTURBED = (
+    "Other work used the same cores: measure again on a quiet machine before you trust a small "
+    "difference."
+)
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """What speed tables and figures show."""
+
+    study: str
+    subjects: dict[str, str]
+    """Model or shape -> label."""
+    methods: dict[str, str]
+    """Key -> label."""
+    note: str = ""
+    """What captions end with."""
+
+
+def read_all(
+    results: Iterable[str | Path], pruning: Iterable[str | Path]
+) -> tuple[list[SpeedResult], list[PruningResult]]:
+    """Read result files.
+
+    Raises:
+        DataError: one is missing or malformed.
+    """
+    speed = [read_speed(path) for path in results]
+    return speed, [read_result(path, PruningResult) for path in pruning]
+
+
+def speed_table(
+    kind: str,
+    results: Sequence[SpeedResult],
+    pruning: Sequence[PruningResult],
+    settings: SpeedSettings,
+) -> Table:
+    """The table of one kind: ``metric``, ``gpu`` or ``cpu``."""
+    if kind == "metric":
+        return pruning_table(results, pruning, settings)
+    return gpu_table(results, settings) if kind == "gpu" else cpu_table(results, settings)
+
+
+# --- Pruning time -------------------------------------------------------------------------------
+
+
+def pruning_table(
+    results: Sequence[SpeedResult], pruning: Sequence[PruningResult], settings: SpeedSettings
+) -> Table:
+    """A block a model: seconds of the metric and of the whole pruning, beside SparseGPT's."""
+    whole: dict[tuple[str, str, str | None], float] = {}
+    for one in pruning:  # of several calibrations the first
+        key = (one.run.model, one.run.method, one.run.pattern)
+        whole.setdefault(key, one.seconds["total"])
+    blocks = []
+    for result in _known(results, settings):
+        masks = {(m.engine, m.variant): m for m in result.of("score and mask")}
+        patterns = list(dict.fromkeys(pattern for _, pattern in masks))
+        groups = [
+            Group(pattern_label(pattern), _pruning_rows(result, masks, whole, pattern, settings))
+            for pattern in patterns
+        ]
+        blocks.append(Block(settings.subjects[result.subject], groups))
+    columns = ["Metric, s", "× SparseGPT's", "Whole pruning, s", "× SparseGPT's whole"]
+    caption = (
+        "Pruning time. Metric: scores and masks of all blocks from given statistics (for SparseGPT "
+        "its update, which is its metric), one block timed and multiplied by their number; ± half "
+        "the distance of the quartiles. Whole pruning: the run itself, calibration passes and "
+        "reading of weights included, measured once. ×: how many times faster than SparseGPT."
+    )
+    return Table(
+        columns,
+        blocks or [_nothing(len(columns))],
+        _caption(caption, results, settings, _devices(pruning)),
+        f"tab:{settings.study}-speed-pruning",
+    )
+
+
+def _pruning_rows(
+    result: SpeedResult,
+    masks: Mapping[tuple[str, str], Measurement],
+    whole: Mapping[tuple[str, str, str | None], float],
+    pattern: str,
+    settings: SpeedSettings,
+) -> list[tuple[str, list[Cell]]]:
+    rows = []
+    blocks = int(result.shape["blocks"])
+    reference = masks.get((_reference_of(result), pattern))
+    reference_whole = whole.get((result.subject, _reference_of(result), pattern))
+    for method, label in settings.methods.items():
+        own = masks.get((method, pattern))
+        if own is None:
+            continue
+        low, median, high = (blocks * value for value in own.spread)
+        total = whole.get((result.subject, method, pattern))
+        over = Cell(_figures(reference_whole / total)) if reference_whole and total else Cell()
+        cells = [
+            Cell(_figures(median), _figures((high - low) / 2)),
+            _ratio(reference, own),
+            Cell(_figures(total)) if total else Cell(),
+            over,
+        ]
+        rows.append((label, cells))
+    return rows
+
+
+def _reference_of(result: SpeedResult) -> str:
+    """The name under which the study runs SparseGPT."""
+    methods = result.settings.get("methods", {})
+    return next((name for name, (function, _) in methods.items() if function == REFERENCE), "")
+
+
+def _devices(pruning: Sequence[PruningResult]) -> list[str]:
+    """On what the whole prunings ran."""
+    found = dict.fromkeys(_device_of(run.provenance) for run in pruning)
+    return [f"The whole pruning ran on {' and '.join(found)}."] if found else []
+
+
+def _device_of(provenance: Mapping[str, Any]) -> str:
+    device = provenance.get("device")
+    if device and device != "cpu":
+        return str(device)
+    return str((provenance.get("machine") or {}).get("cpu", "a CPU"))
+
+
+# --- GPU ---------------------------------------------------------------------------------------
+
+
+def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
+    """A block a shape: dense microseconds, and the speed-up of each 2:4 variant, by tokens."""
+    known = _known(results, settings)
+    counts = sorted({m.tokens for result in known for m in result.measurements})
+    columns = [*(f"{count}" for count in counts), "pays from"]
+    blocks = [
+        Block(_subject_label(result, settings), _gpu_groups(result, counts)) for result in known
+    ]
+    caption = (
+        "Dense against 2:4 on a GPU by the number of tokens in a call. Dense rows: the median time "
+        "of a call. Others: how many times faster than dense in the same mode, ± half the distance "
+        "of the quartiles; below 1 is slower. Graph: replayed as a CUDA graph, without the host's "
+        "share of a call. Pays from: the fewest tokens from which on the lower quartile is above "
+        "1. DaSS: gate and up, whose groups lie along the output, dense, and down 2:4."
+    )
+    return Table(
+        columns,
+        blocks or [_nothing(len(columns))],
+        _caption(caption, known, settings),
+        f"tab:{settings.study}-speed-gpu",
+        ("Part", "Variant"),
+    )
+
+
+def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
+    groups = []
+    for part, label in PARTS.items():
+        own = result.of(part)
+        blocks = {m.blocks for m in own}
+        if part == "prefill" and blocks and blocks != {result.shape["blocks"]}:
+            label = f"{label}, {max(blocks)} of {result.shape['blocks']} blocks"
+        rows = [
+            row
+            for mode in ("eager", "graph")
+            for row in _gpu_rows([m for m in own if m.mode == mode], mode, counts)
+        ]
+        if rows:
+            groups.append(Group(label, rows))
+    return groups
+
+
+def _gpu_rows(
+    own: Sequence[Measurement], mode: str, counts: Sequence[int]
+) -> list[tuple[str, list[Cell]]]:
+    """The dense row of a mode, then each variant's."""
+    dense = {m.tokens: m for m in own if m.variant == DENSE}
+    if not dense:
+        return []
+    cells = [Cell(duration(dense[n].spread.median)) if n in dense else Cell() for n in counts]
+    rows = [(f"dense, {mode}", [*cells, Cell()])]
+    if own[0].part == "prefill":
+        speeds = [_tokens_a_second(dense.get(n)) for n in counts]
+        rows.append((f"dense, {mode}, tokens/s", [*speeds, Cell()]))
+    variants = dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE)
+    for engine, variant in variants:
+        found = {m.tokens: m for m in own if (m.engine, m.variant) == (engine, variant)}
+        ratios = {n: ratio_of(dense[n], found[n]) for n in counts if n in found and n in dense}
+        cells = [ratio_cell(ratios.get(n)) for n in counts]
+        start = crossover(ratios)
+        name = f"{ENGINES.get(engine, engine)} {variant_label(variant)}, {mode}"
+        rows.append((name, [*cells, Cell("never" if start is None else str(start))]))
+        if own[0].part == "prefill":
+            speeds = [_tokens_a_second(found.get(n)) for n in counts]
+            rows.append((f"{name}, tokens/s", [*speeds, Cell()]))
+    return rows
+
+
+def _tokens_a_second(one: Measurement | None) -> Cell:
+    return Cell() if one is None else Cell(f"{one.tokens / one.spread.median:,.0f}")
+
+
+# --- CPU ---------------------------------------------------------------------------------------
+
+
+def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
+    """A block a shape and part: time of every variant and its speed-up over each dense baseline."""
+    known = _known(results, settings)
+    baselines = list(dict.fromkeys(name for result in known for name in _baselines(result)))
+    columns = ["ms", *(f"× {name}" for name in baselines)]
+    blocks = [
+        Block(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
+        for result in known
+        for part in ("mlp", "block")
+        if (groups := _cpu_groups(result, part, baselines))
+    ]
+    caption = (
+        "Dense and sparse engines on a CPU by the number of tokens in a call: median time, and how "
+        "many times faster than each dense baseline of the same interleaved run, ± half the "
+        "distance of the quartiles; below 1 is slower. Bold: the fastest. Caches were swept before "
+        "every call; a block attends to its own tokens only."
+    )
+    return Table(
+        columns,
+        blocks or [_nothing(len(columns))],
+        _caption(caption, known, settings),
+        f"tab:{settings.study}-speed-cpu",
+        ("Tokens", "Engine and weights"),
+    )
+
+
+def _baselines(result: SpeedResult) -> list[str]:
+    """Dense engines of a result, as columns call them."""
+    return list(dict.fromkeys(engine_label(m) for m in result.measurements if m.variant == DENSE))
+
+
+def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[Group]:
+    groups = []
+    for tokens in dict.fromkeys(m.tokens for m in result.of(part)):
+        own = [m for m in result.of(part) if m.tokens == tokens]
+        dense = {engine_label(m): m for m in own if m.variant == DENSE}
+        fastest = min(m.spread.median for m in own)
+        rows = []
+        for m in sorted(own, key=lambda m: m.variant != DENSE):
+            low, median, high = (1e3 * value for value in m.spread)
+            time = Cell(_figures(median), _figures((high - low) / 2), m.spread.median == fastest)
+            cells = [_ratio(dense.get(name), m) for name in baselines]
+            rows.append((f"{engine_label(m)} {variant_label(m.variant)}", [time, *cells]))
+        groups.append(Group(str(tokens), rows))
+    return groups
+
+
+def engine_label(one: Measurement) -> str:
+    """An engine as tables call it; torch's dense products are told apart by dtype."""
+    name = ENGINES.get(one.engine, one.engine)
+    return f"{name} {one.dtype}" if one.engine == "torch" else name
+
+
+# --- Shared ------------------------------------------------------------------------------------
+
+
+def variant_label(variant: str) -> str:
+    """``dense``, ``2:4``, ``70 %``, ``DaSS 2:4``."""
+    if variant == DENSE:
+        return variant
+    if variant == DASS:
+        return f"DaSS {pattern_label('2of4')}"
+    return pattern_label(variant)
+
+
+def ratio_of(dense: Measurement, other: Measurement) -> Spread:
+    """How many times faster, of two measurements of one run."""
+    return speed_up(dense.seconds, other.seconds)
+
+
+def ratio_cell(ratio: Spread | None) -> Cell:
+    """A speed-up and half the distance of its quartiles."""
+    if ratio is None:
+        return Cell()
+    return Cell(f"{ratio.median:.2f}", f"{(ratio.high - ratio.low) / 2:.2f}")
+
+
+def _ratio(dense: Measurement | None, other: Measurement) -> Cell:
+    if dense is None or len(dense.seconds) != len(other.seconds):
+        return Cell()
+    if dense is other:
+        return Cell("1")
+    return ratio_cell(ratio_of(dense, other))
+
+
+def duration(seconds: float) -> str:
+    """A time in µs below 1 ms, else in ms."""
+    return f"{_figures(seconds * 1e6)} µs" if seconds < 1e-3 else f"{_figures(seconds * 1e3)} ms"
+
+
+def _figures(value: float) -> str:
+    """Three digits; whole above 100."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _known(results: Sequence[SpeedResult], settings: SpeedSettings) -> list[SpeedResult]:
+    """The results of the settings' subjects, in their order; a run's own prefill goes with it."""
+    order = list(settings.subjects)
+    found = [r for r in results if r.subject.split("/")[0] in settings.subjects]
+    return sorted(found, key=lambda r: (order.index(r.subject.split("/")[0]), r.subject))
+
+
+def _subject_label(result: SpeedResult, settings: SpeedSettings) -> str:
+    model, _, run = result.subject.partition("/")
+    label = settings.subjects[model]
+    if not run:
+        return label
+    method = run.rpartition("/")[2]
+    return f"{label}, pruned by {settings.methods.get(method, method)}"
+
+
+def _nothing(columns: int) -> Block:
+    return Block("", [Group(NOT_MEASURED, [("", [Cell()] * columns)])])
+
+
+def _caption(
+    what: str, results: Sequence[SpeedResult], settings: SpeedSettings, more: Sequence[str] = ()
+) -> str:
+    """What it is, on what it was measured, what could not be measured, the study's note."""
+    if not results:
+        where = "No result of this benchmark was there when the table was made"
+        return " ".join([what, f"{NOT_MEASURED.capitalize()}. {where}.", *more, settings.note])
+    about = list(dict.fromkeys(map(about_machine, results)))
+    said = [what, *more, *about, load_line(results), refusals_line(results), settings.note]
+    return " ".join(filter(None, said))
+
+
+def about_machine(result: SpeedResult) -> str:
+    """Device, versions, dtype and threads of a result, as a caption's sentence."""
+    machine, gpu = result.machine, result.machine.get("gpu")
+    found = dict(machine.get("versions") or {})
+    for name, about in (machine.get("engines") or {}).items():
+        found[ENGINES.get(name, name)] = about["version"]
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    if gpu and result.kind != "cpu":
+        smi = gpu.get("nvidia_smi") or {}
+        words = [str(gpu["name"]), f"driver {smi.get('driver_version', 'unknown')}"]
+        words += [f"CUDA {gpu['cuda']}", f"cuSPARSELt {gpu['cusparselt']}"]
+        words += [f"SM clock {smi['clocks.max.sm']} at most"] if "clocks.max.sm" in smi else []
+    else:
+        words = [f"{machine['cpu']} ({' '.join(machine['isa']) or 'no extensions known'})"]
+        threads = result.settings.get("threads")
+        words += [f"{threads} threads"] if threads else []
+    if (dtype := result.settings.get("dtype")) is not None:
+        words.append(str(dtype))
+    return f"Measured on {', '.join(words)}; {versions}; {result.provenance['date'][:10]}."
+
+
+def load_line(results: Sequence[SpeedResult]) -> str:
+    """How busy the machine was with other work, as far as the system counts it."""
+    loads = sorted(r.machine["load"][0] for r in results if r.machine.get("load"))
+    if not loads or all(result.kind == "gpu" for result in results):
+        return ""
+    span = f"{loads[0]:g}" if loads[0] == loads[-1] else f"{loads[0]:g} to {loads[-1]:g}"
+    line = f"Load of the machine in the last minute of the measurement, itself included: {span}."
+    threads = max(int(result.settings.get("threads") or 1) for result in results)
+    return f"{line} {DISTURBED}" if loads[-1] > threads + OWN_LOAD else line
+
+
+def refusals_line(results: Sequence[SpeedResult]) -> str:
+    """What could not be measured and why, each once."""
+    found: dict[str, None] = {}
+    for result in results:
+        for one in result.refusals:
+            mode = f" ({one.mode})" if one.mode else ""
+            name = ENGINES.get(one.engine, one.engine)
+            found[f"{name} {_readable(one.variant)}{mode}: {one.reason}"] = None
+    if not found:
+        return ""
+    shown = list(found)[:MOST_REFUSALS]
+    more = f"; and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    return f"Not run: {'; '.join(shown)}{more}."
+
+
+def _readable(variant: str) -> str:
+    """A refusal's variant: a pattern, perhaps with the roles that it is about."""
+    pattern, comma, roles = variant.partition(", ")
+    try:
+        return f"{variant_label(pattern)}{comma}{roles}"
+    except PatternError:
+        return variant

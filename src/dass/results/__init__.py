@@ -1,0 +1,1 @@
+"""What a run measured: the schema of result files, summaries, published numbers."""

@@ -1,0 +1,199 @@
+"""One schema for every result file: what a run measured, with what, on what.
+
+Closed to unknown keys, so that a file of another version, or one mended by hand, is noticed
+before its numbers reach a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dass.errors import DataError, NumericError
+from dass.runtime.files import read_json, write_json
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Goes up with every change of a field's name or meaning; files of another version are refused."""
+
+DENSE = "dense"
+"""The method of the run that prunes nothing."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Closed(BaseModel):
+    """No unknown keys, no text where a number belongs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Run(_Closed):
+    """What a result is about; a dense run has neither calibration nor pattern."""
+
+    model: str
+    calibration: str | None
+    method: str
+    pattern: str | None
+
+    @model_validator(mode="after")
+    def _dense_or_pruned(self) -> Self:
+        missing = [self.calibration is None, self.pattern is None]
+        if missing != [self.method == DENSE] * 2:
+            raise ValueError("a pruned run has calibration and pattern, a dense run has neither")
+        return self
+
+    @classmethod
+    def parse(cls, model: str, variant: str) -> Self:
+        """The run of a model whose path below it is ``dense`` or calibration/method/pattern."""
+        if variant == DENSE:
+            return cls(model=model, calibration=None, method=DENSE, pattern=None)
+        calibration, method, pattern = variant.split("/")
+        return cls(model=model, calibration=calibration, method=method, pattern=pattern)
+
+    def __str__(self) -> str:
+        keys = (self.model, self.calibration, self.method, self.pattern)
+        return "/".join(key for key in keys if key is not None)
+
+
+class _Result(_Closed):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: Run
+    settings: dict[str, Any]
+    """What the stage was asked for: arguments, dtype, length, BOS rule, ..."""
+    provenance: dict[str, Any]
+    """As :func:`dass.runtime.provenance.provenance` gives it."""
+
+
+class PeakMemory(_Closed):
+    """Peak memory in bytes; ``device`` is None where no GPU was used."""
+
+    host: Count
+    device: Count | None
+
+
+class PruningResult(_Result):
+    """How a model was pruned, and how far."""
+
+    calibration_hash: str
+    mask_hash: str
+    sparsity: dict[str, Share]
+    """Parameter name -> share of its entries that are pruned."""
+    mean_sparsity: Share
+    """Share of pruned entries in all pruned matrices together."""
+    seconds: dict[str, float]
+    """Stage -> seconds; ``total`` among them."""
+    block_seconds: list[float]
+    """Seconds of each decoder block, reading included."""
+    peak_memory_bytes: PeakMemory
+    tokens: Count
+    """Calibration tokens."""
+
+
+class SplitPerplexity(_Closed):
+    """The perplexity of one split, as :class:`dass.evaluation.perplexity.Perplexity` has it."""
+
+    perplexity: float
+    nll: float
+    """Mean negative log-likelihood a token, in nats."""
+    tokens: Count
+    windows: Count
+    tokens_hash: str
+
+
+class PerplexityResult(_Result):
+    """Perplexity on each split of a data set."""
+
+    dataset: str
+    splits: Annotated[dict[str, SplitPerplexity], Field(min_length=1)]
+    mask_hash: str | None
+    """None for the dense model."""
+
+
+class TaskAccuracy(_Closed):
+    """One task's accuracies, as :class:`dass.evaluation.zero_shot.TaskResult` has them."""
+
+    acc: Share
+    acc_stderr: float | None
+    """None where there is one sample only."""
+    acc_norm: Share | None
+    """None where the task has none (WinoGrande)."""
+    acc_norm_stderr: float | None
+    samples: Count
+    version: str | int | float
+    requests_hash: str
+
+
+class ZeroShotResult(_Result):
+    """Accuracy on each task."""
+
+    tasks: Annotated[dict[str, TaskAccuracy], Field(min_length=1)]
+    limit: Count | None
+    """At most so many rows of each task; None: all."""
+    mask_hash: str | None
+    """None for the dense model."""
+
+
+Result = TypeVar("Result", PruningResult, PerplexityResult, ZeroShotResult)
+
+
+def read_result(path: str | Path, cls: type[Result]) -> Result:
+    """Read a result file.
+
+    Raises:
+        DataError: the file is missing, malformed, or of another schema version.
+    """
+    content = read_json(path)
+    remedy = "delete it and run again"
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no {cls.__name__} but a {type(content).__name__}; {remedy}")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: schema_version is {version!r}, but this dass reads {SCHEMA_VERSION}; {remedy}"
+        )
+    try:
+        result = cls.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path}: {_first_problem(error)}; {remedy}") from None
+    for field, value in _not_finite(content):
+        raise DataError(f"{path}: {field}: is {value}, not a finite number; {remedy}")
+    return result
+
+
+def write_result(path: str | Path, result: Result) -> None:
+    """Write a result file, whole or not at all.
+
+    Raises:
+        NumericError: a number in it is not finite; nothing is written.
+    """
+    content = result.model_dump(mode="python")
+    for field, value in _not_finite(content):
+        raise NumericError(
+            f"{result.run}: {field} is {value}; nothing was written to {path}: "
+            "check the model's weights and its dtype (bfloat16 or float32 where float16 overflows)"
+        )
+    write_json(path, content)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first problem that pydantic found, as ``field: what is wrong``, in one line."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    return " ".join(f"{field}: {problem['msg']}".split())
+
+
+def _not_finite(value: Any, field: str = "") -> Iterator[tuple[str, float]]:
+    """Every number that is NaN or infinite, with the dotted path to it."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{field}.{key}".removeprefix("."))
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _not_finite(part, f"{field}.{index}".removeprefix("."))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield field, value

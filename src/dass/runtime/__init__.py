@@ -1,0 +1,1 @@
+"""How a job behaves: files, progress, provenance, GPUs, logging and errors."""

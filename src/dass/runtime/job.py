@@ -1,0 +1,108 @@
+"""How a stage runs as a job: where it logs, how many threads it has, how it fails."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dass.errors import DassError
+from dass.runtime.gpus import claim
+
+log = logging.getLogger("dass")
+
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Secrets that a job without network has no use for."""
+
+
+@contextmanager
+def job(
+    log_file: str | Path, threads: int, offline: bool = True, gpus: int | None = None
+) -> Iterator[None]:
+    """Run what is inside as one job; import torch only inside.
+
+    Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
+    ends the process with its one line; any other keeps its traceback, in both places. A job that
+    a scheduler ends has the time to clear away what is half-written.
+
+    Args:
+        log_file: the job's log.
+        threads: how many threads the job may compute with.
+        offline: whether hub libraries must not try the network.
+        gpus: cards that the job computes on, each its own (:func:`dass.runtime.gpus.claim`); 0: none;
+            None: whatever is visible.
+    """
+    _start_logging(Path(log_file))
+    signal.signal(signal.SIGTERM, _end_from_outside)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
+    if offline:
+        os.environ |= OFFLINE
+        for name in TOKENS:
+            os.environ.pop(name, None)
+    try:
+        if gpus is not None:
+            claim(gpus)
+        yield
+    except DassError as error:
+        log.error("error: %s", error)
+        sys.exit(1)
+    except Exception as error:
+        if _is_disk_full(error):
+            log.error("error: no space left to write to; free some, or raise the quota: %s", error)
+        elif type(error).__name__ == "OutOfMemoryError":
+            log.error("error: the GPU is out of memory; free it, or take one with more: %s", error)
+        else:
+            log.exception("error: unexpected %s", type(error).__name__)
+            raise
+        sys.exit(1)
+
+
+def _end_from_outside(number: int, _frame: object) -> None:
+    """Leave as an error would, so that half-written files are removed, and say why."""
+    log.error("error: ended from outside (SIGTERM): cancelled, out of time, or the node goes down")
+    sys.exit(128 + number)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether writing failed for want of space; safetensors says so in words only."""
+    full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    number = error.errno if isinstance(error, OSError) else None
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return number in full or (said is not None and int(said[1]) in full)
+
+
+def device() -> str:
+    """``cuda`` where there is a GPU, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _label(log_file: Path) -> str:
+    """What tells jobs apart that run side by side: ``logs/<rule>/<study>/x.log`` is ``rule x``."""
+    parts = log_file.with_suffix("").parts
+    if "logs" not in parts:
+        return log_file.stem
+    rule, *rest = parts[parts.index("logs") + 1 :]
+    return f"{rule} {'/'.join(rest[1:] or rest)}"
+
+
+def _start_logging(log_file: Path) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    format_ = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(logging.Formatter(f"  {_label(log_file)} | %(message)s"))
+    kept = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+    kept.setFormatter(format_)
+    log.handlers = [shown, kept]
+    log.setLevel(logging.INFO)
+    log.propagate = False

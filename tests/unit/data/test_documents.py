@@ -1,0 +1,232 @@
+"""Documents and rows as they lie on disk, whole and broken."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dass.data.documents import (
+    DOCUMENTS,
+    OFFSETS,
+    Documents,
+    find_split,
+    index_documents,
+    read_rows,
+)
+from dass.errors import DataError
+
+TEXTS = ["one", "two\nlines", "naïve \u2028 café", ""]
+LINES = "".join(json.dumps({"text": text, "url": "u"}) + "\n" for text in TEXTS)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json", "d.jsonl.gz", "d.json.gz"])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_documents(tmp_path: Path, name: str, end: str) -> None:
+    path = tmp_path / name
+    content = (LINES.rstrip("\n") + end).encode()
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    documents = Documents(path)
+    assert [documents[i] for i in range(len(documents))] == TEXTS
+
+
+def test_documents_may_hold_line_separators_that_json_does_not_escape(tmp_path: Path) -> None:
+    """JSON allows U+2028 and U+0085 in a string; they end no line of a JSON-lines file."""
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a\u2028b\u0085c"}\n{"text": "d"}\n', encoding="utf-8")
+    documents = Documents(path)
+    assert [documents[i] for i in range(len(documents))] == ["a\u2028b\u0085c", "d"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"text": "a"', '{"body": "a"}', '"text"', "[]", "", '{"text": 3}']
+)
+def test_a_line_that_is_no_document_is_numbered(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(f'{{"text": "fine"}}\n{line}\n{{"text": "fine"}}\n')
+    documents = Documents(path)
+    assert documents[0] == documents[2] == "fine"
+    with pytest.raises(DataError, match=r"d\.jsonl: line 2 is no JSON object"):
+        documents[1]
+
+
+def test_a_document_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b'{"text": "\xff"}\n')
+    with pytest.raises(DataError, match="line 1"):
+        Documents(path)[0]
+
+
+def test_no_documents(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"^[^\n]*d\.jsonl: holds no document$"):
+        Documents(tmp_path / "d.jsonl")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*d\.jsonl: no such file[^\n]*$"):
+        Documents(tmp_path / "d.jsonl")
+    with pytest.raises(DataError, match="no such file"):
+        read_rows(tmp_path / "d.txt")
+
+
+@pytest.mark.parametrize("where", ["header", "middle", "end", "length"])
+def test_a_damaged_archive_is_named_in_one_line(tmp_path: Path, where: str) -> None:
+    whole = gzip.compress(json.dumps({"text": " ".join(map(str, range(3000)))}).encode() + b"\n")
+    middle = len(whole) // 2
+    damaged = {
+        "header": b"not gzip" + whole,
+        "middle": whole[:middle] + b"\xff" * 64 + whole[middle + 64 :],
+        "end": whole[:middle],
+        "length": whole[:-4] + b"\0\0\0\0",
+    }[where]
+    path = tmp_path / "c4.json.gz"
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"^[^\n]*c4\.json\.gz: cannot be read [^\n]*$"):
+        Documents(path)
+
+
+# --- Unpacked and indexed ---------------------------------------------------------------------
+
+
+def indexed(folder: Path, *contents: bytes) -> Path:
+    """Files of these contents, unpacked and indexed; the file of lines."""
+    files = []
+    for number, content in enumerate(contents):
+        files.append(folder / f"part-{number}")
+        files[-1].write_bytes(content)
+    index_documents(files, folder)
+    return folder / DOCUMENTS
+
+
+def test_offsets_are_where_lines_begin(tmp_path: Path) -> None:
+    path = indexed(tmp_path, b'{"text": "a"}\n{"text": "bcd"}\n')
+    assert np.load(tmp_path / OFFSETS).tolist() == [0, 14, 30]
+    assert [Documents(path)[i] for i in range(2)] == ["a", "bcd"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_indexed_documents_are_those_of_the_file(tmp_path: Path, packed: bool, end: str) -> None:
+    content = (LINES.rstrip("\n") + end).encode()
+    path = indexed(tmp_path, gzip.compress(content) if packed else content)
+    documents = Documents(path)
+    assert [documents[i] for i in range(len(documents))] == TEXTS
+
+
+def test_several_files_become_one(tmp_path: Path) -> None:
+    """The first lacks its last newline: its last document and the next one stay two."""
+    path = indexed(tmp_path, b'{"text": "a"}', gzip.compress(b'{"text": "b"}\n'))
+    assert [Documents(path)[i] for i in range(2)] == ["a", "b"]
+
+
+@given(texts=st.lists(st.text(), min_size=1, max_size=20), plain=st.booleans())
+def test_an_index_changes_no_document(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], plain: bool
+) -> None:
+    """Against the file read as a whole; with and without non-ASCII characters as they are."""
+    folder = tmp_path_factory.mktemp("indexed")
+    lines = "".join(json.dumps({"text": t}, ensure_ascii=not plain) + "\n" for t in texts)
+    try:
+        content = lines.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
+        content = "".join(json.dumps({"text": t}) + "\n" for t in texts).encode()
+    whole = folder / "whole.jsonl"
+    whole.write_bytes(content)
+    left, right = Documents(whole), Documents(indexed(folder, gzip.compress(content)))
+    assert len(left) == len(right) == len(texts)
+    assert [left[i] for i in range(len(texts))] == [right[i] for i in range(len(texts))] == texts
+
+
+def test_indexed_documents_are_not_held_in_memory(tmp_path: Path) -> None:
+    """Only the line that is asked for is read: another one may be anything."""
+    path = indexed(tmp_path, b'{"text": "a"}\n{"text": "b"}\n')
+    documents = Documents(path)
+    with path.open("r+b") as file:
+        file.write(b"{{{{{{{{{{{{{\n")
+    assert documents[1] == "b"
+    with pytest.raises(DataError, match=r"documents\.jsonl: line 1 is no JSON object"):
+        documents[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no document"),
+        (b'{"text": "a"}\n{"body": "b"}\n', "line 2 is no JSON object"),
+        (b'{"text": "a"}\n\n{"text": "b"}\n', "line 2 is no JSON object"),
+        (gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_indexed_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^[^\n]*part-0: {message}[^\n]*$"):
+        indexed(tmp_path, content)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "no index", "not an index"])
+def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> None:
+    path = indexed(tmp_path, b'{"text": "a"}\n{"text": "b"}\n')
+    content, offsets = path.read_bytes(), tmp_path / OFFSETS
+    if change == "shorter":
+        path.write_bytes(content[:-1])
+    elif change == "longer":
+        path.write_bytes(content + b"\n")
+    elif change == "no index":
+        np.save(offsets, np.array([], dtype=np.int64))
+    else:
+        offsets.write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"^[^\n]*documents\.jsonl: [^\n]*; fetch it again$"):
+        Documents(path)
+
+
+# --- Rows -------------------------------------------------------------------------------------
+
+
+def test_rows_of_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(LINES)
+    assert read_rows(tmp_path / "t.jsonl") == TEXTS
+
+
+TEXT = " = Title = \n \n A row . \n"
+
+
+def test_rows_of_a_text_keep_their_newlines(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text(TEXT)
+    assert read_rows(tmp_path / "t.txt") == [" = Title = \n", " \n", " A row . \n"]
+    assert read_rows(tmp_path / "t.txt", "line") == read_rows(tmp_path / "t.txt")
+    assert read_rows(tmp_path / "t.txt", "file") == [TEXT]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_only_newlines_end_a_row(tmp_path: Path, separator: str) -> None:
+    """Python's splitlines() knows a dozen other separators; WikiText's rows do not."""
+    text = f"a{separator}b\nc"
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    assert read_rows(tmp_path / "t.txt") == [f"a{separator}b\n", "c"]
+
+
+@pytest.mark.parametrize("text", ["", " \n\n "])
+def test_an_empty_text_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(DataError, match=r"t\.txt: holds no text$"):
+        read_rows(tmp_path / "t.txt", "file")
+
+
+def test_a_text_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes("naïve".encode("latin-1"))
+    with pytest.raises(DataError, match=r"^[^\n]*t\.txt[^\n]*UTF-8[^\n]*$"):
+        read_rows(tmp_path / "t.txt")
+
+
+def test_splits_are_found_by_name(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("a")
+    assert find_split(tmp_path, "test") == tmp_path / "test.txt"
+    (tmp_path / "test.jsonl").write_text(LINES)
+    assert find_split(tmp_path, "test") == tmp_path / "test.jsonl"
+    with pytest.raises(DataError, match=r"neither validation\.jsonl nor validation\.txt"):
+        find_split(tmp_path, "validation")

@@ -1,0 +1,270 @@
+"""The compact pruned file and the plain export: round trips, equal logits, damage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from dass.errors import DassError, DataError, ModelError
+from dass.models.streamed import StreamedModel
+from dass.models.weights import INDEX, SINGLE, Weights
+from dass.pruning.methods import make_method
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.prune import prune
+from dass.pruning.pruned_file import (
+    FORMAT,
+    PrunedFile,
+    export,
+    mask_hash,
+    pack,
+    save_pruned,
+    unpack,
+)
+from tests.conftest import TinyModel, streamed_logits, whole_logits
+
+
+@settings(deadline=None)
+@given(arrays(np.bool_, st.tuples(st.integers(1, 13), st.integers(1, 13)), elements=st.booleans()))
+def test_unpacking_undoes_packing(array: np.ndarray[Any, Any]) -> None:
+    mask = torch.from_numpy(array)
+    packed = pack(mask)
+    assert packed.dtype == torch.uint8
+    assert packed.shape == (-(-mask.numel() // 8),)
+    assert torch.equal(unpack(packed, tuple(mask.shape)), mask)
+
+
+def test_the_first_entry_is_in_the_highest_bit() -> None:
+    mask = torch.tensor([[1, 0, 0, 0, 0], [0, 0, 1, 0, 1], [1, 1, 0, 0, 0]], dtype=torch.bool)
+    assert pack(mask).tolist() == [0b10000001, 0b01110000]
+
+
+def test_a_transposed_mask_is_packed_in_c_order() -> None:
+    mask = torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert torch.equal(unpack(pack(mask.t()), (9, 6)), mask.t())
+
+
+def test_the_hash_is_of_names_and_bits_in_the_order_of_names() -> None:
+    masks = {
+        "b": torch.tensor([1, 2], dtype=torch.uint8),
+        "a": torch.tensor([3], dtype=torch.uint8),
+    }
+    expected = hashlib.sha256(b"a\x03b\x01\x02").hexdigest()
+    assert mask_hash(masks.items()) == mask_hash(reversed(masks.items())) == expected
+
+
+# The pruned file -----------------------------------------------------------------------------
+
+MASK = torch.tensor([[1, 0, 1], [0, 0, 1]], dtype=torch.bool)
+VALUES = torch.tensor([7.0, 8.0, 9.0])
+FOUR = torch.tensor([7.0, 8.0, 9.0, 10.0])
+
+
+def write(path: Path, values: dict[str, Tensor], settings: dict[str, Any] | None = None) -> Path:
+    save_pruned(path, {"w": pack(MASK)}, values, {"w": (2, 3)}, settings or {})
+    return path
+
+
+def test_a_file_holds_masks_shapes_and_settings(tmp_path: Path) -> None:
+    settings = {"function": "dass", "arguments": {"alpha": 0.5}}
+    file = PrunedFile(write(tmp_path / "new" / "folder" / "p.safetensors", {}, settings))
+    assert torch.equal(file.mask("w"), MASK)
+    assert torch.equal(file.packed_mask("w"), pack(MASK))
+    assert file.shapes == {"w": (2, 3)}
+    assert file.settings == settings
+    assert file.hash() == mask_hash([("w", pack(MASK))])
+    assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["p.safetensors"]
+
+
+def test_a_file_without_values_masks(tmp_path: Path) -> None:
+    dense = torch.arange(1.0, 7.0).reshape(2, 3)
+    file = PrunedFile(write(tmp_path / "p", {}))
+    assert file("w", dense).tolist() == [[1, 0, 3], [0, 0, 6]]
+    assert dense.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert file("other", dense) is dense
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_file_with_values_replaces(tmp_path: Path, dtype: torch.dtype) -> None:
+    file = PrunedFile(write(tmp_path / "p", {"w": VALUES}))
+    pruned = file("w", torch.ones(2, 3, dtype=dtype))
+    assert pruned.dtype == dtype
+    assert pruned.tolist() == [[7, 0, 8], [0, 0, 9]]
+
+
+@pytest.mark.parametrize("values", [{}, {"w": VALUES}])
+def test_what_is_masked_is_zero_to_the_bit(tmp_path: Path, values: dict[str, Tensor]) -> None:
+    """A product with the mask would make -0 of negative weights."""
+    file = PrunedFile(write(tmp_path / "p", values))
+    assert not file("w", -torch.ones(2, 3))[~MASK].signbit().any()
+
+
+def test_another_shape_is_refused(tmp_path: Path) -> None:
+    file = PrunedFile(write(tmp_path / "p", {}))
+    with pytest.raises(
+        ModelError, match=r"/p: made for w of shape \[2, 3\].* has \[3, 2\]"
+    ) as error:
+        file("w", torch.ones(3, 2))
+    assert "\n" not in str(error.value)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], object]) -> None:
+    """Change the tensors and the metadata of a pruned file."""
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    metadata = {"format": FORMAT, "shapes": '{"w": [2, 3]}', "settings": "{}"}
+    change(tensors, metadata)
+    save_file(tensors, path, metadata=metadata)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "absent": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "another format": lambda path: rewrite(path, lambda _, m: m.update(format="dass-pruned-0")),
+    "no metadata": lambda path: save_file(load_file(path), path),
+    "mask too short": lambda path: rewrite(path, lambda _, m: m.update(shapes='{"w": [2, 5]}')),
+    "mask absent": lambda path: rewrite(path, lambda t, _: t.pop("w.mask")),
+    "values too few": lambda path: rewrite(path, lambda t, _: t.update({"w.values": VALUES[:2]})),
+    "values too many": lambda path: rewrite(path, lambda t, _: t.update({"w.values": FOUR})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_is_said_in_one_line(tmp_path: Path, how: str) -> None:
+    path = write(tmp_path / "p.safetensors", {"w": VALUES})
+    DAMAGE[how](path)
+    with pytest.raises(DataError, match=r"p\.safetensors") as error:
+        file = PrunedFile(path)
+        file("w", torch.ones(file.shapes["w"]))
+    assert "\n" not in str(error.value)
+    assert how == "absent" or "prune again" in str(error.value)
+
+
+# The export ----------------------------------------------------------------------------------
+
+
+def pruned_file(folder: Path, path: Path, tokens: Tensor, method: str, dtype: torch.dtype) -> Path:
+    pruned = prune(
+        StreamedModel(folder, dtype), tokens, make_method(method, {}), parse_pattern("2of4")
+    )
+    save_pruned(path, pruned.masks, pruned.values, pruned.shapes, {})
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", ["dass", "sparsegpt"])
+@pytest.mark.parametrize(
+    ("architecture", "sharded"),
+    [("llama", False), ("gemma", False), ("phi3", False), ("llama", True), ("gemma", True)],
+)
+def test_the_export_is_a_plain_checkpoint_with_the_logits_of_the_overlay(
+    architecture: str,
+    sharded: bool,
+    method: str,
+    dtype: torch.dtype,
+    tiny_model: TinyModel,
+    tokens: Tensor,
+    tmp_path: Path,
+) -> None:
+    folder = tiny_model(architecture, sharded=sharded)
+    path = pruned_file(folder, tmp_path / "pruned.safetensors", tokens, method, dtype)
+    export(folder, path, tmp_path / "out", dtype)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    with torch.inference_mode():
+        exported = model(input_ids=tokens, use_cache=False).logits
+    overlaid = streamed_logits(StreamedModel(folder, dtype, overlay=PrunedFile(path)), tokens)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(exported, overlaid, rtol=tolerance, atol=tolerance)
+    assert not torch.allclose(exported, whole_logits(folder, tokens, dtype), atol=0.1)
+
+
+def test_an_exported_folder_has_all_files_but_the_old_weights(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model("llama", sharded=True), tmp_path / "dense"))
+    for name in ("tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja"):
+        (folder / name).write_text(f"{{}}{name}")
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.bfloat16)
+    export(folder, path, tmp_path / "out", torch.bfloat16)
+    names = {p.name for p in folder.iterdir()} - {"pytorch_model.bin"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    assert (tmp_path / "out" / "merges.txt").read_text() == "{}merges.txt"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16" and "torch_dtype" not in config
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
+    weights = Weights(tmp_path / "out")
+    assert weights.file_of == Weights(folder).file_of
+    size = sum(tensor.nbytes for tensor in weights.read(weights.file_of).values())
+    assert index["metadata"]["total_size"] == size
+    assert set(json.loads((folder / "config.json").read_text())) <= {*config, "torch_dtype"}
+
+
+def test_an_old_config_that_says_torch_dtype(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    """transformers 4 wrote the key so; both keys side by side would contradict each other."""
+    folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "dense"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["dtype"]
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
+    path = pruned_file(folder, tmp_path / "pruned", tokens, "magnitude", torch.float32)
+    export(folder, path, tmp_path / "out", torch.float32)
+    exported = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert exported["dtype"] == "float32" and "torch_dtype" not in exported
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_tensors_of_integers_stay_integers(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "dense"))
+    path = pruned_file(folder, tmp_path / "pruned", tokens, "magnitude", torch.bfloat16)
+    counter = torch.tensor([123456789])
+    save_file(load_file(folder / SINGLE) | {"counter": counter}, folder / SINGLE)
+    export(folder, path, tmp_path / "out", torch.bfloat16)
+    exported = load_file(tmp_path / "out" / SINGLE)["counter"]
+    assert exported.dtype == torch.int64
+    assert exported.tolist() == [123456789]  # bfloat16 would make 123207680 of it
+
+
+def test_a_pruned_file_of_another_model_exports_nothing(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    path = pruned_file(tiny_model("phi3"), tmp_path / "pruned", tokens, "wanda", torch.float32)
+    with pytest.raises(ModelError, match=r"prunes model\.layers\.0\.mlp\.gate_up_proj") as error:
+        export(tiny_model("llama"), path, tmp_path / "out", torch.float32)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_export_leaves_the_earlier_one(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model("llama", sharded=True), tmp_path / "dense"))
+    path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.float32)
+    export(folder, path, tmp_path / "out", torch.float32)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    last = Weights(folder).files[-1]
+    tensors = load_file(last)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, last)
+    with pytest.raises(DassError, match="NaN"):
+        export(folder, path, tmp_path / "out", torch.float32)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert {p.name for p in tmp_path.iterdir()} == {"dense", "pruned", "out"}

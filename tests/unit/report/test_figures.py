@@ -1,0 +1,146 @@
+"""Figures: what is drawn where, and that the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from dass.errors import DataError
+from dass.report.figures import (
+    STYLES,
+    figure_bytes,
+    figure_captions,
+    method_styles,
+    perplexity_figure,
+    save_figure,
+    zero_shot_figure,
+)
+from dass.report.table import TableSettings
+
+SETTINGS = TableSettings(
+    experiment="main",
+    title="A title",
+    models={"a": "Model A", "b": "Costs $5 or $6"},
+    calibrations={"c4": "8 sequences"},
+    methods={"wanda": "Wanda", "dass": "DaSS"},
+    patterns=["u50", "2of4"],
+    metric="acc",
+    tasks=["piqa", "arc_easy"],
+    note="Stand-ins.",
+)
+
+
+def row(model: str, method: str, pattern: str | None, value: float, acc: float) -> dict[str, Any]:
+    calibration = None if method == "dense" else "c4"
+    keys = {"model": model, "calibration": calibration, "method": method, "pattern": pattern}
+    tasks = {"piqa_acc": acc, "piqa_acc_stderr": 0.03, "arc_easy_acc": acc + 0.1}
+    return keys | {"perplexity_validation": value} | tasks | {"arc_easy_acc_stderr": 0.04}
+
+
+SUMMARY = pd.DataFrame(
+    [
+        row("a", "dense", None, 4.0, 0.7),
+        row("a", "wanda", "u50", 6.0, 0.6),
+        row("a", "dass", "u50", 5.0, 0.65),
+        row("a", "dass", "2of4", 8.0, 0.5),
+        row("b", "dense", None, 10.0, 0.8),
+        row("b", "wanda", "2of4", 12.0, 0.7),
+    ]
+)
+
+
+def marks(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """Colour -> where marks of that colour are."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in axes.lines:
+        if line.get_marker() not in ("None", "", None):
+            (x,), (y,) = line.get_xdata(), line.get_ydata()  # type: ignore[misc]
+            found.setdefault(str(line.get_color()), []).append((round(x, 6), round(y, 6)))
+    return found
+
+
+def test_perplexities_are_relative_to_the_models_own_dense_one() -> None:
+    first, second = perplexity_figure(SUMMARY, SETTINGS).axes
+    wanda, dass = STYLES["wanda"][0], STYLES["dass"][0]
+    assert marks(first) == {wanda: [(-0.2, 1.5)], dass: [(0.2, 1.25), (1.2, 2.0)]}
+    assert marks(second) == {wanda: [(0.8, 1.2)]}
+    assert [axes.get_title() for axes in (first, second)] == ["Model A", "Costs $5 or $6"]
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["50 %", "2:4"]
+    assert first.get_yscale() == "log"
+    low, high = first.get_ylim()
+    assert low < 1 and high > 2
+
+
+def test_accuracies_are_in_percent_with_errors_of_the_mean() -> None:
+    """√(0.03² + 0.04²) / 2 = 2.5 %."""
+    first, second = zero_shot_figure(SUMMARY, SETTINGS).axes
+    wanda, dass = STYLES["wanda"][0], STYLES["dass"][0]
+    assert marks(first) == {wanda: [(-0.2, 65.0)], dass: [(0.2, 70.0), (1.2, 55.0)]}
+    assert marks(second) == {wanda: [(0.8, 75.0)]}
+    bars = [c for c in second.collections if isinstance(c, LineCollection)]
+    ends = bars[0].get_segments()[0][:, 1]
+    assert ends.tolist() == pytest.approx([72.5, 77.5])
+    (dense,) = (line for line in second.lines if line.get_linestyle() == "--")
+    assert list(dense.get_ydata()) == pytest.approx([85.0, 85.0])
+
+
+def test_one_legend_names_all_methods_even_where_one_was_not_measured() -> None:
+    figure = perplexity_figure(SUMMARY[SUMMARY["method"] != "wanda"], SETTINGS)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Wanda", "DaSS", "Dense"]
+
+
+def test_methods_keep_their_style_and_others_get_one_each() -> None:
+    methods = {"mine": "Mine", "dass": "DaSS", "dass-a0.25": "DaSS (0.25)", "wanda": "Wanda"}
+    styles = method_styles(replace(SETTINGS, methods=methods))
+    assert styles["c4", "dass"] == ("DaSS", *STYLES["dass"])
+    assert styles["c4", "wanda"] == ("Wanda", *STYLES["wanda"])
+    assert len({colour for _, colour, _ in styles.values()}) == 4
+    assert len({marker for _, _, marker in styles.values()}) == 4
+    alone = method_styles(replace(SETTINGS, methods={"wanda": "Wanda"}))
+    assert alone["c4", "wanda"] == styles["c4", "wanda"]
+
+
+def test_a_summary_without_numbers_still_gives_figures(tmp_path: Path) -> None:
+    empty = SUMMARY[["model", "calibration", "method", "pattern"]]
+    for figure in (perplexity_figure(empty, SETTINGS), zero_shot_figure(empty, SETTINGS)):
+        assert [marks(axes) for axes in figure.axes] == [{}, {}]
+        save_figure(figure, tmp_path / "empty.pdf")
+
+
+@pytest.mark.parametrize("models", [1, 4])
+def test_there_is_a_panel_a_model(models: int) -> None:
+    settings = replace(SETTINGS, models={str(n): f"Model {n}" for n in range(models)})
+    figure = zero_shot_figure(SUMMARY, settings)
+    assert [axes.get_title() for axes in figure.axes] == list(settings.models.values())
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
+def test_the_same_numbers_give_the_same_bytes(kind: str) -> None:
+    first, second = (figure_bytes(perplexity_figure(SUMMARY, SETTINGS), kind) for _ in range(2))
+    assert first == second
+    assert b"Date" not in first and b"date>" not in first
+    assert first != figure_bytes(zero_shot_figure(SUMMARY, SETTINGS), kind)
+
+
+def test_figures_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    figure = zero_shot_figure(SUMMARY, SETTINGS)
+    save_figure(figure, tmp_path / "figures" / "zero_shot.pdf")
+    assert (tmp_path / "figures" / "zero_shot.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(DataError, match=r"not as \.docx"):
+        save_figure(Figure(), tmp_path / "zero_shot.docx")
+    assert [path.name for path in tmp_path.iterdir()] == ["figures"]
+
+
+def test_captions_say_what_is_shown() -> None:
+    perplexity, accuracy = figure_captions(SETTINGS)
+    assert perplexity.startswith("A title: perplexity on the validation split")
+    assert "(acc), mean of 2 tasks" in accuracy
+    assert perplexity.endswith("Stand-ins.") and accuracy.endswith("Stand-ins.")

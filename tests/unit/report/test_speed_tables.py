@@ -1,0 +1,234 @@
+"""Speed tables and figures, against cells worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dass.errors import DataError
+from dass.report.figures import figure_bytes
+from dass.report.speed_figures import speed_figure
+from dass.report.speed_sections import speed_sections
+from dass.report.speed_tables import (
+    DISTURBED,
+    SpeedSettings,
+    cpu_table,
+    duration,
+    gpu_table,
+    pruning_table,
+)
+from dass.report.table import Cell, Table
+from dass.results.schema import PeakMemory, PruningResult, Run
+from dass.speed.results import SpeedResult, parse_speed, read_speed, write_speed
+from dass.speed.timing import Measurement, Refusal
+
+SETTINGS = SpeedSettings(
+    "demo",
+    {"small": "Small", "large": "Large"},
+    {"wanda": "Wanda", "sgpt": "SparseGPT", "dass": "DaSS"},
+    "A note.",
+)
+GPU = {
+    "name": "Some GPU", "cuda": "13.0", "cusparselt": 700,
+    "nvidia_smi": {"driver_version": "1.2", "clocks.max.sm": "1980 MHz"},
+}  # fmt: skip
+
+
+def content(kind: str, measurements: list[Measurement], **changes: Any) -> dict[str, Any]:
+    given = {
+        "schema_version": 1,
+        "kind": kind,
+        "subject": "small",
+        "shape": {"hidden": 64, "intermediate": 128, "blocks": 10},
+        "settings": {"threads": 3, "dtype": "float16"},
+        "machine": {
+            "cpu": "Some CPU", "isa": ["avx2"], "load": [0.5, 0.4, 0.3],
+            "versions": {"torch": "2.99"}, "gpu": GPU if kind == "gpu" else None,
+        },
+        "measurements": [asdict(one) for one in measurements],
+        "refusals": [],
+        "provenance": {"date": "2026-01-02T03:04:05+00:00"},
+    }  # fmt: skip
+    return given | changes
+
+
+def result(kind: str, measurements: list[Measurement], **changes: Any) -> SpeedResult:
+    return parse_speed(content(kind, measurements, **changes), "test")
+
+
+def cells(table: Table, label: str) -> list[str]:
+    """The texts of the first row of this label, with their spread."""
+    for block in table.blocks:
+        for group in block.groups:
+            for name, row in group.rows:
+                if name == label:
+                    return [f"{c.text} {c.error}".strip() for c in row]
+    raise LookupError(label)
+
+
+def gpu_measurements() -> list[Measurement]:
+    def one(engine: str, variant: str, tokens: int, seconds: list[float], mode: str) -> Measurement:
+        return Measurement("mlp", engine, variant, tokens, "float16", seconds, mode, 0.001)
+
+    return [
+        one("torch", "dense", 1, [4e-5, 4e-5, 4e-5], "graph"),
+        one("torch", "dense", 2048, [2e-3, 2e-3, 2e-3], "graph"),
+        one("cusparselt", "2of4", 1, [8e-5, 8e-5, 8e-5], "graph"),
+        one("cusparselt", "2of4", 2048, [1e-3, 2e-3, 1e-3], "graph"),
+        one("cusparselt", "dass-2of4", 2048, [1.6e-3, 1.6e-3, 1.6e-3], "graph"),
+    ]
+
+
+def test_gpu_cells_are_ratios_of_rounds_and_the_dense_time() -> None:
+    table = gpu_table([result("gpu", gpu_measurements())], SETTINGS)
+    assert table.columns == ["1", "2048", "pays from"]
+    assert cells(table, "dense, graph") == ["40 µs", "2 ms", "–"]
+    # Ratios 2, 1, 2: median 2, quartiles 1.5 and 2; the lower one is above 1.
+    assert cells(table, "cuSPARSELt 2:4, graph") == ["0.50 0.00", "2.00 0.25", "2048"]
+    assert cells(table, "cuSPARSELt DaSS 2:4, graph") == ["–", "1.25 0.00", "2048"]
+
+
+def test_captions_name_device_versions_dtype_and_refusals() -> None:
+    reason = "gate: groups lie along the output"
+    refused = asdict(Refusal("mlp", "cutlass", "2of4", "only Ampere"))
+    twice = asdict(Refusal("block", "cutlass", "2of4", "only Ampere"))
+    dass = asdict(Refusal("mlp", "stock kernels", "dass-2of4, gate and up", reason))
+    own = result("gpu", gpu_measurements(), refusals=[refused, twice, dass])
+    caption = gpu_table([own], SETTINGS).caption
+    assert "Some GPU, driver 1.2, CUDA 13.0, cuSPARSELt 700" in caption
+    assert "1980 MHz" in caption and "float16" in caption and "torch 2.99" in caption
+    assert caption.count("CUTLASS 2:4: only Ampere") == 1
+    assert f"stock kernels DaSS 2:4, gate and up: {reason}" in caption
+    assert caption.endswith("A note.")
+
+
+@pytest.mark.parametrize("make", [gpu_table, cpu_table])
+def test_without_results_the_table_says_not_measured_here(make: Any) -> None:
+    table = make([], SETTINGS)
+    assert "not measured here" in table.markdown()
+    assert "Not measured here" in table.caption
+    assert "not measured here" in table.latex()
+    assert r"\begin{table}" in table.latex()
+
+
+def test_without_a_gpu_its_section_of_the_report_says_so() -> None:
+    fields = {name: getattr(SETTINGS, name) for name in ("study", "subjects", "methods", "note")}
+    (section,) = speed_sections([], [], {"gpu": fields})
+    assert "not measured here" in section.tables[0].markdown()
+    assert section.figures == []
+
+
+def cpu_measurements() -> list[Measurement]:
+    def one(engine: str, variant: str, seconds: list[float], dtype: str = "float32") -> Measurement:
+        return Measurement("mlp", engine, variant, 1, dtype, seconds, error=0.0)
+
+    return [
+        one("torch", "dense", [4.0, 4.0, 4.0]),
+        one("torch", "dense", [1.0, 1.0, 1.0], "bfloat16"),
+        one("torch CSR", "u70", [2.0, 2.0, 2.0]),
+        one("onnxruntime", "dense", [3.0, 3.0, 3.0]),
+    ]
+
+
+def test_every_speed_up_is_given_against_each_dense_baseline() -> None:
+    table = cpu_table([result("cpu", cpu_measurements())], SETTINGS)
+    assert table.columns == ["ms", "× torch float32", "× torch bfloat16", "× onnxruntime"]
+    assert cells(table, "torch CSR 70 %") == ["2,000 0", "2.00 0.00", "0.50 0.00", "1.50 0.00"]
+    assert cells(table, "torch float32 dense")[1] == "1"
+    assert cells(table, "onnxruntime dense")[1:3] == ["1.33 0.00", "0.33 0.00"]
+    # Sparse beats the slowest baseline; the bold one is the fastest of all, and it is dense.
+    bold = [name for g in table.blocks[0].groups for name, row in g.rows if row[0].best]
+    assert bold == ["torch bfloat16 dense"]
+    assert "3 threads" in table.caption and "Some CPU (avx2)" in table.caption
+    assert "itself included: 0.5." in table.caption
+
+
+def test_a_machine_that_was_busy_with_other_work_is_named_in_the_caption() -> None:
+    quiet, busy = content("cpu", cpu_measurements()), content("cpu", cpu_measurements())
+    busy["machine"]["load"] = [5.0, 5.0, 5.0]  # with 3 threads
+    assert DISTURBED not in cpu_table([parse_speed(quiet, "test")], SETTINGS).caption
+    assert DISTURBED in cpu_table([parse_speed(busy, "test")], SETTINGS).caption
+
+
+def pruning(method: str, total: float) -> PruningResult:
+    return PruningResult(
+        run=Run(model="small", calibration="c", method=method, pattern="2of4"),
+        settings={}, calibration_hash="", mask_hash="", sparsity={}, mean_sparsity=0.5,
+        seconds={"total": total}, block_seconds=[], tokens=1,
+        peak_memory_bytes=PeakMemory(host=1, device=None),
+        provenance={"device": "Some GPU"},
+    )  # fmt: skip
+
+
+def test_pruning_times_are_a_blocks_times_its_blocks_and_against_sparsegpt() -> None:
+    def one(method: str, seconds: list[float]) -> Measurement:
+        return Measurement("score and mask", method, "2of4", 0, "float16", seconds)
+
+    measured = [one("wanda", [0.1, 0.1, 0.1]), one("sgpt", [0.8, 1.0, 1.2]), one("dass", [0.2] * 3)]
+    methods = {"wanda": ["wanda", {}], "sgpt": ["sparsegpt", {}], "dass": ["dass", {}]}
+    own = result("metric", measured, settings={"methods": methods, "dtype": "float16"})
+    whole = [pruning("wanda", 20.0), pruning("sgpt", 50.0)]
+    table = pruning_table([own], whole, SETTINGS)
+    assert cells(table, "Wanda") == ["1 0", "10.00 1.00", "20", "2.5"]
+    assert cells(table, "SparseGPT") == ["10 1", "1", "50", "1"]
+    assert cells(table, "DaSS") == ["2 0", "5.00 0.50", "–", "–"]
+    assert "The whole pruning ran on Some GPU." in table.caption
+
+
+def test_durations_have_three_digits_and_a_unit() -> None:
+    assert duration(3.5e-5) == "35 µs"
+    assert duration(0.0012345) == "1.23 ms"
+    assert duration(0.25) == "250 ms"
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+def test_figures_are_drawn_with_and_without_results(kind: str) -> None:
+    measurements = gpu_measurements() if kind == "gpu" else cpu_measurements()
+    figure = speed_figure(kind, [result(kind, measurements)], SETTINGS)
+    (axes,) = figure.axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == (
+        ["cuSPARSELt 2:4", "cuSPARSELt DaSS 2:4"] if kind == "gpu" else ["torch CSR 70 %"]
+    )
+    assert figure_bytes(figure, "pdf").startswith(b"%PDF")
+    empty = speed_figure(kind, [], SETTINGS)
+    assert empty.texts[0].get_text() == "not measured here"
+
+
+def test_a_result_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    write_speed(path, content("gpu", gpu_measurements()))
+    assert read_speed(path).measurements == gpu_measurements()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"schema_version": 2}, "schema_version is 2"),
+        ({"kind": "tpu"}, "kind: "),
+        ({"extra": 1}, "extra: "),
+        ({"measurements": [{"part": "mlp"}]}, "measurements.0"),
+        ({"measurements": [asdict(Measurement("mlp", "e", "dense", 1, "f", []))]}, "no positive"),
+    ],
+)
+def test_another_files_content_is_refused(
+    change: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "speed.json"
+    path.write_text(json.dumps(content("cpu", cpu_measurements()) | change))
+    with pytest.raises(DataError, match=complaint):
+        read_speed(path)
+    with pytest.raises(DataError):
+        write_speed(tmp_path / "new.json", content("cpu", cpu_measurements()) | change)
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_a_cell_without_a_baseline_is_a_dash() -> None:
+    only_sparse = [m for m in cpu_measurements() if m.variant != "dense"]
+    table = cpu_table([result("cpu", only_sparse)], SETTINGS)
+    assert table.columns == ["ms"]
+    assert table.blocks[0].groups[0].rows[0][1][0] == Cell("2,000", "0", best=True)

@@ -1,0 +1,394 @@
+"""Published numbers: the file and its mistakes, the gate on the dense model, the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dass.comparison import published_table
+from dass.config import read_config
+from dass.errors import DataError, NumericError
+from dass.published import (
+    Published,
+    check_dense,
+    dense_targets,
+    read_published,
+    was_pruned_from,
+)
+from dass.report import compile_latex, make_report, report_html
+from dass.results import PerplexityResult, Run, SplitPerplexity, write_result
+from dass.tables import TableSettings
+
+ROOT = Path(__file__).parents[3]
+HEAD = "table,model,method,pattern,split,metric,value,source"
+CONDITIONS = f"{HEAD},calibration,dataset,length"
+DENSE = "t. 1,llama,dense,,test,perplexity,5.47,A paper"
+
+
+def file_of(folder: Path, *rows: str, head: str = HEAD) -> Path:
+    path = folder / "published.csv"
+    path.write_text("\n".join([head, *rows, ""]))
+    return path
+
+
+# --- The file -----------------------------------------------------------------------------------
+
+
+def test_a_row_is_a_number_and_what_it_is_of(tmp_path: Path) -> None:
+    path = file_of(
+        tmp_path,
+        DENSE,
+        't. 2,llama,dass,2of4,,piqa_acc,76.4,"A paper, 2025"',
+        head=HEAD,
+    )
+    dense, pruned = read_published(path)
+    assert dense == Published(
+        model="llama", calibration=None, method="dense", pattern=None, metric="perplexity",
+        split="test", dataset=None, length=None, value=5.47, source="A paper, t. 1",
+        file=str(path),
+    )  # fmt: skip
+    assert (pruned.method, pruned.pattern, pruned.split) == ("dass", "2of4", "")
+    assert pruned.value == pytest.approx(0.764)  # a share, as our accuracies are
+    assert pruned.source == "A paper, 2025, t. 2"
+
+
+def test_conditions_restrict_and_are_optional(tmp_path: Path) -> None:
+    path = file_of(
+        tmp_path,
+        f"{DENSE},,wikitext2,2048",
+        ",llama,dass,u50,test,perplexity,6.1,A paper,c4,,",
+        head=CONDITIONS,
+    )
+    dense, pruned = read_published(path)
+    assert dense.holds_for("wikitext2", 2048)
+    assert not dense.holds_for("wikitext2", 4096)
+    assert not dense.holds_for("ptb", 2048)
+    assert pruned.holds_for("ptb", 128)
+    assert pruned.is_about(("llama", "c4", "dass", "u50"))
+    assert not pruned.is_about(("llama", "books", "dass", "u50"))
+    assert pruned.source == "A paper"
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_bytes(f"\ufeff{HEAD}\r\n\r\n{DENSE}\r\n".encode())
+    assert [row.value for row in read_published(path)] == [5.47]
+    assert read_published(file_of(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("t,llama,dense,,test,perplexity,5.47", "not as many cells as columns"),
+        (f"{DENSE},more", "not as many cells as columns"),
+        ("t,,dense,,test,perplexity,5.47,A", "model is empty"),
+        ("t,llama,dense,,test,perplexity,5.47,", "source is empty"),
+        ("t,llama,dense,,test,perplexity,,A", "value is empty"),
+        ("t,llama,dense,,test,perplexity,5;47,A", "'5;47' is no perplexity"),
+        ("t,llama,dense,,test,perplexity,nan,A", "'nan' is no perplexity"),
+        ("t,llama,dense,,test,perplexity,inf,A", "'inf' is no perplexity"),
+        ("t,llama,dense,,test,perplexity,0.5,A", "'0.5' is no perplexity"),
+        ("t,llama,dense,2of4,test,perplexity,5.47,A", "method dense has no pattern"),
+        ("t,llama,dass,,test,perplexity,5.47,A", "every other method has one"),
+        ("t,llama,dass,2:4,test,perplexity,5.47,A", "unknown pattern '2:4'"),
+        ("t,llama,dass,u50.0,test,perplexity,5.47,A", "pattern 'u50.0' is spelled u50"),
+        ("t,llama,dense,,tset,perplexity,5.47,A", "split 'tset' is neither validation nor test"),
+        ("t,llama,dense,,,perplexity,5.47,A", "split '' is neither"),
+        ("t,llama,dense,,test,ppl,5.47,A", "unknown metric 'ppl'"),
+        ("t,llama,dense,,,piqa_acc,0.764,A", "'0.764' is no accuracy in percent"),
+        ("t,llama,dense,,,piqa_acc,101,A", "'101' is no accuracy in percent"),
+    ],
+)
+def test_a_malformed_row_is_one_line_that_names_the_place(
+    row: str, says: str, tmp_path: Path
+) -> None:
+    """Also where the row is about a model that no study has."""
+    path = file_of(tmp_path, DENSE, row)
+    with pytest.raises(DataError) as error:
+        read_published(path)
+    line = str(error.value)
+    assert line.startswith(f"{path}:3: ") and says in line and "\n" not in line
+
+
+@pytest.mark.parametrize("length", ["0", "2k", "-1"])
+def test_a_length_is_a_number_of_tokens(length: str, tmp_path: Path) -> None:
+    path = file_of(tmp_path, f"{DENSE},,,{length}", head=CONDITIONS)
+    with pytest.raises(DataError, match=rf"{path}:2: length '{length}' is no number of tokens"):
+        read_published(path)
+
+
+def test_two_rows_about_the_same_are_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path, DENSE, "t. 9,llama,dense,,test,perplexity,5.474,Another")
+    with pytest.raises(DataError, match=rf"^{path}:3: says what {path}:2 says already"):
+        read_published(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"model,value\n", ":1: no column 'table'; the first line must be table,model,method"),
+        (f"{HEAD},lenght\n".encode(), ":1: column 'lenght' is unknown or there twice"),
+        (f"{HEAD},model\n".encode(), ":1: column 'model' is unknown or there twice"),
+        (b"", ":1: no column 'table'"),
+        (b"\xff\xfe", ": no CSV in UTF-8"),
+        (f'{HEAD}\n"open'.encode(), ": no CSV in UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_such_a_table(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "published.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_published(path)
+    assert str(error.value).startswith(f"{path}{says}") and "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^published\.file: .*none\.csv cannot be read"):
+        read_published(tmp_path / "none.csv")
+
+
+def test_the_papers_file_has_a_source_for_every_number_and_only_models_of_the_study() -> None:
+    study = read_config(ROOT / "config" / "config.yaml")
+    rows = read_published(ROOT / "config" / "published.csv")
+    assert {row.model for row in rows} <= set(study.models)
+    assert all("arXiv" in row.source or "github.com" in row.source for row in rows)
+    perplexity = study.perplexity
+    for row in rows:
+        args = (row.model, perplexity.dataset, perplexity.length, perplexity.splits)
+        assert [target.value for target in dense_targets(rows, *args)] == [row.value]
+
+
+# --- The gate -----------------------------------------------------------------------------------
+
+
+def dense_file(folder: Path, **perplexities: float) -> Path:
+    splits = {
+        split: SplitPerplexity(perplexity=value, nll=1.0, tokens=8, windows=2, tokens_hash="t")
+        for split, value in perplexities.items()
+    }
+    result = PerplexityResult(
+        run=Run(model="llama", calibration=None, method="dense", pattern=None),
+        settings={"length": 2048, "bos": "text"},
+        dataset="wikitext2",
+        splits=splits,
+        mask_hash=None,
+        provenance={},
+    )
+    write_result(folder / "perplexity.json", result)
+    return folder / "perplexity.json"
+
+
+def checked(folder: Path, ours: float, *rows: str, **changes: Any) -> Any:
+    """Check a dense test perplexity; returns what was written."""
+    targets = dense_targets(
+        read_published(file_of(folder, *(rows or [DENSE]))),
+        "llama", "wikitext2", 2048, ["validation", "test"],
+    )  # fmt: skip
+    dense = dense_file(folder, test=ours, validation=ours)
+    out = folder / "checked.json"
+    check_dense(dense=dense, targets=targets, out=out, **{"tolerance": 0.02} | changes)
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("ours", [5.47, 5.57, 5.37])
+def test_a_dense_model_within_the_tolerance_passes(ours: float, tmp_path: Path) -> None:
+    (check,) = checked(tmp_path, ours)["checks"]
+    assert check["off"] == pytest.approx(ours / 5.47 - 1)
+    assert (check["perplexity"], check["value"], check["split"]) == (ours, 5.47, "test")
+    assert check["source"] == f"A paper, t. 1; {tmp_path}/published.csv"
+
+
+@pytest.mark.parametrize(("ours", "off"), [(5.6, "+2.4"), (5.35, "-2.2"), (1e13, "+1828")])
+def test_one_that_is_off_either_way_is_one_line_with_the_remedy(
+    ours: float, off: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NumericError) as error:
+        checked(tmp_path, ours)
+    line = str(error.value)
+    assert line.startswith(f"llama: its dense perplexity is {ours:.4g} on the test split")
+    published = f"5.47 is published (A paper, t. 1; {tmp_path}/published.csv): {off}"
+    for part in (published, "published.tolerance of 2 %", "models.llama (revision, dtype, bos)",
+                 "datasets.wikitext2, context length 2048", "published.gate: false"):  # fmt: skip
+        assert part in line
+    assert "\n" not in line
+    assert not (tmp_path / "checked.json").exists()
+
+
+def test_the_tolerance_is_the_users(tmp_path: Path) -> None:
+    assert checked(tmp_path, 5.6, tolerance=0.03)["tolerance"] == 0.03
+
+
+def test_each_published_split_is_checked(tmp_path: Path) -> None:
+    validation = "t,llama,dense,,validation,perplexity,7.0,A"
+    with pytest.raises(NumericError, match=r"on the validation split .* 7 is published"):
+        checked(tmp_path, 5.47, DENSE, validation)
+
+
+def test_runs_that_are_pruned_of_the_same_model_need_no_gate(tmp_path: Path) -> None:
+    result, folder = tmp_path / "run" / "pruning.json", tmp_path / "model"
+    folder.mkdir()
+    result.parent.mkdir()
+
+    def pruned(dtype: str = "float16", bos: str = "text") -> bool:
+        return was_pruned_from(result, folder=folder, dtype=dtype, bos=bos)
+
+    assert not pruned()
+    result.write_text(json.dumps({"settings": {"dtype": "float16", "bos": "text"}}))
+    assert not pruned()
+    (result.parent / "pruned.safetensors").touch()
+    assert pruned()
+    assert not pruned(dtype="bfloat16")
+    assert not pruned(bos="window")
+    (folder / "config.json").touch()
+    os.utime(folder / "config.json", (1, 1))
+    assert pruned()
+    os.utime(folder / "config.json")
+    os.utime(result, (2, 2))
+    assert not pruned()  # fetched again since
+    result.write_text("{")
+    assert not pruned()
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        (("llama", "wikitext2", 2048, ["test"]), 1),
+        (("llama", "wikitext2", 2048, ["validation"]), 0),
+        (("llama", "wikitext2", 4096, ["test"]), 0),
+        (("llama", "ptb", 2048, ["test"]), 0),
+        (("gemma", "wikitext2", 2048, ["test"]), 0),
+    ],
+)
+def test_only_comparable_values_gate(asked: Any, count: int, tmp_path: Path) -> None:
+    rows = [
+        f"{DENSE},,wikitext2,2048",
+        "t,llama,dass,u50,test,perplexity,6.1,A,,wikitext2,2048",
+        "t,llama,dense,,,piqa_acc,76.4,A,,,",
+    ]
+    published = read_published(file_of(tmp_path, *rows, head=CONDITIONS))
+    assert len(dense_targets(published, *asked)) == count
+
+
+# --- The table ----------------------------------------------------------------------------------
+
+SETTINGS = TableSettings(
+    experiment="main",
+    title="Pruned",
+    models={"llama": "Llama", "gemma": "Gemma"},
+    calibrations={"c4": ""},
+    methods={"wanda": "Wanda", "dass": "DaSS"},
+    patterns=["2of4"],
+)
+
+
+def row_of(model: str, method: str, value: float, accuracy: float) -> dict[str, Any]:
+    pruned = method != "dense"
+    return {
+        "model": model,
+        "calibration": "c4" if pruned else None,
+        "method": method,
+        "pattern": "2of4" if pruned else None,
+        "perplexity_validation": value - 1,
+        "perplexity_test": value,
+        "perplexity_dataset": "wikitext2",
+        "perplexity_length": 2048,
+        "piqa_acc": accuracy,
+        "mean_acc": accuracy,
+    }
+
+
+SUMMARY = pd.DataFrame(
+    [
+        row_of("llama", "dense", 5.5, 0.79),
+        row_of("llama", "wanda", 9.0, 0.70),
+        row_of("llama", "dass", 8.0, 0.71),
+        row_of("gemma", "dense", 7.0, 0.8),
+    ]
+)
+
+
+def printed(table: Any) -> list[list[str]]:
+    """Block, pattern, method and the three cells of each row."""
+    return [
+        [block.title, group.label, method, *(cell.text for cell in cells)]
+        for block in table.blocks
+        for group in block.groups
+        for method, cells in group.rows
+    ]
+
+
+def test_ours_published_and_difference_and_dashes_elsewhere(tmp_path: Path) -> None:
+    rows = [DENSE, "t. 1,llama,dass,2of4,test,perplexity,8.25,A paper",
+            "t. 1,elsewhere,dass,2of4,test,perplexity,8.25,Not ours"]  # fmt: skip
+    table = published_table(SUMMARY, SETTINGS, read_published(file_of(tmp_path, *rows)))
+    llama, gemma = "Llama: perplexity, test", "Gemma: perplexity, test"
+    assert table.columns == ["Ours", "Published", "Difference"]
+    assert printed(table) == [
+        [llama, "", "Dense", "5.50", "5.47", "+0.03"],
+        [llama, "2:4", "Wanda", "9.00", "–", "–"],
+        [llama, "2:4", "DaSS", "8.00", "8.25", "−0.25"],
+        [gemma, "", "Dense", "7.00", "–", "–"],
+        [gemma, "2:4", "Wanda", "–", "–", "–"],
+        [gemma, "2:4", "DaSS", "–", "–", "–"],
+    ]
+    assert "Published: A paper, t. 1." in table.caption
+    assert "Not ours" not in table.caption
+    assert r"8.00 & 8.25 & $-$0.25 \\" in " ".join(table.latex().split())
+    assert "8.00 | 8.25" in " ".join(table.markdown().split())
+
+
+def test_accuracies_are_compared_in_percent(tmp_path: Path) -> None:
+    rows = ["t,llama,dense,,,piqa_acc,79.1,A", "t,llama,dass,2of4,,mean_acc,70.5,A"]
+    table = printed(published_table(SUMMARY, SETTINGS, read_published(file_of(tmp_path, *rows))))
+    assert table[0] == ["Llama: PIQA, acc", "", "Dense", "79.0", "79.1", "−0.1"]
+    assert ["Llama: mean of the tasks, acc", "2:4", "DaSS", "71.0", "70.5", "+0.5"] in table
+
+
+@pytest.mark.parametrize("condition", [",ptb,", ",,4096"])
+def test_a_number_for_other_conditions_is_not_printed(condition: str, tmp_path: Path) -> None:
+    published = read_published(file_of(tmp_path, f"{DENSE},{condition}", head=CONDITIONS))
+    table = published_table(SUMMARY, SETTINGS, published)
+    assert printed(table)[0] == [
+        "Llama: perplexity, validation", "", "Dense", "4.50", "–", "–"
+    ]  # fmt: skip
+    assert "Nothing is published of these runs." in table.caption
+
+
+def test_the_calibration_tells_runs_apart(tmp_path: Path) -> None:
+    rows = ["t,llama,dass,2of4,test,perplexity,8.25,A,c4,,"]
+    other = SUMMARY.assign(calibration=[None, "books", "books", None])
+    published = read_published(file_of(tmp_path, *rows, head=CONDITIONS))
+    settings = replace(SETTINGS, calibrations={"books": "", "c4": ""})
+    table = printed(published_table(pd.concat([SUMMARY, other[1:3]]), settings, published))
+    assert ["Llama: perplexity, test", "2:4", "DaSS, c4", "8.00", "8.25", "−0.25"] in table
+    assert ["Llama: perplexity, test", "2:4", "DaSS, books", "8.00", "–", "–"] in table
+
+
+def test_the_report_has_the_table_where_something_is_published(tmp_path: Path) -> None:
+    published = read_published(file_of(tmp_path, DENSE))
+    with_it = make_report(SUMMARY, [SETTINGS], "Study", "What it is.", published=published)
+    without = make_report(SUMMARY, [SETTINGS], "Study", "What it is.")
+    assert [len(report.sections[0].tables) for report in (with_it, without)] == [3, 2]
+    assert with_it.sections[0].tables[2] == published_table(SUMMARY, SETTINGS, published)
+    report_html(with_it, tmp_path / "report.html")
+    assert "A paper, t. 1" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.latex
+def test_the_table_is_valid_latex(tmp_path: Path) -> None:
+    published = read_published(file_of(tmp_path, DENSE.replace("A paper", "AWQ_100 % & arXiv")))
+    table = published_table(SUMMARY, SETTINGS, published).latex()
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+        f"{table}\\end{{document}}\n"
+    )
+    compile_latex(tmp_path / "t.tex", tmp_path / "t.pdf")
+    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
