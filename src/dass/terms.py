@@ -1,0 +1,37 @@
+"""The words that config, code, paths and tables share, each written once.
+
+A zero-shot task is more than a word: it has a module of its own, :mod:`dass.tasks`, so that a task
+that is added makes no pruned model stale.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Role = Literal["gate", "up", "down"]
+"""Which of a GLU's three projections a matrix is."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""In which precision a model is loaded and run."""
+
+Bos = Literal["text", "window"]
+"""Where BOS stands: once in front of each text, as the tokenizer puts it, or in every window."""
+
+Rows = Literal["file", "line"]
+"""What a row of a ``.txt`` is: the whole file, or each line."""
+
+Split = Literal["validation", "test"]
+"""Splits that perplexity is measured on."""
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Metric = Literal["acc", "acc_norm"]
+"""Zero-shot accuracy by the log-likelihood of a choice, or by that per character."""
+
+DatasetKind = Literal["documents", "text", "task"]
+"""What a data set is for: calibration, perplexity, or one zero-shot task."""
+
+DENSE = "dense"
+"""The method of the run that prunes nothing."""
