@@ -7,13 +7,11 @@ weights once for thousands of sequences.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,18 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dass.errors import ConfigError, DassError, DataError, NumericError
+from dass.evaluation.requests import LogLikelihood, Request, requests_hash
+from dass.tasks import TASKS, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Request = tuple[list[int], list[int]]
-"""Tokens of a context, and tokens of a continuation of it; neither is empty."""
-
-Score = tuple[float, bool]
-"""Sum of a continuation's log-probabilities (nats), and whether each token is the likeliest."""
-
-Scorer = Callable[[list[Request]], Sequence[Score]]
-"""Scores for requests, in their order."""
+Scorer = Callable[[list[Request]], Sequence[LogLikelihood]]
+"""Log-likelihoods of requests, in their order."""
 
 
 @dataclass(frozen=True)
@@ -49,73 +43,7 @@ class TaskResult:
     version: str | float
     """The version of lm-eval's definition."""
     requests_hash: str
-    """SHA-256 of the token ids of all requests, see :func:`requests_hash`."""
-
-
-Columns = dict[str, type | tuple[type, ...]]
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Definition:
-    """One of lm-eval's task definitions, and the data that it reads."""
-
-    file: str
-    """The definition, below lm-eval's folder of tasks."""
-    split: str
-    """The split that it evaluates on: ``<split>.jsonl`` in the data's folder."""
-    columns: Columns
-    """The columns that it reads, named and typed as in the official data set."""
-    answer: str
-    """The column with the right answer."""
-    answers: Callable[[Row], Iterable[Any]]
-    """What may stand in that column."""
-
-
-def _labels_with_text(row: Row) -> list[Any]:
-    choices = row["choices"]
-    return [label for label, _ in zip(choices["label"], choices["text"], strict=False)]
-
-
-_ARC: Columns = {"question": str, "choices": dict, "answerKey": str}
-TASKS = {
-    "hellaswag": Definition(
-        file="hellaswag/hellaswag.yaml",
-        split="validation",
-        columns={"activity_label": str, "ctx_a": str, "ctx_b": str, "endings": list, "label": str},
-        answer="label",
-        answers=lambda row: map(str, range(len(row["endings"]))),
-    ),
-    "winogrande": Definition(
-        file="winogrande/default.yaml",
-        split="validation",
-        columns={"sentence": str, "option1": str, "option2": str, "answer": str},
-        answer="answer",
-        answers=lambda row: ("1", "2"),
-    ),
-    "arc_easy": Definition(
-        file="arc/arc_easy.yaml",
-        split="test",
-        columns=_ARC,
-        answer="answerKey",
-        answers=_labels_with_text,
-    ),
-    "arc_challenge": Definition(
-        file="arc/arc_challenge.yaml",
-        split="test",
-        columns=_ARC,
-        answer="answerKey",
-        answers=_labels_with_text,
-    ),
-    "piqa": Definition(
-        file="piqa/piqa.yaml",
-        split="validation",
-        columns={"goal": str, "sol1": str, "sol2": str, "label": int},
-        answer="label",
-        answers=lambda row: (0, 1),
-    ),
-}
-"""The paper's five tasks, under lm-eval's names."""
+    """SHA-256 of the token ids of all requests, see :func:`dass.evaluation.requests.requests_hash`."""
 
 
 def evaluate(
@@ -163,15 +91,6 @@ def evaluate(
         return {n: _result(loaded[n], examples[n], requests, scores) for n in tasks}
 
 
-def requests_hash(requests: Sequence[Request]) -> str:
-    """SHA-256 over requests, each as its two lengths and its tokens, all little-endian int64."""
-    digest = hashlib.sha256()
-    for context, continuation in requests:
-        numbers = [len(context), len(continuation), *context, *continuation]
-        digest.update(struct.pack(f"<{len(numbers)}q", *numbers))
-    return digest.hexdigest()
-
-
 def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Any:
     """An lm-eval ``LM`` whose log-likelihoods come from a scorer.
 
@@ -189,7 +108,7 @@ def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_lengt
         """Sends all requests to the scorer at once."""
 
         requests: Sequence[Request] = ()
-        scores: Sequence[Score] = ()
+        scores: Sequence[LogLikelihood] = ()
 
         @property
         def eot_token_id(self) -> Any:
@@ -207,10 +126,10 @@ def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_lengt
             wish = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
             return list(tokenizer.encode(string, **wish))
 
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[Score]:
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[LogLikelihood]:
             return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
 
-        def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[Score]:
+        def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[LogLikelihood]:
             self.requests = [_cut(text, c, t, max_length) for text, c, t in requests]
             self.scores = _checked(scorer(list(self.requests)), self.requests)
             return list(self.scores)
@@ -246,7 +165,7 @@ def _cut(
     return context[-(max_length + 1 - len(continuation)) :], continuation
 
 
-def _checked(scores: Sequence[Score], requests: Sequence[Request]) -> list[Score]:
+def _checked(scores: Sequence[LogLikelihood], requests: Sequence[Request]) -> list[LogLikelihood]:
     for (likelihood, _), (context, _) in zip(scores, requests, strict=True):
         if not math.isfinite(likelihood):
             raise NumericError(
@@ -429,7 +348,10 @@ def _examples(name: str, task: Any, file: Path) -> list[_Example]:
 
 
 def _result(
-    task: Any, examples: list[_Example], requests: Iterator[Request], scores: Iterator[Score]
+    task: Any,
+    examples: list[_Example],
+    requests: Iterator[Request],
+    scores: Iterator[LogLikelihood],
 ) -> TaskResult:
     """Score a task's rows, taking its requests and scores from the front of the iterators."""
     values: dict[str, list[float]] = {}

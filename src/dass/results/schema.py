@@ -15,12 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dass.errors import DataError, NumericError
 from dass.runtime.files import read_json, write_json
+from dass.terms import DENSE
 
 SCHEMA_VERSION: Literal[1] = 1
 """Goes up with every change of a field's name or meaning; files of another version are refused."""
-
-DENSE = "dense"
-"""The method of the run that prunes nothing."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -48,11 +46,12 @@ class Run(_Closed):
         return self
 
     @classmethod
-    def parse(cls, model: str, variant: str) -> Self:
-        """The run of a model whose path below it is ``dense`` or calibration/method/pattern."""
-        if variant == DENSE:
+    def parse(cls, path: str) -> Self:
+        """The run whose path is ``model/dense`` or ``model/calibration/method/pattern``."""
+        model, *variant = path.split("/")
+        if variant == [DENSE]:
             return cls(model=model, calibration=None, method=DENSE, pattern=None)
-        calibration, method, pattern = variant.split("/")
+        calibration, method, pattern = variant
         return cls(model=model, calibration=calibration, method=method, pattern=pattern)
 
     def __str__(self) -> str:

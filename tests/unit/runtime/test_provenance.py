@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dass import provenance as module
 from dass.runtime.provenance import git_commit, machine, origin, peak_memory, provenance
+from dass.runtime.provenance import provenance as module
 
 
 def test_it_says_who_what_and_when() -> None:
