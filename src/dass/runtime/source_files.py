@@ -33,10 +33,11 @@ def module_files(*modules: str) -> list[str]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name and name not in found and not _is_excluded(name):
+        if name and name not in found:
             found.add(name)
-            waiting += [*_imports(name), name.rpartition(".")[0]]
-    return sorted(str(_file(name)) for name in found)
+            waiting.append(name.rpartition(".")[0])  # Python runs a module's packages first
+            waiting += () if _is_excluded(name) else _imports(name)
+    return sorted(str(_file(name)) for name in found if not _is_excluded(name))
 
 
 def class_files(cls: type) -> list[str]:

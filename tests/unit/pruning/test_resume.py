@@ -107,7 +107,8 @@ def slow_save(self, *args, **kwargs):
 dass.pruning.resume.BlockCheckpoints.save = slow_save
 folder, tokens, out = map(Path, sys.argv[1:])
 prune_run(folder=folder, tokens=tokens, dtype="float32", bos="text", function="sparsegpt",
-          run="m/c/sparsegpt/u50", arguments={}, pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json")
+          run="m/c/sparsegpt/u50", arguments={},
+          pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json")
 """
 
 

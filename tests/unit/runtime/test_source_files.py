@@ -40,7 +40,8 @@ def test_computing_depends_on_no_method_and_on_nothing_that_only_presents(stage:
     assert f"stages/{stage}" in found
     assert not {f"pruning/methods/{name}" for name in built_in()} & found
     assert not {name for name in found if name.split("/")[0] in ("report", "config", "speed")}
-    assert not {name for name in found if name.split("/")[0] in ("errors", "runtime", "results")}
+    assert not {name for name in found if name.split("/")[0] in ("errors", "runtime")}
+    assert "results/schema" not in found
 
 
 @pytest.mark.parametrize("stage", ["calibration_tokens", "evaluation_tokens"])

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from dass.data.documents import Documents
 from dass.data.token_file import load_tokens, save_tokens, token_hash, tokens_source
@@ -27,24 +24,9 @@ from dass.stages.calibration_tokens import calibration_tokens
 from dass.stages.evaluation_tokens import evaluation_tokens
 from dass.stages.perplexity import perplexity
 from dass.stages.prune_run import prune_run
-from tests.conftest import TinyModel
 
 PRUNED = Run(model="tiny", calibration="c", method="wanda", pattern="2of4")
 DENSE = Run(model="tiny", calibration=None, method="dense", pattern=None)
-
-
-@pytest.fixture
-def folder(tiny_model: TinyModel, tmp_path: Path) -> Path:
-    """The tiny Llama with a tokenizer: a word ``w7`` is token 7, and <s> (1) comes in front."""
-    folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "tiny"))
-    words = {"<unk>": 0, "<s>": 1} | {f"w{i}": i for i in range(2, 128)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
-    return folder
 
 
 def words(start: int, stop: int) -> str:
