@@ -110,14 +110,14 @@ def test_the_kernel_prunes_columns_as_pytorch_does(pattern: str, rows: int, widt
 def test_pruned_as_on_the_cpu(folder: Path, method: str, pattern: str) -> None:
     windows = torch.randint(0, 512, (8, 48), generator=torch.Generator().manual_seed(3))
     runs = {
-        store: prune(
-            StreamedModel(folder, torch.float32, device, store=store),
+        offload_to: prune(
+            StreamedModel(folder, torch.float32, device, offload_to=offload_to),
             windows, make_method(method, {}), parse_pattern(pattern),
         )
-        for device, store in [("cpu", "cpu"), ("cuda", "cuda")]
+        for device, offload_to in [("cpu", "cpu"), ("cuda", "cuda")]
     }  # fmt: skip
     on_host = prune(
-        StreamedModel(folder, torch.float32, "cuda", store="cpu"),
+        StreamedModel(folder, torch.float32, "cuda", offload_to="cpu"),
         windows, make_method(method, {}), parse_pattern(pattern),
     )  # fmt: skip
     for name, shape in runs["cpu"].shapes.items():
@@ -134,8 +134,8 @@ def test_pruned_as_on_the_cpu(folder: Path, method: str, pattern: str) -> None:
 def test_losses_from_host_and_device_are_equal(folder: Path, dtype: torch.dtype) -> None:
     windows = torch.randint(0, 512, (6, 48), generator=torch.Generator().manual_seed(4))
     losses = [
-        window_losses(StreamedModel(folder, dtype, "cuda", store=store), windows)
-        for store in ("cuda", "cpu")
+        window_losses(StreamedModel(folder, dtype, "cuda", offload_to=offload_to), windows)
+        for offload_to in ("cuda", "cpu")
     ]
     assert torch.equal(*losses)
     reference = window_losses(StreamedModel(folder, torch.float32, "cpu"), windows)

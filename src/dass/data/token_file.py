@@ -24,7 +24,7 @@ def token_hash(tokens: Tensor) -> str:
 
 
 def save_tokens(
-    path: str | Path, tensors: dict[str, Tensor], source: Mapping[str, str] | None = None
+    path: str | Path, tensors: Mapping[str, Tensor], source: Mapping[str, str] | None = None
 ) -> None:
     """Save token ids as int32 safetensors (a third of a gigabyte less than int64 for a split).
 

@@ -40,7 +40,8 @@ def calibration_windows(
     if bos == "text":
         return windows
     begun = put_bos_in_front(windows[:, :-1], bos_id)
-    return torch.where(windows[:, :1] == bos_id, windows, begun)
+    has_bos: Tensor = windows[:, :1].eq(begun[0, 0])
+    return torch.where(has_bos, windows, begun)
 
 
 def draw_windows(

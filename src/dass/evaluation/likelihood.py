@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dass.evaluation.requests import LogLikelihood, Request
-from dass.models.attention import to_store
-from dass.models.batches import Batch, batches_of, choose_store, run_blocks, tokens_in_flight
+from dass.models.attention import offload
+from dass.models.batches import Batch, batches_of, choose_offload, run_blocks, tokens_in_flight
 from dass.models.streamed import StreamedModel
 from dass.runtime.progress import Progress
 
@@ -70,12 +70,12 @@ def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> li
     progress = Progress("zero-shot", len(sweeps) * model.n_blocks, "blocks")
     scores: dict[Tokens, LogLikelihood] = {}
     for sweep in sweeps:
-        store = choose_store(model, sum(len(_sequence(request)) for request in sweep))
-        groups = list(_padded_batches(sweep, tokens_in_flight(model, store)))
+        offload_to = choose_offload(model, sum(len(_sequence(request)) for request in sweep))
+        groups = list(_padded_batches(sweep, tokens_in_flight(model, offload_to)))
         batches = []
         for group in groups:
             inputs = model.block_inputs(_pad(group))
-            batches.append(Batch(to_store(inputs.hidden, store), inputs.arguments))
+            batches.append(Batch(offload(inputs.hidden, offload_to), inputs.arguments))
         run_blocks(model, batches, progress)
         for group, batch in zip(groups, batches, strict=True):
             scores.update(zip(group, _score_group(model, group, batch.hidden), strict=True))

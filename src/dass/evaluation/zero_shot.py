@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dass.errors import ConfigError, DassError, DataError, NumericError
 from dass.evaluation.requests import LogLikelihood, Request, requests_hash
 from dass.tasks import TASKS, Row
+from dass.terms import Bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ class TaskResult:
     version: str | float
     """The version of lm-eval's definition."""
     requests_hash: str
-    """SHA-256 of the token ids of all requests, see :func:`dass.evaluation.requests.requests_hash`."""
+    """Of the token ids of all requests, see :func:`dass.evaluation.requests.requests_hash`."""
 
 
 def evaluate(
@@ -54,7 +55,7 @@ def evaluate(
     max_length: int,
     limit: int | None = None,
     seed: int = 0,
-    bos: str,
+    bos: Bos,
 ) -> dict[str, TaskResult]:
     """Zero-shot accuracy on some of the paper's five tasks.
 
@@ -176,7 +177,7 @@ def _checked(scores: Sequence[LogLikelihood], requests: Sequence[Request]) -> li
 
 
 def _check_settings(
-    tasks: Mapping[str, Path], max_length: int, limit: int | None, bos: str
+    tasks: Mapping[str, Path], max_length: int, limit: int | None, bos: Bos
 ) -> None:
     for name in tasks:
         if name not in TASKS:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dass.models.attention import to_store
+from dass.models.attention import offload
 from dass.models.fused import fused
 from dass.models.numerics import max_abs
 from dass.models.streamed import StreamedModel, check_finite, free_memory
@@ -48,11 +48,11 @@ class Batch:
             all of it is.
         """
         output = self.run(block, index)
-        self.hidden = to_store(output, self.hidden.device, self.hidden)
+        self.hidden = offload(output, self.hidden.device, self.hidden)
         return max_abs(output)
 
 
-def choose_store(model: StreamedModel, tokens: int, workspace: int = 0) -> torch.device:
+def choose_offload(model: StreamedModel, tokens: int, workspace: int = 0) -> torch.device:
     """Where to keep activations between blocks: on the device if they fit, else on the host.
 
     Room is needed for the hidden states and for as much again (attention's outputs, while a model
@@ -63,18 +63,18 @@ def choose_store(model: StreamedModel, tokens: int, workspace: int = 0) -> torch
         tokens: how many.
         workspace: bytes of the device that something else will take besides.
     """
-    if model.store is not None or model.device.type != "cuda":
-        return model.store or model.device
+    if model.offload_to is not None or model.device.type != "cuda":
+        return model.offload_to or model.device
     needed = 2 * tokens * model.hidden_size * model.dtype.itemsize
     fits = needed < (free_memory(model.device) - workspace) / 2
     return model.device if fits else torch.device("cpu")
 
 
-def tokens_in_flight(model: StreamedModel, store: torch.device) -> int:
+def tokens_in_flight(model: StreamedModel, offload_to: torch.device) -> int:
     """How many tokens to send through a block at once, so that what it computes fits."""
     if model.device.type != "cuda":
         return TOKENS_IN_FLIGHT["cpu"]
-    wanted = TOKENS_IN_FLIGHT["cuda"] if store.type == "cuda" else TOKENS_IN_FLIGHT_FROM_HOST
+    wanted = TOKENS_IN_FLIGHT["cuda"] if offload_to.type == "cuda" else TOKENS_IN_FLIGHT_FROM_HOST
     # Gate, up, their product and its activation; some ten hidden states, a few of them float32.
     per_token = model.dtype.itemsize * (4 * model.intermediate_size + 16 * model.hidden_size)
     room = min(WORKSPACE, free_memory(model.device) / 3)
@@ -84,10 +84,10 @@ def tokens_in_flight(model: StreamedModel, store: torch.device) -> int:
 def batches_of(model: StreamedModel, windows: Tensor, workspace: int = 0) -> list[Batch]:
     """Cut windows [n, length] into batches that fill the device, embedded and ready for block 0.
 
-    ``workspace`` is as of :func:`choose_store`.
+    ``workspace`` is as of :func:`choose_offload`.
     """
-    store = choose_store(model, windows.numel(), workspace)
-    size = max(tokens_in_flight(model, store) // windows.shape[1], 1)
+    offload_to = choose_offload(model, windows.numel(), workspace)
+    size = max(tokens_in_flight(model, offload_to) // windows.shape[1], 1)
     batches: list[Batch] = []
     # Nothing is padded: what blocks are given besides hidden states depends on the shape alone,
     # but for a few architectures that look at the tokens again (Gemma 4).
@@ -96,7 +96,7 @@ def batches_of(model: StreamedModel, windows: Tensor, workspace: int = 0) -> lis
         inputs = model.block_inputs(tokens)
         shared = arguments.setdefault(len(tokens), inputs.arguments)
         own = shared if _same(shared, inputs.arguments) else inputs.arguments
-        batches.append(Batch(to_store(inputs.hidden, store), own))
+        batches.append(Batch(offload(inputs.hidden, offload_to), own))
     return batches
 
 

@@ -97,7 +97,7 @@ def prune(
     _check_fits(model, method, pattern)
     pruned, clock = Pruned(), _Clock()
     batches = batches_of(model, windows, _workspace(model, method)) if method.needs else []
-    store = batches[0].hidden.device if batches else None
+    offload_to = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
     with _BlockWriter(pruned, checkpoints) as writer:
@@ -110,7 +110,7 @@ def prune(
             started = time.monotonic()
             with clock("loading"), model.block(index) as block, fused(block):
                 glu = find_glu(block, f"{model.folder.name}, block {index}")
-                attention = AttentionMemory(block, store, spare)
+                attention = AttentionMemory(block, offload_to, spare)
                 with clock("statistics"), attention.recording():
                     statistics = collect(block, glu, batches, index, method.needs)
                 with clock("masks"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from dass.data.documents import find_split, read_rows
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer
@@ -36,7 +38,7 @@ def evaluation_tokens(
     """
     tokenizer = load_tokenizer(folder)
     bos_id = tokenizer.bos_token_id
-    windows = {}
+    windows: dict[str, Tensor] = {}
     for split in splits:
         path = find_split(text, split)
         tokens = tokenise(read_rows(path, rows), encoder(tokenizer), bos, bos_id)

@@ -40,6 +40,6 @@ def test_activations_stay_on_the_card_where_half_of_what_is_left_holds_them(
 ) -> None:
     monkeypatch.setattr(batches, "free_memory", lambda device: card * 10**9)
     model = SimpleNamespace(
-        store=None, device=torch.device("cuda"), hidden_size=8192, dtype=torch.float16
+        offload_to=None, device=torch.device("cuda"), hidden_size=8192, dtype=torch.float16
     )
-    assert batches.choose_store(model, 128 * 2048, workspace * 10**9).type == where
+    assert batches.choose_offload(model, 128 * 2048, workspace * 10**9).type == where
