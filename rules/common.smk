@@ -190,7 +190,7 @@ def billions(model):
 
 
 def threads_of(wildcards):
-    """Small models' jobs run side by side, large ones use what there is."""
+    """Small models' jobs run side by side, large ones use up to eight threads."""
     return 1 if billions(wildcards.model) < SMALL else 8
 
 

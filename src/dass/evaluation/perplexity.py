@@ -26,7 +26,7 @@ class Perplexity:
 
     perplexity: float
     nll: float
-    """Mean over windows of the mean cross-entropy a predicted token, in nats."""
+    """Mean over windows of the mean cross-entropy per predicted token, in nats."""
     tokens: int
     windows: int
     tokens_hash: str

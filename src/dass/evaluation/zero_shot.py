@@ -66,7 +66,7 @@ def evaluate(
             ``test.jsonl`` for the ARC tasks, ``validation.jsonl`` for the others. No other split
             is read.
         max_length: the longest input in tokens; longer requests lose tokens on the left.
-        limit: use the first so many rows of each task; None: all.
+        limit: use only the first rows of each task, this many; None: all.
         seed: handed to lm-eval, which draws nothing for zero shots.
         bos: ``text`` or ``window``. Both mean here that each request begins with what the
             tokenizer itself puts in front of a text: each request is a text and a window of its
@@ -196,7 +196,7 @@ def _check_settings(
 def local_dataset(task: str, file: str, limit: int | None, **_: Any) -> dict[str, Any]:
     """What lm-eval asks for as a task's data set: the one split that is evaluated.
 
-    Rows are held in memory: no data set cache, hence nothing written and nothing to lock.
+    Rows are held in memory: no data set cache, so nothing is written and nothing locked.
     """
     from datasets import Dataset
 
@@ -294,7 +294,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _templates_compiled_once() -> Iterator[None]:
-    """lm-eval compiles a template anew for each row, which is three quarters of its own time."""
+    """lm-eval compiles a template again for each row, which is three quarters of its own time."""
     from lm_eval.utils import env
 
     compiled = lru_cache(maxsize=64)(env.from_string)
@@ -330,7 +330,7 @@ def _load(name: str, file: Path, limit: int | None, seed: int) -> Any:
 
 @dataclass(frozen=True)
 class _Example:
-    """A row as lm-eval sees it, and its requests, one a choice."""
+    """A row as lm-eval sees it, and its requests, one per choice."""
 
     row: Row
     instances: list[Any]

@@ -69,7 +69,7 @@ class AttentionMemory:
 
     def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         first, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        # What comes besides (attention weights, [length, length] a head) blocks throw away.
+        # Blocks throw away the rest (attention weights, [length, length] per head).
         kept = offload(first, self._offload_to, self._spare.pop() if self._spare else None)
         self._outputs.append((kept, rest and (None,) * len(rest)))
 

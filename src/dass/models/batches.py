@@ -31,7 +31,7 @@ class Batch:
     hidden: Tensor
     """[batch, length, hidden], the input of the next block."""
     arguments: list[tuple[tuple[Any, ...], dict[str, Any]]]
-    """What the model hands to each block besides."""
+    """The other arguments that the model gives to each block."""
 
     def run(self, block: nn.Module, index: int) -> Tensor:
         """The output [batch, length, hidden] of block ``index``."""
@@ -61,7 +61,7 @@ def choose_offload(model: StreamedModel, tokens: int, workspace: int = 0) -> tor
     Args:
         model: whose hidden states they are.
         tokens: how many.
-        workspace: bytes of the device that something else will take besides.
+        workspace: bytes of the device that something else will take.
     """
     if model.offload_to is not None or model.device.type != "cuda":
         return model.offload_to or model.device
@@ -89,7 +89,7 @@ def batches_of(model: StreamedModel, windows: Tensor, workspace: int = 0) -> lis
     offload_to = choose_offload(model, windows.numel(), workspace)
     size = max(tokens_in_flight(model, offload_to) // windows.shape[1], 1)
     batches: list[Batch] = []
-    # Nothing is padded: what blocks are given besides hidden states depends on the shape alone,
+    # Nothing is padded: what blocks are given beside hidden states depends on the shape alone,
     # but for a few architectures that look at the tokens again (Gemma 4).
     arguments: dict[int, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
     for tokens in windows.split(size):

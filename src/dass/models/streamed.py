@@ -145,7 +145,7 @@ class StreamedModel:
 
     @property
     def vocabulary(self) -> int:
-        """The number of logits a token."""
+        """Logits per token (vocabulary size)."""
         return int(text_config(self.model).vocab_size)
 
     def parameter_name(self, block: int, name: str) -> str:

@@ -273,7 +273,7 @@ def _prune_projection(
 
 
 def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
-    """How many entries a mask keeps, counted once: a GPU is waited for.
+    """How many entries a mask keeps; counted once, since it waits for the GPU.
 
     No mask may miss its sparsity by more than the rounding down of its groups allows.
     """

@@ -4,7 +4,7 @@ LLaMA2-7B's MLP takes 0.54 GB this way, against 13.5 GB for another dense checkp
 is safetensors:
 
 ``<parameter>.mask``
-    uint8 [ceil(out·in / 8)]: the mask in C order, eight entries a byte, the first in the
+    uint8 [ceil(out·in / 8)]: the mask in C order, eight entries per byte, the first in the
     highest bit (as ``numpy.packbits``).
 ``<parameter>.values``
     [kept], in the model's dtype: the kept weights in C order; only of methods that update.

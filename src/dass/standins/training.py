@@ -23,7 +23,7 @@ from dass.standins.muon import Muon
 from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
 
 WINDOW = 256  # tokens
-BATCH = 4  # windows a step
+BATCH = 4  # windows per step
 SHORT = 32  # tokens that the windows are cut to at first: few enough to find a subject among
 SHORT_SHARE = 0.6  # of the steps
 MATRIX_RATE = 0.02  # Muon's, for the matrices of the blocks

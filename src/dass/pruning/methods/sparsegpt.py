@@ -56,7 +56,7 @@ class SparseGPT:
 
         need: Need = "intermediate_gram" if role == "down" else "input_gram"
         gram = statistics.get(need)
-        # gate and up share their input, hence its factor.
+        # gate and up share their input, and therefore its factor.
         key = f"{need} damped by {self.damping}"
         if key not in statistics.derived:
             statistics.derived[key] = inverse_factor(gram, self.damping, name)
