@@ -56,7 +56,7 @@ lock: $(READY)
 	$(BIN)/python envs/pins.py
 
 docs: $(READY)
-	$(BIN)/python -m dass.config.study --write
+	$(BIN)/python -m dass.config --write
 
 clean:
 	rm -rf results/demo resources/standins resources/models/standin-* logs .snakemake
