@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from dass.report.published_table import published_table
-from dass.config.study import read_config
+from dass.config.load import read_config
 from dass.errors import DataError, NumericError
 from dass.results.published import Published, check_dense, dense_targets, read_published, was_pruned_from
 from dass.report.document import compile_latex, make_report, report_html
