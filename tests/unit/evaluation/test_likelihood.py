@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from dass.data.model_folder import SINGLE
 from dass.errors import NumericError
 from dass.evaluation import likelihood
 from dass.evaluation.likelihood import score_continuations, window_losses
 from dass.evaluation.requests import Request
 from dass.models import batches
 from dass.models.streamed import StreamedModel
-from dass.models.weights import SINGLE
 from tests.conftest import COMMON, SUPPORTED, TinyModel
 
 
