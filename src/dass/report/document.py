@@ -133,7 +133,6 @@ def write_report(report: Report, pdf: str | Path, html: str | Path) -> None:
         ignore_system_fonts=True,  # the same pages on every machine
         sys_inputs={"report": json.dumps(values)},
         format="pdf",
-        timestamp=0,
     )
     with writing(pdf) as part:
         part.write_bytes(document)

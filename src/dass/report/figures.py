@@ -41,6 +41,8 @@ STYLES = {
 _OTHERS = [("#009e73", "D"), ("#0072b2", "P"), ("#000000", "X"), ("#d55e00", "<"), ("#cc79a7", ">")]
 _COLUMNS = 3
 """Panels side by side."""
+_CHARACTERS_PER_INCH = 13
+"""Of the legend's text, roughly."""
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -196,7 +198,10 @@ def _legend(figure: Figure, settings: TableSettings) -> None:
         for label, colour, marker in method_styles(settings).values()
     ]  # fmt: skip
     marks.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="Dense"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=5, frameon=False)
+    longest = max(len(mark.get_label()) for mark in marks)
+    fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (longest + 6))
+    columns = max(1, min(5, fitting))
+    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def method_styles(settings: TableSettings) -> dict[tuple[str | None, str], tuple[str, str, str]]:
