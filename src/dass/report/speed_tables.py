@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dass.errors import PatternError
-from dass.report.table import Block, Cell, Group, Table, pattern_label
+from dass.report.table import Cell, RowGroup, Table, TableSection
+from dass.report.words import pattern_label
 from dass.results.schema import PruningResult, read_result
 from dass.speed.results import SpeedResult, read_speed
 from dass.speed.timing import Measurement, Spread, crossover, speed_up
@@ -99,10 +100,10 @@ def pruning_table(
         masks = {(m.engine, m.variant): m for m in result.of("score and mask")}
         patterns = list(dict.fromkeys(pattern for _, pattern in masks))
         groups = [
-            Group(pattern_label(pattern), _pruning_rows(result, masks, whole, pattern, settings))
+            RowGroup(pattern_label(pattern), _pruning_rows(result, masks, whole, pattern, settings))
             for pattern in patterns
         ]
-        blocks.append(Block(settings.subjects[result.subject], groups))
+        blocks.append(TableSection(settings.subjects[result.subject], groups))
     columns = ["Metric, s", "× SparseGPT's", "Whole pruning, s", "× SparseGPT's whole"]
     caption = (
         "Pruning time. Metric: scores and masks of all blocks from given statistics (for SparseGPT "
@@ -174,7 +175,8 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     counts = sorted({m.tokens for result in known for m in result.measurements})
     columns = [*(f"{count}" for count in counts), "pays from"]
     blocks = [
-        Block(_subject_label(result, settings), _gpu_groups(result, counts)) for result in known
+        TableSection(_subject_label(result, settings), _gpu_groups(result, counts))
+        for result in known
     ]
     caption = (
         "Dense against 2:4 on a GPU by the number of tokens in a call. Dense rows: the median time "
@@ -192,7 +194,7 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     )
 
 
-def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
+def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
     groups = []
     for part, label in PARTS.items():
         own = result.of(part)
@@ -205,7 +207,7 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
             for row in _gpu_rows([m for m in own if m.mode == mode], mode, counts)
         ]
         if rows:
-            groups.append(Group(label, rows))
+            groups.append(RowGroup(label, rows))
     return groups
 
 
@@ -248,7 +250,7 @@ def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     baselines = list(dict.fromkeys(name for result in known for name in _baselines(result)))
     columns = ["ms", *(f"× {name}" for name in baselines)]
     blocks = [
-        Block(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
+        TableSection(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
         for result in known
         for part in ("mlp", "block")
         if (groups := _cpu_groups(result, part, baselines))
@@ -273,7 +275,7 @@ def _baselines(result: SpeedResult) -> list[str]:
     return list(dict.fromkeys(engine_label(m) for m in result.measurements if m.variant == DENSE))
 
 
-def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[Group]:
+def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[RowGroup]:
     groups = []
     for tokens in dict.fromkeys(m.tokens for m in result.of(part)):
         own = [m for m in result.of(part) if m.tokens == tokens]
@@ -285,7 +287,7 @@ def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> lis
             time = Cell(_figures(median), _figures((high - low) / 2), m.spread.median == fastest)
             cells = [_ratio(dense.get(name), m) for name in baselines]
             rows.append((f"{engine_label(m)} {variant_label(m.variant)}", [time, *cells]))
-        groups.append(Group(str(tokens), rows))
+        groups.append(RowGroup(str(tokens), rows))
     return groups
 
 
@@ -353,8 +355,8 @@ def _subject_label(result: SpeedResult, settings: SpeedSettings) -> str:
     return f"{label}, pruned by {settings.methods.get(method, method)}"
 
 
-def _nothing(columns: int) -> Block:
-    return Block("", [Group(NOT_MEASURED, [("", [Cell()] * columns)])])
+def _nothing(columns: int) -> TableSection:
+    return TableSection("", [RowGroup(NOT_MEASURED, [("", [Cell()] * columns)])])
 
 
 def _caption(
