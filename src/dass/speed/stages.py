@@ -1,152 +1,154 @@
-"""The stages that make speed results: one function each, called by the workflow's scripts."""
+"""The speed stages: one function per rule, called by the workflow's scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from dass.speed.results import make_result, read_speed, write_speed
+from dass.speed.shapes import shape_of, shape_of_model
 
-from dass.errors import DataError
-from dass.runtime.files import read_json
-from dass.runtime.job import device
-from dass.speed import cpu, gpu, metric
-from dass.speed.gpu_timing import Settings as GpuSettings
-from dass.speed.recording import record
-from dass.speed.results import write_speed
-from dass.speed.shapes import Shape, shape_of_model
-from dass.speed.timing import Outcome
+Source = str | Path | Mapping[str, Any]
+"""Where sizes come from: a model's folder, or the sizes themselves."""
 
 
-def shape_of(folder: str | Path | None, sizes: Mapping[str, Any] | None) -> Shape:
-    """A model's sizes from its folder, or those that the config gives."""
-    if folder is not None:
-        return shape_of_model(folder)
-    assert sizes is not None
-    return Shape(**sizes)
-
-
-def metric_of_shape(
-    *,
-    subject: str,
-    shape: Shape,
-    dtype: str,
-    methods: Mapping[str, tuple[str, dict[str, Any]]],
-    patterns: Sequence[str],
-    repeats: int,
-    threads: int,
-    result_file: str | Path,
-) -> None:
-    """Time the pruning metrics of every method on one decoder block.
+def speed_metric(
+    *, subject: str, source: Source, dtype: str, methods: Mapping[str, tuple[str, dict[str, Any]]],
+    patterns: Sequence[str], repeats: int, threads: int, result_file: str | Path,
+) -> None:  # fmt: skip
+    """Time the pruning metric of a method, in turns with SparseGPT's, on one decoder block.
 
     Args:
-        subject: what to call the shape.
-        shape: its sizes.
+        subject: what the result is called: ``model/method``.
+        source: of the sizes.
         dtype: of the weights.
-        methods: name -> (function, arguments).
-        patterns: those to choose masks of.
+        methods: name -> (function, arguments): the method, and SparseGPT where the study has it.
+        patterns: for which masks are chosen.
         repeats: that count.
         threads: to compute with.
         result_file: what to write.
     """
-    settings = metric.Settings(
-        methods=methods, patterns=patterns, repeats=repeats, dtype=getattr(torch, dtype),
-        device=device(), threads=threads,
-    )  # fmt: skip
-    outcome = metric.benchmark(shape, settings)
-    write_speed(result_file, record("metric", subject, shape, settings.as_dict(), outcome))
+    from dass.speed.metric import MetricSettings, benchmark
+
+    settings = MetricSettings(methods, patterns, repeats, dtype=dtype, threads=threads)
+    shape = shape_of(source)
+    outcome = benchmark(shape, settings)
+    write_speed(result_file, make_result("metric", subject, shape, settings, outcome))
 
 
-def gpu_of_shape(
-    *,
-    subject: str,
-    shape: Shape,
-    dtype: str,
-    tokens: Sequence[int],
-    repeats: int,
+def speed_gpu(
+    *, subject: str, source: Source, dtype: str, tokens: Sequence[int], repeats: int,
     result_file: str | Path,
-) -> None:
-    """Time dense against 2:4 on the GPU, on random weights of a shape.
+) -> None:  # fmt: skip
+    """Time dense against 2:4 on the GPU, on random weights.
 
     Args:
-        subject, shape, dtype: as for :func:`metric_of_shape`; float32 is measured as float16,
-            which 2:4 needs.
-        tokens: in a call.
+        subject, source: as for :func:`speed_metric`.
+        dtype: of the weights; float32 is measured as float16, which 2:4 needs.
+        tokens: per call.
         repeats: that count.
         result_file: what to write.
 
     Raises:
         DataError: there is no GPU.
     """
-    settings = _gpu_settings(subject, dtype, tokens, repeats)
-    outcome = gpu.benchmark(shape, settings)
-    write_speed(result_file, record("gpu", subject, shape, settings.as_dict(), outcome))
+    from dass.speed.gpu import benchmark
+    from dass.speed.gpu_timing import GpuSettings
+
+    settings = GpuSettings(tokens, repeats=repeats, dtype=_half(dtype))
+    shape = shape_of(source)
+    outcome = benchmark(shape, settings)
+    write_speed(result_file, make_result("gpu", subject, shape, settings, outcome))
 
 
-def prefill_of_run(
-    *,
-    subject: str,
-    folder: str | Path,
-    pruned: str | Path,
-    pattern: str,
-    dtype: str,
-    tokens: Sequence[int],
-    repeats: int,
-    result_file: str | Path,
-) -> None:
+def _half(dtype: str) -> str:
+    return "bfloat16" if dtype == "bfloat16" else "float16"
+
+
+def speed_prefill(
+    *, subject: str, folder: str | Path, pattern: str, dtype: str, tokens: Sequence[int],
+    repeats: int, pruned_file: str | Path, result_file: str | Path,
+) -> None:  # fmt: skip
     """Time prefill with a pruned model on the GPU.
 
     Args:
-        subject: what to call the run.
+        subject: the run, as ``model/calibration/method``.
         folder: of the dense model.
-        pruned: the run's pruned file, and
-        pattern: its pattern.
-        dtype, tokens, repeats, result_file: as for :func:`gpu_of_shape`.
+        pattern: of the run.
+        dtype, tokens, repeats: as for :func:`speed_gpu`.
+        pruned_file: of the run.
+        result_file: what to write.
 
     Raises:
         DataError: there is no GPU.
     """
-    settings = _gpu_settings(subject, dtype, tokens, repeats)
-    outcome = gpu.prefill_of_run(folder, pruned, pattern, settings)
+    from dass.speed.gpu_timing import GpuSettings
+    from dass.speed.prefill import prefill_of_run
+
+    settings = GpuSettings(tokens, repeats=repeats, dtype=_half(dtype))
+    outcome = prefill_of_run(folder, pruned_file, pattern, settings)
     shape = shape_of_model(folder)
-    write_speed(result_file, record("gpu", subject, shape, settings.as_dict(), outcome))
+    write_speed(result_file, make_result("gpu", subject, shape, settings, outcome))
 
 
-def _gpu_settings(subject: str, dtype: str, tokens: Sequence[int], repeats: int) -> GpuSettings:
-    if device() != "cuda":
-        raise DataError(f"{subject}: there is no GPU here; ask for one, or leave speed.gpu out")
-    chosen = torch.bfloat16 if dtype == "bfloat16" else torch.float16
-    return GpuSettings(tokens=tokens, repeats=repeats, dtype=chosen)
-
-
-def cpu_of_shape(
-    *,
-    subject: str,
-    shape: Shape,
-    tokens: Sequence[int],
-    patterns: Sequence[str],
-    parts: Sequence[str],
-    options: Sequence[str],
-    repeats: int,
-    threads: int,
-    deepsparse: str | Path | None,
+def speed_cpu(
+    *, subject: str, source: Source, tokens: Sequence[int], patterns: Sequence[str],
+    parts: Sequence[str], engines: Sequence[str], repeats: int, threads: int,
     result_file: str | Path,
-) -> None:
-    """Time dense against sparse engines on the CPU, on random weights of a shape.
+) -> None:  # fmt: skip
+    """Time dense against sparse engines on the CPU, on random weights.
 
     Args:
-        subject, shape: as for :func:`metric_of_shape`.
+        subject, source: as for :func:`speed_metric`.
         tokens, patterns, parts: what is measured.
-        options: ``openvino``, ``deepsparse``.
+        engines: options beside the engines that are always measured: ``openvino``.
         repeats, threads: how.
-        deepsparse: the file that names the interpreter which has DeepSparse.
         result_file: what to write.
     """
-    python = None if deepsparse is None else str(read_json(deepsparse)["python"])
-    settings = cpu.Settings(
-        threads=threads, tokens=tokens, patterns=patterns, parts=parts, repeats=repeats,
-        options=options, deepsparse_python=python,
-    )  # fmt: skip
-    outcome: Outcome = cpu.benchmark(shape, settings)
-    write_speed(result_file, record("cpu", subject, shape, settings.as_dict(), outcome))
+    from dass.speed.cpu import CpuSettings, benchmark
+
+    settings = CpuSettings(threads, tokens, patterns, parts, repeats, options=engines)
+    shape = shape_of(source)
+    outcome = benchmark(shape, settings)
+    write_speed(result_file, make_result("cpu", subject, shape, settings, outcome))
+
+
+def speed_tables(
+    *, kind: str, settings: Mapping[str, Any], result_files: Iterable[str | Path],
+    tex_file: str | Path, markdown_file: str | Path,
+) -> None:  # fmt: skip
+    """Write the table of one kind as LaTeX and Markdown.
+
+    Args:
+        kind: ``metric``, ``gpu`` or ``cpu``.
+        settings: fields of :class:`dass.report.speed_tables.SpeedSettings`.
+        result_files: of this kind.
+        tex_file, markdown_file: what to write.
+    """
+    from dass.report.speed_tables import SpeedSettings, speed_table
+    from dass.runtime.files import write_text
+
+    results = [read_speed(file) for file in result_files]
+    table = speed_table(kind, results, [], SpeedSettings(**settings))
+    write_text(tex_file, table.latex())
+    write_text(markdown_file, table.markdown())
+
+
+def speed_figures(
+    *, kind: str, settings: Mapping[str, Any], result_files: Iterable[str | Path],
+    figure_file: str | Path,
+) -> None:  # fmt: skip
+    """Draw the figure of one kind.
+
+    Args:
+        kind: ``gpu`` or ``cpu``.
+        settings, result_files: as for :func:`speed_tables`.
+        figure_file: what to write.
+    """
+    from dass.report.figures import save_figure
+    from dass.report.speed_figures import speed_figure
+    from dass.report.speed_tables import SpeedSettings
+
+    results = [read_speed(file) for file in result_files]
+    save_figure(speed_figure(kind, results, SpeedSettings(**settings)), figure_file)
