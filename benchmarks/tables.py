@@ -97,7 +97,7 @@ SHORT = (
 
 
 def measured_table(name: str) -> str:
-    """What the studies need to know of the same: 2:4 runs and perplexity, in fewer columns."""
+    """The columns that planning a study needs, of the 2:4 runs and perplexity."""
     result = raw(name)
     cells = [pruning_cells(row) for row in result["rows"] if row["pattern"] in ("2of4", "")]
     table = markdown(SHORT, [[row[column] for column in SHORT] for row in cells], text=2)
