@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads):
     from dass.stages.check_dense import check_dense
 
     check_dense(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         dense=snakemake.input.dense,
         out=snakemake.output[0],
     )

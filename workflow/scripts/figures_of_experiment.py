@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads):
     from dass.stages.figures_of_experiment import figures_of_experiment
 
     figures_of_experiment(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         summary=snakemake.input.summary,
         out=snakemake.output,
     )

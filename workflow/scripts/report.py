@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads):
     from dass.stages.report import report
 
     report(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         summary=snakemake.input.summary,
         published=snakemake.input.published,
         speed_results=snakemake.input.speed,

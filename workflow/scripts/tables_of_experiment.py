@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads):
     from dass.stages.tables_of_experiment import tables_of_experiment
 
     tables_of_experiment(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         summary=snakemake.input.summary,
         published=snakemake.input.published,
         out=snakemake.output,
