@@ -59,7 +59,7 @@ rule speed_metric:
         sizes=speed_sizes,
         dtype=speed_dtype,
         methods={
-            name: (method.function, method.arguments_dict())
+            name: (method.function, method.arguments)
             for name, method in STUDY.methods.items()
         },
         patterns=list(dict.fromkeys(run.pattern for run in RUNS)),

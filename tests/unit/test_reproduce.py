@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from dass.config.study import read_config
+from dass.config.load import read_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dass.config.study import read_config
+from dass.config.load import read_config
 from dass.errors import DataError, NumericError
 from dass.results.published import (
     Published,
