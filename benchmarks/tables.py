@@ -203,8 +203,8 @@ def dag_table(name: str) -> str:
     ]
     return (
         f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
-        f"{origin['versions']['snakemake']}, {origin['date'][:10]}. Command: "
-        f"`{result['command']}`.\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
+        f"{origin['versions']['snakemake']}, {origin['date'][:10]}; load of the machine in the last "
+        f"minute, itself included: {result['load']}. Command: `{result['command']}`.\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
     )
 
 

@@ -27,13 +27,7 @@ ENGINES = {
     "openvino": "OpenVINO",
     "deepsparse": "DeepSparse",
 }
-PARTS = {
-    "gate": "gate, up",
-    "down": "down",
-    "mlp": "MLP",
-    "block": "Block",
-    "prefill": "Prefill",
-}
+PARTS = {"gate": "gate, up", "down": "down", "mlp": "MLP", "block": "Block", "prefill": "Prefill"}
 DASS = "dass-2of4"
 REFERENCE = "sparsegpt"
 """The method that pruning times are compared with, as in the paper."""
@@ -72,11 +66,9 @@ def read_all(
 
 
 def speed_table(
-    kind: str,
-    results: Sequence[SpeedResult],
-    pruning: Sequence[PruningResult],
+    kind: str, results: Sequence[SpeedResult], pruning: Sequence[PruningResult],
     settings: SpeedSettings,
-) -> Table:
+) -> Table:  # fmt: skip
     """The table of one kind: ``metric``, ``gpu`` or ``cpu``."""
     if kind == "metric":
         return pruning_table(results, pruning, settings)
@@ -127,11 +119,9 @@ def pruning_table(
 
 
 def _pruning_groups(
-    results: Sequence[SpeedResult],
-    whole: Mapping[tuple[str, str, str | None], float],
-    columns: int,
-    settings: SpeedSettings,
-) -> list[Group]:
+    results: Sequence[SpeedResult], whole: Mapping[tuple[str, str, str | None], float],
+    columns: int, settings: SpeedSettings,
+) -> list[Group]:  # fmt: skip
     """The rows of one model by pattern; a method's row is of the run that was made for it."""
     rows: dict[str, dict[str, list[Cell]]] = {}
     for result in results:
@@ -151,11 +141,9 @@ def _pruning_groups(
                 Cell(_digits(other / total)) if other and total else Cell(),
             ]
             rows.setdefault(pattern, {})[method] = cells[:columns]
+    labels = settings.methods
     return [
-        Group(
-            pattern_label(pattern),
-            [(settings.methods[m], of[m]) for m in settings.methods if m in of],
-        )
+        Group(pattern_label(pattern), [(labels[m], of[m]) for m in labels if m in of])
         for pattern, of in rows.items()
     ]
 
@@ -213,44 +201,35 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
         blocks = {m.blocks for m in own}
         if part == "prefill" and blocks and blocks != {result.shape.blocks}:
             label = f"{label}, {max(blocks)} of {result.shape.blocks} blocks"
-        rows = [
-            row
-            for mode in ("eager", "graph")
-            for row in _gpu_rows([m for m in own if m.mode == mode], mode, counts)
-        ]
-        if rows:
+        modes = [[m for m in own if m.mode == mode] for mode in ("eager", "graph")]
+        if rows := [row for of_mode in modes for row in _gpu_rows(of_mode, counts)]:
             groups.append(Group(label, rows))
     return groups
 
 
-def _gpu_rows(
-    own: Sequence[Measurement], mode: str, counts: Sequence[int]
-) -> list[tuple[str, list[Cell]]]:
-    """The dense row of a mode, then each variant's."""
+def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> list[tuple[str, list[Cell]]]:
+    """The dense row of a mode, then each variant's; of prefill tokens per second as well."""
     dense = {m.tokens: m for m in own if m.variant == DENSE}
     if not dense:
         return []
-    cells = [Cell(duration(dense[n].spread.median)) if n in dense else Cell() for n in counts]
-    rows = [(f"dense, {mode}", [*cells, Cell()])]
-    if own[0].part == "prefill":
-        speeds = [_tokens_per_second(dense.get(n)) for n in counts]
-        rows.append((f"dense, {mode}, tokens/s", [*speeds, Cell()]))
-    variants = dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE)
-    for engine, variant in variants:
+    rows = []
+
+    def add(name: str, cells: list[Cell], found: Mapping[int, Measurement]) -> None:
+        rows.append((f"{name}, {own[0].mode}", cells))
+        if own[0].part == "prefill":
+            speeds = [f"{n / found[n].spread.median:,.0f}" if n in found else "" for n in counts]
+            cells = [Cell(speed) if speed else Cell() for speed in (*speeds, "")]
+            rows.append((f"{name}, {own[0].mode}, tokens/s", cells))
+
+    medians = [duration(dense[n].spread.median) if n in dense else "" for n in counts]
+    add(DENSE, [Cell(median) if median else Cell() for median in (*medians, "")], dense)
+    for engine, variant in dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE):
         found = {m.tokens: m for m in own if (m.engine, m.variant) == (engine, variant)}
         ratios = {n: ratio_of(dense[n], found[n]) for n in counts if n in found and n in dense}
-        cells = [ratio_cell(ratios.get(n)) for n in counts]
         start = crossover(ratios)
-        name = f"{ENGINES.get(engine, engine)} {variant_label(variant)}, {mode}"
-        rows.append((name, [*cells, Cell("never" if start is None else str(start))]))
-        if own[0].part == "prefill":
-            speeds = [_tokens_per_second(found.get(n)) for n in counts]
-            rows.append((f"{name}, tokens/s", [*speeds, Cell()]))
+        cells = [*(ratio_cell(ratios.get(n)) for n in counts), Cell(str(start or "never"))]
+        add(f"{ENGINES.get(engine, engine)} {variant_label(variant)}", cells, found)
     return rows
-
-
-def _tokens_per_second(one: Measurement | None) -> Cell:
-    return Cell() if one is None else Cell(f"{one.tokens / one.spread.median:,.0f}")
 
 
 # --- CPU ---------------------------------------------------------------------------------------
