@@ -26,14 +26,14 @@ import torch
 from baseline import prune_block, synchronise
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-from dass.models.batches import window_losses
+from dass.evaluation.likelihood import window_losses
 from dass.models.shape import Shape
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import unpack
-from dass.pruning.resume import Pieces
+from dass.pruning.resume import BlockCheckpoints
 from dass.runtime.files import write_text
 from dass.runtime.provenance import provenance
 from dass.speed.results import compact
@@ -140,13 +140,13 @@ def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, stor
     """One run of the engine: result, peak memory."""
     gc.collect()
     forget_peak()
-    model = StreamedModel(folder, DTYPE, DEVICE, store=store)
+    model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     with tempfile.TemporaryDirectory(dir=folder.parent) as pieces:
         pruned = prune(
             model, windows, make_method(method, {}), parse_pattern(pattern),
-            Pieces(Path(pieces), {}),
+            BlockCheckpoints(Path(pieces), {}),
         )  # fmt: skip
-        first = Pieces(Path(pieces), {}).read(0)
+        first = BlockCheckpoints(Path(pieces), {}).read(0)
         pruned.masks |= {name: first.packed_mask(name) for name in first.shapes}
     return pruned, *peaks()
 
@@ -155,7 +155,7 @@ def measure_perplexity(folder: Path, windows: torch.Tensor, store: str) -> dict:
     """Perplexity streamed block by block: seconds and peak memory."""
     gc.collect()
     forget_peak()
-    model = StreamedModel(folder, DTYPE, DEVICE, store=store)
+    model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     synchronise()
     started = time.perf_counter()
     window_losses(model, windows)

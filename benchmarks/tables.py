@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-from dass.config.study import read_config, runs
+from dass.config.load import read_config
+from dass.config.study import runs
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.speed.results import parse_speed
 from dass.speed.shapes import SHAPES
@@ -201,11 +202,12 @@ def dag_table(name: str) -> str:
         [row["study"], str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
         for row in result["rows"]
     ]
-    return (
+    about = (
         f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
-        f"{origin['versions']['snakemake']}, {origin['date'][:10]}; load of the machine in the last "
-        f"minute, itself included: {result['load']}. Command: `{result['command']}`.\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
+        f"{origin['versions']['snakemake']}, {origin['date'][:10]}; load of the machine in the "
+        f"last minute, itself included: {result['load']}. Command: `{result['command']}`."
     )
+    return f"{about}\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
 
 
 def rendered(page: str) -> str:

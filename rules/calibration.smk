@@ -9,15 +9,23 @@ rule calibrate:
         ],
 
 
+def calibration_documents(wildcards):
+    """The documents that a calibration draws from."""
+    return dataset_path(STUDY.calibrations[wildcards.calibration].dataset)
+
+
+def calibration_documents_input(wildcards):
+    """The same as a job's input."""
+    return dataset_input(STUDY.calibrations[wildcards.calibration].dataset)
+
+
 rule calibration_tokens:
     input:
         model=model_input,
-        documents=lambda wildcards: dataset_input(
-            STUDY.calibrations[wildcards.calibration].dataset
-        ),
-        modules=modules("data.windows"),
+        documents=calibration_documents_input,
+        modules=modules("calibration_tokens"),
     output:
-        tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
+        f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
     log:
         f"logs/calibration_tokens/{STUDY.study}/{{model}}/{{calibration}}.log",
     benchmark:
@@ -28,27 +36,35 @@ rule calibration_tokens:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
-        documents=lambda wildcards: dataset_path(
-            STUDY.calibrations[wildcards.calibration].dataset
-        ),
-        calibration=lambda wildcards: STUDY.calibrations[
-            wildcards.calibration
-        ].model_dump(),
+        folder=model_folder,
+        bos=of_model("bos"),
+        documents=calibration_documents,
+        sequences=of_calibration("sequences"),
+        length=of_calibration("length"),
+        seed=of_calibration("seed"),
     message:
         "Drawing calibration windows: {wildcards.model}, {wildcards.calibration}"
     script:
         "../workflow/scripts/calibration_tokens.py"
 
 
+def text_input(wildcards):
+    """The data set of the wildcards as a job's input."""
+    return dataset_input(wildcards.dataset)
+
+
+def text_folder(wildcards):
+    """The folder with its splits."""
+    return dataset_path(wildcards.dataset)
+
+
 rule evaluation_tokens:
     input:
         model=model_input,
-        text=lambda wildcards: dataset_input(wildcards.dataset),
-        modules=modules("evaluation.perplexity", "data.documents"),
+        text=text_input,
+        modules=modules("evaluation_tokens"),
     output:
-        tokens=f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
+        f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
     log:
         f"logs/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.log",
     benchmark:
@@ -59,10 +75,10 @@ rule evaluation_tokens:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
-        text=lambda wildcards: dataset_path(wildcards.dataset),
-        rows=lambda wildcards: STUDY.datasets[wildcards.dataset].rows,
+        folder=model_folder,
+        bos=of_model("bos"),
+        text=text_folder,
+        rows=of_dataset("rows"),
         length=STUDY.perplexity.length,
         splits=STUDY.perplexity.splits,
     message:

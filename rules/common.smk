@@ -1,5 +1,6 @@
 # Shared by all stages: the validated study, the names of its files, sizes of its jobs.
 import os
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +11,12 @@ sys.path.insert(0, SOURCE)
 search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
-from dass.config.study import experiment_runs, load_config, runs, speed_subjects
-from dass.runtime.source_files import class_files, module_files as files_of_modules
+from dass.config.load import load_config
+from dass.config.study import experiment_runs, runs, speed_subjects
 from dass.errors import DassError
 from dass.pruning.methods import find_class
 from dass.results.published import dense_targets, read_published, was_pruned_from
+from dass.runtime.source_files import class_files, module_files
 
 
 def stop(problem):
@@ -51,42 +53,58 @@ SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
 @lru_cache(None)
-def modules(*names, classes=()):
-    """Files of the library that a rule depends on; relative, so that a moved folder is not stale.
+def modules(stage):
+    """The library's files that a stage depends on; relative, so that a moved folder is not stale.
 
     Of thousands of jobs each asks for one of a few answers: they are remembered.
     """
-    files = files_of_modules(*names) + [
-        file for name in classes for file in class_files(name)
-    ]
-    return sorted({os.path.relpath(file) for file in files})
+    return [os.path.relpath(file) for file in module_files(f"stages.{stage}")]
+
+
+@lru_cache(None)
+def method_files(method):
+    """The files behind a method of the study."""
+    files = class_files(find_class(STUDY.methods[method].function))
+    return [os.path.relpath(file) for file in files]
 
 
 def one_of(names):
     """A wildcard constraint that matches these names, and nothing when there are none."""
-    import re
-
     return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
-def pruned(pattern, model=None):
-    """Fill {model}, {calibration}, {method} and {pattern} in for each run, of all models or of one."""
-    return [
-        pattern.format(**run._asdict()) for run in RUNS if model in (None, run.model)
-    ]
+# Params of a rule, by its wildcards
 
 
-def evaluated(kind, model=None):
-    """Result files of this kind of each run and of each dense model, of all models or of one."""
-    dense = [
-        f"{RESULTS}/runs/{name}/dense/{kind}.json"
-        for name in MODELS
-        if model in (None, name)
-    ]
-    return dense + pruned(f"{RUN}/{kind}.json", model)
+def of_model(key):
+    """This key of the wildcards' model in the config."""
+    return lambda wildcards: getattr(STUDY.models[wildcards.model], key)
 
 
-def model_folder(model):
+def of_dataset(key):
+    """This key of the wildcards' data set in the config."""
+    return lambda wildcards: getattr(STUDY.datasets[wildcards.dataset], key)
+
+
+def of_calibration(key):
+    """This key of the wildcards' calibration in the config."""
+    return lambda wildcards: getattr(STUDY.calibrations[wildcards.calibration], key)
+
+
+def of_method(key):
+    """This key of the wildcards' method in the config."""
+    return lambda wildcards: getattr(STUDY.methods[wildcards.method], key)
+
+
+def model_folder(wildcards):
+    """The folder of the wildcards' model."""
+    return folder_of(wildcards.model)
+
+
+# Models and data sets
+
+
+def folder_of(model):
     """The folder of a model: the user's own, or what the workflow fetches or trains."""
     return STUDY.models[model].path or f"resources/models/{model}"
 
@@ -94,14 +112,14 @@ def model_folder(model):
 def model_input(wildcards):
     """The model as a job's input: files of the user's own folder, or the folder that a rule makes."""
     if STUDY.models[wildcards.model].path is None:
-        return model_folder(wildcards.model)
+        return model_folder(wildcards)
     return own_model_files(wildcards.model)
 
 
 @lru_cache(None)
 def own_model_files(model):
     """The files of a model in a folder of the user's own; looked up once, not for each job."""
-    folder = Path(model_folder(model))
+    folder = Path(folder_of(model))
     files = [
         folder / "config.json",
         folder / "tokenizer.json",
@@ -137,6 +155,34 @@ def dataset_input(name):
     return dataset.path
 
 
+def published_file():
+    """The file of published numbers as a job's input, where the study names one."""
+    return [STUDY.published.file] if STUDY.published else []
+
+
+# Files of runs
+
+
+def pruned(pattern, model=None):
+    """Fill {model}, {calibration}, {method} and {pattern} in for each run, of all models or of one."""
+    return [
+        pattern.format(**run._asdict()) for run in RUNS if model in (None, run.model)
+    ]
+
+
+def evaluated(kind, model=None):
+    """Result files of this kind of each run and of each dense model, of all models or of one."""
+    dense = [
+        f"{RESULTS}/runs/{name}/dense/{kind}.json"
+        for name in MODELS
+        if model in (None, name)
+    ]
+    return dense + pruned(f"{RUN}/{kind}.json", model)
+
+
+# Sizes of jobs
+
+
 def billions(model):
     """Parameters of a model in billions; a stand-in has next to none."""
     config = STUDY.models[model]
@@ -144,7 +190,7 @@ def billions(model):
 
 
 def threads_of(wildcards):
-    """Small models' jobs run side by side, large ones use what there is."""
+    """Small models' jobs run side by side, large ones use up to eight threads."""
     return 1 if billions(wildcards.model) < SMALL else 8
 
 
@@ -163,88 +209,3 @@ def minutes(per_billion):
 def growing(amount):
     """A resource that is the same for every model; twice and three times as much when retried."""
     return lambda wildcards, attempt: amount * attempt
-
-
-def chosen(names, among):
-    """Key -> label of these names, in the order of the config."""
-    return {name: among[name].label or name for name in among if name in names}
-
-
-def words_of(calibration):
-    """A calibration in words, for captions."""
-    c = STUDY.calibrations[calibration]
-    return f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, seed {c.seed}"
-
-
-def table_settings(experiment):
-    """What the tables and figures of an experiment show: arguments of dass.report.table.TableSettings."""
-    keys = experiment_runs(STUDY, experiment)
-    zero_shot = STUDY.zero_shot
-    return {
-        "experiment": experiment,
-        "title": STUDY.experiments[experiment].title,
-        "models": chosen({key.model for key in keys}, STUDY.models),
-        "calibrations": {key.calibration: words_of(key.calibration) for key in keys},
-        "methods": chosen({key.method for key in keys}, STUDY.methods),
-        "patterns": list(dict.fromkeys(key.pattern for key in keys)),
-        "split": STUDY.perplexity.table_split,
-        "metric": zero_shot.metric if zero_shot else "acc",
-        "tasks": list(zero_shot.tasks) if zero_shot else [],
-        "note": STUDY.note,
-    }
-
-
-def method_class(wildcards):
-    """The ``module:Class`` of a run's method."""
-    return find_class(STUDY.methods[wildcards.method].function)
-
-
-def pruned_input(wildcards):
-    """The run's pruned file; nothing for the dense model."""
-    if wildcards.run == "dense":
-        return []
-    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
-
-
-def outputs_of(folder, *endings, kinds=TABLE_KINDS):
-    """The files of each kind of table or figure of an experiment."""
-    return [
-        f"{RESULTS}/{folder}/{{experiment}}/{kind}.{ending}"
-        for kind in kinds
-        for ending in endings
-    ]
-
-
-def published_file():
-    """The file of published numbers as a job's input, where the study names one."""
-    return [STUDY.published.file] if STUDY.published else []
-
-
-def published_of(model):
-    """The published dense perplexities of a model that this study measures, too."""
-    perplexity = STUDY.perplexity
-    return dense_targets(
-        PUBLISHED, model, perplexity.dataset, perplexity.length, perplexity.splits
-    )
-
-
-def dense_gate(wildcards):
-    """Lets a model's pruning wait for check_dense, where there is something to check.
-
-    A checkpoint and no input, and none for runs that are pruned already: another published number
-    is checked, but makes no mask stale.
-    """
-    model = STUDY.models[wildcards.model]
-    if (
-        STUDY.published
-        and STUDY.published.gate
-        and published_of(wildcards.model)
-        and not was_pruned_from(
-            f"{RUN}/pruning.json".format(**dict(wildcards.items())),
-            folder=model_folder(wildcards.model),
-            dtype=model.dtype,
-            bos=model.bos,
-        )
-    ):
-        checkpoints.check_dense.get(model=wildcards.model)
-    return []

@@ -1,4 +1,5 @@
-# What a run is worth: perplexity, and five zero-shot tasks. `run` is dense or calibration/method/pattern.
+# What a run is worth: perplexity, and zero-shot tasks. `run` is dense or calibration/method/pattern.
+TASKS = STUDY.zero_shot.tasks if STUDY.zero_shot else {}
 
 
 rule evaluate:
@@ -7,12 +8,19 @@ rule evaluate:
         [evaluated(kind) for kind in TABLE_KINDS],
 
 
+def pruned_input(wildcards):
+    """The run's pruned file; nothing for the dense model."""
+    if wildcards.run == "dense":
+        return []
+    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
+
+
 rule perplexity:
     input:
         model=model_input,
         pruned=pruned_input,
         tokens=f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors",
-        modules=modules("evaluation.perplexity", "pruning.pruned_file"),
+        modules=modules("perplexity"),
     output:
         f"{EVALUATED}/perplexity.json",
     log:
@@ -27,11 +35,10 @@ rule perplexity:
         runtime=minutes(per_billion=2),
         gpu=1,
     params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
+        folder=model_folder,
+        dtype=of_model("dtype"),
+        bos=of_model("bos"),
         dataset=STUDY.perplexity.dataset,
-        length=STUDY.perplexity.length,
         splits=STUDY.perplexity.splits,
     message:
         "Perplexity of {wildcards.model}, {wildcards.run}"
@@ -39,11 +46,24 @@ rule perplexity:
         "../workflow/scripts/perplexity.py"
 
 
+def published_of(wildcards):
+    """The published dense perplexities of the wildcards' model that this study measures, too."""
+    perplexity = STUDY.perplexity
+    found = dense_targets(
+        PUBLISHED,
+        wildcards.model,
+        perplexity.dataset,
+        perplexity.length,
+        perplexity.splits,
+    )
+    return [target._asdict() for target in found]
+
+
 checkpoint check_dense:
     # Between a model's dense perplexity and all pruning of it: see dense_gate.
     input:
         dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
-        modules=modules("results.published"),
+        modules=modules("check_dense"),
     output:
         f"{RESULTS}/runs/{{model}}/dense/checked.json",
     log:
@@ -56,10 +76,8 @@ checkpoint check_dense:
         mem_mb=growing(500),
         runtime=growing(5),
     params:
-        targets=lambda wildcards: [
-            row._asdict() for row in published_of(wildcards.model)
-        ],
-        tolerance=lambda wildcards: STUDY.published.tolerance,
+        targets=published_of,
+        tolerance=STUDY.published.tolerance if STUDY.published else None,
     message:
         "Comparing {wildcards.model}'s dense perplexity with what is published"
     script:
@@ -70,11 +88,8 @@ rule zero_shot:
     input:
         model=model_input,
         pruned=pruned_input,
-        tasks=[
-            dataset_input(dataset)
-            for dataset in (STUDY.zero_shot.tasks.values() if STUDY.zero_shot else [])
-        ],
-        modules=modules("evaluation.zero_shot", "models.batches", "pruning.pruned_file"),
+        tasks=[dataset_input(dataset) for dataset in TASKS.values()],
+        modules=modules("zero_shot"),
     output:
         f"{EVALUATED}/zero_shot.json",
     log:
@@ -89,14 +104,11 @@ rule zero_shot:
         runtime=minutes(per_billion=10),
         gpu=1,
     params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
-        tasks={
-            task: dataset_path(d)
-            for task, d in (STUDY.zero_shot.tasks.items() if STUDY.zero_shot else [])
-        },
-        limit=lambda wildcards: STUDY.models[wildcards.model].zero_shot_limit,
+        folder=model_folder,
+        dtype=of_model("dtype"),
+        bos=of_model("bos"),
+        tasks={task: dataset_path(dataset) for task, dataset in TASKS.items()},
+        limit=of_model("zero_shot_limit"),
     message:
         "Zero-shot tasks of {wildcards.model}, {wildcards.run}"
     script:

@@ -1,4 +1,4 @@
-# Masks: one small file a run; and plain checkpoints of them for who wants one.
+# Masks: one small file per run; and plain checkpoints of them for who wants one.
 rule prune:
     # Named target: the pruned files of all runs.
     input:
@@ -11,19 +11,47 @@ rule exports:
         pruned(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
 
 
+def files_of_method(wildcards):
+    """The files behind the wildcards' method: it is the only one that a run depends on."""
+    return method_files(wildcards.method)
+
+
+def dense_gate(wildcards):
+    """Lets a model's pruning wait for check_dense, where there is something to check.
+
+    A checkpoint and no input, and none for runs that are pruned already: another published number
+    is checked, but makes no mask stale.
+    """
+    model = STUDY.models[wildcards.model]
+    if (
+        STUDY.published
+        and STUDY.published.gate
+        and published_of(wildcards)
+        and not was_pruned_from(
+            f"{RUN}/pruning.json".format(**dict(wildcards.items())),
+            folder=model_folder(wildcards),
+            dtype=model.dtype,
+            bos=model.bos,
+        )
+    ):
+        checkpoints.check_dense.get(model=wildcards.model)
+    return []
+
+
 rule prune_run:
     input:
         model=model_input,
         tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
         gate=dense_gate,
-        modules=lambda wildcards: modules("pruning.prune", classes=(method_class(wildcards),)),
+        method=files_of_method,
+        modules=modules("prune_run"),
     output:
         pruned=f"{RUN}/pruned.safetensors",
         result=f"{RUN}/pruning.json",
     log:
-        f"logs/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
+        f"logs/prune_run/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
-        f"logs/benchmarks/prune/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
+        f"logs/benchmarks/prune_run/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.tsv"
     conda:
         "../envs/dass.yaml"
     threads: threads_of
@@ -32,22 +60,22 @@ rule prune_run:
         runtime=minutes(per_billion=3),
         gpu=1,
     params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
-        bos=lambda wildcards: STUDY.models[wildcards.model].bos,
-        function=lambda wildcards: STUDY.methods[wildcards.method].function,
-        arguments=lambda wildcards: STUDY.methods[wildcards.method].arguments_dict(),
+        folder=model_folder,
+        dtype=of_model("dtype"),
+        bos=of_model("bos"),
+        function=of_method("function"),
+        arguments=of_method("arguments"),
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
     script:
-        "../workflow/scripts/prune.py"
+        "../workflow/scripts/prune_run.py"
 
 
 rule export:
     input:
         model=model_input,
         pruned=f"{RUN}/pruned.safetensors",
-        modules=modules("pruning.pruned_file"),
+        modules=modules("export"),
     output:
         directory(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
     log:
@@ -60,8 +88,8 @@ rule export:
         mem_mb=growing(20000),
         runtime=growing(120),
     params:
-        model=lambda wildcards: model_folder(wildcards.model),
-        dtype=lambda wildcards: STUDY.models[wildcards.model].dtype,
+        folder=model_folder,
+        dtype=of_model("dtype"),
     message:
         "Exporting {wildcards.model}, {wildcards.method} {wildcards.pattern}, as a plain checkpoint"
     script:

@@ -11,7 +11,7 @@ localrules:
 rule fetch:
     # Named target: everything that the study needs from the network, for offline nodes.
     input:
-        [model_folder(model) for model in MODELS if model in HUB_MODELS],
+        [folder_of(model) for model in MODELS if model in HUB_MODELS],
         [dataset_input(name) for name in HUB_DATASETS],
 
 
@@ -30,12 +30,17 @@ rule fetch_model:
         mem_mb=2000,
         runtime=24 * 60,
     params:
-        repository=lambda wildcards: STUDY.models[wildcards.model].hub,
-        revision=lambda wildcards: STUDY.models[wildcards.model].revision,
+        repository=of_model("hub"),
+        revision=of_model("revision"),
     message:
         "Fetching model {wildcards.model} from {params.repository}"
     script:
         "../workflow/scripts/fetch_model.py"
+
+
+def dataset_settings(wildcards):
+    """The wildcards' data set, as the config gives it."""
+    return STUDY.datasets[wildcards.dataset].model_dump()
 
 
 rule fetch_dataset:
@@ -53,7 +58,7 @@ rule fetch_dataset:
         mem_mb=2000,
         runtime=240,
     params:
-        dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
+        dataset=dataset_settings,
     message:
         "Fetching data set {wildcards.dataset} from {params.dataset[hub]}"
     script:

@@ -14,10 +14,8 @@ rule speed_metric:
     # One method, in turns with the one it is compared with: a method that is added times itself only.
     input:
         model=speed_input,
-        modules=lambda wildcards: modules(
-            "speed.metric",
-            classes=tuple(find_class(f) for f, _ in speed_methods(wildcards).values()),
-        ),
+        method=speed_method_files,
+        modules=modules("speed_metric"),
     output:
         f"{SPEED}/metric/{{model}}/{{method}}.json",
     log:
@@ -49,7 +47,7 @@ rule speed_metric:
 rule speed_gpu:
     input:
         model=speed_input,
-        modules=modules("speed.gpu"),
+        modules=modules("speed_gpu"),
     output:
         f"{SPEED}/gpu/{{model}}.json",
     log:
@@ -78,7 +76,7 @@ rule speed_prefill:
     input:
         model=model_input,
         pruned=f"{RUN}/pruned.safetensors",
-        modules=modules("speed.prefill"),
+        modules=modules("speed_prefill"),
     output:
         f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
     log:
@@ -109,7 +107,7 @@ rule speed_prefill:
 rule speed_cpu:
     input:
         model=speed_input,
-        modules=modules("speed.cpu"),
+        modules=modules("speed_cpu"),
     output:
         f"{SPEED}/cpu/{{model}}.json",
     log:
@@ -137,7 +135,7 @@ rule speed_cpu:
 rule speed_tables:
     input:
         results=lambda wildcards: speed_results(wildcards.kind),
-        modules=modules("report.speed_tables"),
+        modules=modules("speed_tables"),
     output:
         f"{SPEED}/tables/{{kind}}.tex",
         f"{SPEED}/tables/{{kind}}.md",
@@ -164,7 +162,7 @@ rule speed_tables:
 rule speed_figures:
     input:
         results=lambda wildcards: speed_results(wildcards.kind),
-        modules=modules("report.speed_figures"),
+        modules=modules("speed_figures"),
     output:
         f"{SPEED}/figures/{{kind}}.pdf",
     log:

@@ -89,10 +89,15 @@ def speed_block(kind, *keys):
 def speed_methods(wildcards):
     """The method to time and the one it is compared with: name -> (function, arguments)."""
     return {
-        name: (method.function, method.arguments_dict())
+        name: (method.function, method.arguments)
         for name, method in STUDY.methods.items()
         if name in (wildcards.method, *SPEED_REFERENCE)
     }
+
+
+def speed_method_files(wildcards):
+    """The files behind these methods."""
+    return [file for name in speed_methods(wildcards) for file in method_files(name)]
 
 
 def speed_patterns(wildcards):

@@ -4,9 +4,7 @@ STANDINS = [name for name, model in STUDY.models.items() if model.standin]
 
 rule world:
     input:
-        modules=modules(
-            "standins", "standins.world", "standins.corpus", "standins.tasks"
-        ),
+        modules=modules("world"),
     output:
         directory(WORLD),
     log:
@@ -19,8 +17,8 @@ rule world:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        seed=lambda wildcards: STUDY.standins.seed,
-        documents=lambda wildcards: STUDY.standins.documents,
+        seed=STUDY.standins.seed if STUDY.standins else None,
+        documents=STUDY.standins.documents if STUDY.standins else None,
     message:
         "Writing the toy world: documents, articles and five tasks"
     script:
@@ -30,7 +28,7 @@ rule world:
 rule train_standin:
     input:
         world=WORLD,
-        modules=modules("standins", "standins.training"),
+        modules=modules("train_standin"),
     output:
         directory("resources/models/{model}"),
     log:
@@ -45,9 +43,9 @@ rule train_standin:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        family=lambda wildcards: STUDY.models[wildcards.model].standin,
-        seed=lambda wildcards: STUDY.standins.seed,
-        steps=lambda wildcards: STUDY.standins.steps,
+        family=of_model("standin"),
+        seed=STUDY.standins.seed if STUDY.standins else None,
+        steps=STUDY.standins.steps if STUDY.standins else None,
     message:
         "Training {wildcards.model} on the toy world"
     script:

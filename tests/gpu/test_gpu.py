@@ -9,11 +9,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from dass.errors import NumericError
-from dass.models.batches import window_losses
+from dass.evaluation.likelihood import window_losses
 from dass.models.streamed import StreamedModel
+from dass.pruning.columns import _prune_in_order, inverse_factor
 from dass.pruning.masks import keep_mask
 from dass.pruning.methods import make_method
-from dass.pruning.methods.sparsegpt import _prune_columns, inverse_factor
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import pack, unpack
@@ -97,7 +97,7 @@ def test_the_kernel_prunes_columns_as_pytorch_does(pattern: str, rows: int, widt
     chosen = keep_mask(score, parsed, "matrix", "input") if pattern == "u50" else None
     cpu_mask = torch.ones(rows, width, dtype=torch.bool) if chosen is None else chosen
     gpu_mask = cpu_mask.clone().cuda()
-    errors = _prune_columns(cpu, cpu_mask, factor, parsed, "test")
+    errors = _prune_in_order(cpu, cpu_mask, factor, parsed, "test")
     kernel_errors = columns_triton.prune_columns(gpu, gpu_mask, factor.cuda(), parsed)
     assert torch.equal(gpu_mask.cpu(), cpu_mask)
     torch.testing.assert_close(kernel_errors.cpu(), errors, rtol=1e-4, atol=1e-4)
@@ -110,14 +110,14 @@ def test_the_kernel_prunes_columns_as_pytorch_does(pattern: str, rows: int, widt
 def test_pruned_as_on_the_cpu(folder: Path, method: str, pattern: str) -> None:
     windows = torch.randint(0, 512, (8, 48), generator=torch.Generator().manual_seed(3))
     runs = {
-        store: prune(
-            StreamedModel(folder, torch.float32, device, store=store),
+        offload_to: prune(
+            StreamedModel(folder, torch.float32, device, offload_to=offload_to),
             windows, make_method(method, {}), parse_pattern(pattern),
         )
-        for device, store in [("cpu", "cpu"), ("cuda", "cuda")]
+        for device, offload_to in [("cpu", "cpu"), ("cuda", "cuda")]
     }  # fmt: skip
     on_host = prune(
-        StreamedModel(folder, torch.float32, "cuda", store="cpu"),
+        StreamedModel(folder, torch.float32, "cuda", offload_to="cpu"),
         windows, make_method(method, {}), parse_pattern(pattern),
     )  # fmt: skip
     for name, shape in runs["cpu"].shapes.items():
@@ -134,8 +134,8 @@ def test_pruned_as_on_the_cpu(folder: Path, method: str, pattern: str) -> None:
 def test_losses_from_host_and_device_are_equal(folder: Path, dtype: torch.dtype) -> None:
     windows = torch.randint(0, 512, (6, 48), generator=torch.Generator().manual_seed(4))
     losses = [
-        window_losses(StreamedModel(folder, dtype, "cuda", store=store), windows)
-        for store in ("cuda", "cpu")
+        window_losses(StreamedModel(folder, dtype, "cuda", offload_to=offload_to), windows)
+        for offload_to in ("cuda", "cpu")
     ]
     assert torch.equal(*losses)
     reference = window_losses(StreamedModel(folder, torch.float32, "cpu"), windows)
@@ -170,7 +170,7 @@ def test_fused_operations_leave_a_block_as_it_was(
         Qwen3ForCausalLM,
     )
 
-    from dass import fused as fusing
+    from dass.models.fused import fused as fusing
 
     torch.manual_seed(1)
     sizes = {

@@ -67,7 +67,7 @@ def build(root: Path, real: Path | None = None) -> list[RemoteRepository]:
     import datasets
     import transformers
 
-    from dass.standins import write_world
+    from dass.standins.writing import write_world
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from dass.evaluation.zero_shot import TASKS
+from dass.tasks import TASKS
 
 from .conftest import C4, ROOT, Client
 from .server import LocalHub

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from dass.data.documents import DOCUMENTS, Documents, index_documents, read_rows
-from dass.data.windows import draw_windows, encoder, load_tokenizer
-from dass.evaluation.perplexity import cut_windows, perplexity, tokenise
+from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.windows import cut_windows, draw_windows, tokenise
+from dass.evaluation.perplexity import measure_perplexity
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
@@ -76,7 +77,7 @@ def measured(real: Path, split: str, overlay: PrunedFile | None) -> float:
     tokens = tokenise(rows, encoder(tokenizer), "text", tokenizer.bos_token_id)
     windows = cut_windows(tokens, LENGTH, "text", None, split)
     model = StreamedModel(folder, torch.float32, overlay=overlay, resident=True)
-    return perplexity(model, windows).perplexity
+    return measure_perplexity(model, windows).perplexity
 
 
 def test_calibration_draws_the_same_tokens(real: Path) -> None:

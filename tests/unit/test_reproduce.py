@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dass.config.study import read_config
+from dass.config.load import read_config
 from dass.speed.shapes import SHAPES
 
 ROOT = Path(__file__).parents[2]

@@ -76,9 +76,60 @@ def test_a_changed_method_makes_its_own_runs_stale_and_no_others(study: Workflow
     assert pruned == {("standin-llama", "dass", "2of4"), ("standin-mistral", "dass", "2of4")}
 
 
-def test_changed_tables_make_tables_only(study: Workflow) -> None:
-    study.append("src/dass/report/table.py", "# changed")
-    assert study.plan() == ENDS
+RUNS = {"perplexity": 4, "zero_shot": 4}
+"""Evaluations of pruned runs: two models, two methods."""
+DENSE = {"perplexity": 6, "zero_shot": 6}
+"""With the dense models."""
+STALE = {
+    "src/dass/pruning/masks.py": {"prune_run": 4} | RUNS | ENDS,
+    "src/dass/pruning/method.py": {"prune_run": 4} | RUNS | ENDS,
+    "src/dass/stages/prune_run.py": {"prune_run": 4} | RUNS | ENDS,
+    "src/dass/data/windows.py": {
+        "calibration_tokens": 2, "evaluation_tokens": 2, "prune_run": 4,
+        "perplexity": 6, "zero_shot": 4,
+    } | ENDS,
+    "src/dass/data/tokenizer.py": {
+        "calibration_tokens": 2, "evaluation_tokens": 2, "prune_run": 4,
+    } | DENSE | ENDS,
+    "src/dass/stages/calibration_tokens.py": {"calibration_tokens": 2, "prune_run": 4} | RUNS | ENDS,
+    "src/dass/evaluation/perplexity.py": {"perplexity": 6} | ENDS,
+    "src/dass/evaluation/zero_shot.py": {"zero_shot": 6} | ENDS,
+    "src/dass/tasks.py": {"zero_shot": 6} | ENDS,
+    "src/dass/models/streamed.py": {"prune_run": 4} | DENSE | ENDS,
+    "src/dass/results/summary.py": ENDS,
+    "src/dass/report/experiment_tables.py": {"tables_of_experiment": 1, "report": 1, "all": 1},
+    "src/dass/report/document.py": {"report": 1, "all": 1},
+    "src/dass/stages/report.py": {"report": 1, "all": 1},
+    "src/dass/results/schema.py": {},
+    "src/dass/runtime/progress.py": {},
+    "src/dass/runtime/provenance.py": {},
+    "src/dass/errors.py": {},
+}  # fmt: skip
+"""A changed file of the library -> the jobs that it makes stale, and no others."""
+
+
+@pytest.mark.parametrize("file", STALE)
+def test_a_changed_module_makes_exactly_what_depends_on_it_stale(
+    file: str, finished_study: Workflow
+) -> None:
+    """Only planned, on the finished study itself; the file is put back with its time."""
+    path = finished_study.folder / file
+    before, times = path.read_text(), path.stat()
+    try:
+        path.write_text(before + "# changed\n")
+        assert finished_study.plan() == STALE[file]
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_new_built_in_method_makes_nothing_stale(finished_study: Workflow) -> None:
+    new = finished_study.folder / "src/dass/pruning/methods/new.py"
+    new.write_text((new.parent / "wanda.py").read_text())
+    try:
+        assert finished_study.plan() == {}
+    finally:
+        new.unlink()
 
 
 def test_a_changed_comment_in_config_runs_nothing(study: Workflow) -> None:

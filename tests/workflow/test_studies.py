@@ -31,6 +31,22 @@ def test_the_small_study_is_planned_whole(fresh: Workflow) -> None:
     assert not any(model in finished.output for model in PAPER)
 
 
+def test_your_own_model_is_the_only_one(fresh: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh.folder / "my-model").mkdir()
+    (fresh.folder / "my-model/config.json").touch()
+    monkeypatch.setenv("MODEL", "my-model")
+    jobs = fresh.plan(config="config/own.yaml")
+    assert jobs["prune_run"] == 2 * 2
+    assert jobs["perplexity"] == jobs["zero_shot"] == 1 + 2 * 2
+    assert jobs["calibration_tokens"] == 1 and jobs["fetch_dataset"] == 7
+    assert "fetch_model" not in jobs and jobs.total() < 35
+    monkeypatch.delenv("MODEL")
+    refused = fresh.snakemake("--dry-run", config="config/own.yaml")
+    assert refused.code != 0 and refused.output.strip().splitlines()[-1].startswith(
+        "error: models.my-model.path: environment variable MODEL is not set; set it"
+    )
+
+
 def test_the_demo_inherits_nothing_from_the_paper(fresh: Workflow) -> None:
     finished = fresh.snakemake("--dry-run", config="config/demo.yaml")
     assert finished.jobs["prune_run"] == 3 * 4 * 3

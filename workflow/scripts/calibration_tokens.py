@@ -3,15 +3,6 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.stages import calibration_tokens
+    from dass.stages.calibration_tokens import calibration_tokens
 
-    params = snakemake.params
-    calibration_tokens(
-        folder=params.model,
-        documents=params.documents,
-        sequences=params.calibration["sequences"],
-        length=params.calibration["length"],
-        seed=params.calibration["seed"],
-        bos=params.bos,
-        out=snakemake.output.tokens,
-    )
+    calibration_tokens(**snakemake.params, out=snakemake.output[0])

@@ -3,15 +3,6 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.stages import evaluation_tokens
+    from dass.stages.evaluation_tokens import evaluation_tokens
 
-    params = snakemake.params
-    evaluation_tokens(
-        folder=params.model,
-        text=params.text,
-        rows=params.rows,
-        splits=params.splits,
-        length=params.length,
-        bos=params.bos,
-        out=snakemake.output.tokens,
-    )
+    evaluation_tokens(**snakemake.params, out=snakemake.output[0])

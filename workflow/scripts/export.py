@@ -3,9 +3,10 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    import torch
+    from dass.stages.export import export
 
-    from dass.pruning.pruned_file import export
-
-    params = snakemake.params
-    export(params.model, snakemake.input.pruned, snakemake.output[0], getattr(torch, params.dtype))
+    export(
+        **snakemake.params,
+        pruned=snakemake.input.pruned,
+        out=snakemake.output[0],
+    )

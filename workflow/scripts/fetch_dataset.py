@@ -3,6 +3,6 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads, offline=False):
-    from dass.data.hub import fetch_dataset
+    from dass.stages.fetch_dataset import fetch_dataset
 
     fetch_dataset(snakemake.params.dataset, snakemake.output[0])

@@ -3,6 +3,6 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads, offline=False):
-    from dass.data.hub import fetch_model
+    from dass.stages.fetch_model import fetch_model
 
-    fetch_model(snakemake.params.repository, snakemake.params.revision, snakemake.output[0])
+    fetch_model(**snakemake.params, out=snakemake.output[0])

@@ -4,6 +4,6 @@ from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.threads, gpus=gpus):
-    from dass.speed.stages import speed_gpu
+    from dass.stages.speed_gpu import speed_gpu
 
     speed_gpu(**snakemake.params, result_file=snakemake.output[0])

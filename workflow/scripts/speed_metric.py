@@ -4,6 +4,6 @@ from dass.runtime.job import job
 
 gpus = snakemake.resources.get("gpu", 0)
 with job(snakemake.log[0], snakemake.params.threads, gpus=gpus):
-    from dass.speed.stages import speed_metric
+    from dass.stages.speed_metric import speed_metric
 
     speed_metric(**snakemake.params, result_file=snakemake.output[0])

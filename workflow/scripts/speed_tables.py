@@ -3,7 +3,7 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.speed.stages import speed_tables
+    from dass.stages.speed_tables import speed_tables
 
     tex, markdown = snakemake.output
     files = {"result_files": snakemake.input.results, "tex_file": tex, "markdown_file": markdown}

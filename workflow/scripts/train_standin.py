@@ -2,16 +2,7 @@
 
 from dass.runtime.job import job
 
-gpus = snakemake.resources.get("gpu", 0)
-with job(snakemake.log[0], snakemake.threads, gpus=gpus):
-    from pathlib import Path
+with job(snakemake.log[0], snakemake.threads, gpus=snakemake.resources.get("gpu", 0)):
+    from dass.stages.train_standin import train_standin
 
-    from dass.standins import train_standin
-
-    train_standin(
-        snakemake.params.family,
-        Path(snakemake.input.world),
-        Path(snakemake.output[0]),
-        seed=snakemake.params.seed,
-        steps=snakemake.params.steps,
-    )
+    train_standin(**snakemake.params, world=snakemake.input.world, out=snakemake.output[0])

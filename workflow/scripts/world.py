@@ -3,8 +3,6 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from pathlib import Path
+    from dass.stages.world import world
 
-    from dass.standins import write_world
-
-    write_world(Path(snakemake.output[0]), snakemake.params.seed, snakemake.params.documents)
+    world(**snakemake.params, out=snakemake.output[0])

@@ -1,6 +1,6 @@
 """Files over HTTP that are whole or absent: resumed where they stopped, checked by their hash.
 
-The hub's own downloader starts a file anew in each process; with shards of 10 GB that is what one
+The hub's own downloader starts a file again in each process; with shards of 10 GB that is what one
 must not do. Sessions, headers and waiting for a hub that is overloaded are left to it.
 """
 
@@ -22,7 +22,7 @@ from dass.runtime.files import sha256
 from dass.runtime.progress import SECONDS_BETWEEN_LINES, duration, log
 
 CHUNK = 128 * 1024
-"""Bytes written at a time; at most so many are lost when a transfer ends."""
+"""Bytes written at a time; at most this many are lost when a transfer ends."""
 
 FILES_AT_ONCE = 4
 WAITS = (1.0, 2.0, 4.0, 8.0)

@@ -1,58 +1,47 @@
-"""Calibration and evaluation tokens: drawn once, saved once, hashed.
+"""Token windows: drawn from documents to calibrate on, cut from a text to evaluate on.
 
 The draws are those of Wanda, SparseGPT and the DaSS authors: with the same tokenizer, file and
-seed the windows are the same to the token.
+seed the windows are the same to the token. A text is tokenised and cut as the released code does:
+rows joined with two newlines, tokenised once, cut into floor(n / length) windows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dass.data.documents import Documents
+from dass.data.tokenizer import Encode
 from dass.errors import DataError
-from dass.runtime.files import writing
 from dass.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-Encode = Callable[[str], list[int]]
-"""Text to token ids, with whatever the tokenizer adds by default (BOS)."""
-
-Bos = Literal["text", "window"]
-"""Where BOS stands: once in front of each text, as the tokenizer puts it, or in every window."""
+from dass.terms import Bos
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
+def calibration_windows(
+    documents: Documents,
+    encode: Encode,
+    sequences: int,
+    length: int,
+    seed: int,
+    bos: Bos,
+    bos_id: int | None,
+) -> Tensor:
+    """The windows that a model is calibrated on, int64 [sequences, length].
+
+    With ``bos: window`` BOS takes the place of the last token of a window as drawn, so that windows
+    are as long as other models'; a window that begins its document has its BOS already.
 
     Raises:
-        DataError: the folder has no usable tokenizer.
+        DataError: as :func:`draw_windows`; or there is no BOS to put in front.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise DataError(f"{folder}: no usable tokenizer ({first}); fetch the model again") from None
-    tokenizer.model_max_length = int(1e30)  # long texts are cut by us, not warned about
-    return cast("PreTrainedTokenizerBase", tokenizer)
-
-
-def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    """The tokenizer as a function, with its defaults: BOS in front where it puts one."""
-    return lambda text: list(tokenizer(text)["input_ids"])
+    windows = draw_windows(documents, encode, sequences, length, seed)
+    if bos == "text":
+        return windows
+    begun = put_bos_in_front(windows[:, :-1], bos_id)
+    has_bos: Tensor = windows[:, :1].eq(begun[0, 0])
+    return torch.where(has_bos, windows, begun)
 
 
 def draw_windows(
@@ -111,42 +100,28 @@ def put_bos_in_front(windows: Tensor, bos_id: int | None) -> Tensor:
     return torch.cat([front, windows], dim=1)
 
 
-def token_hash(tokens: Tensor) -> str:
-    """SHA-256 of token ids, as little-endian int64 in C order."""
-    data = tokens.to(torch.int64).contiguous().cpu().numpy().astype("<i8").tobytes()
-    return hashlib.sha256(data).hexdigest()
+def tokenise(rows: list[str], encode: Encode, bos: Bos, bos_id: int | None) -> Tensor:
+    """All tokens of a split, int64 [n], without the BOS in front where each window gets its own."""
+    tokens = encode("\n\n".join(rows))
+    if bos == "window" and tokens and tokens[0] == bos_id:
+        tokens = tokens[1:]
+    return torch.tensor(tokens, dtype=torch.int64)
 
 
-def save_tokens(
-    path: str | Path, tensors: dict[str, Tensor], source: Mapping[str, str] | None = None
-) -> None:
-    """Save token ids as int32 safetensors (a third of a gigabyte less than int64 for a split).
+def cut_windows(tokens: Tensor, length: int, bos: Bos, bos_id: int | None, name: str) -> Tensor:
+    """Cut tokens [n] into whole windows, int64 [floor(n / length), length].
 
-    Args:
-        path: the file.
-        tensors: token ids by name.
-        source: where their text came from, for :func:`tokens_source`.
-    """
-    with writing(path) as part:
-        int32 = {name: t.to(torch.int32) for name, t in tensors.items()}
-        save_file(int32, part, {"source": json.dumps(source)} if source else None)
-
-
-def tokens_source(path: str | Path) -> dict[str, str] | None:
-    """Where the text of saved tokens came from, if that was said."""
-    with safe_open(path, framework="pt") as file:
-        said = (file.metadata() or {}).get("source")
-    return cast(dict[str, str], json.loads(said)) if said else None
-
-
-def load_tokens(path: str | Path) -> dict[str, Tensor]:
-    """Token ids by name, int64.
+    With ``bos: window`` a window is BOS and length - 1 tokens of the text.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the text is shorter than one window, or there is no BOS to put in front.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).long() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: no usable token file ({error}); delete it, run again") from None
+    step = length - 1 if bos == "window" else length
+    count = len(tokens) // step
+    if count == 0:
+        raise DataError(
+            f"{name}: {len(tokens)} tokens are fewer than one window of {length}; "
+            "give a longer text or a smaller `perplexity.length`"
+        )
+    windows = tokens[: count * step].reshape(count, step)
+    return put_bos_in_front(windows, bos_id) if bos == "window" else windows

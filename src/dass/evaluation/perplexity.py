@@ -12,40 +12,12 @@ import math
 import sys
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from dass.data.windows import Bos, Encode, put_bos_in_front, token_hash
-from dass.errors import DataError, NumericError
-from dass.models.batches import window_losses
+from dass.data.token_file import token_hash
+from dass.errors import NumericError
+from dass.evaluation.likelihood import window_losses
 from dass.models.streamed import StreamedModel
-
-
-def tokenise(rows: list[str], encode: Encode, bos: Bos, bos_id: int | None) -> Tensor:
-    """All tokens of a split, int64 [n], without the BOS in front where each window gets its own."""
-    tokens = encode("\n\n".join(rows))
-    if bos == "window" and tokens and tokens[0] == bos_id:
-        tokens = tokens[1:]
-    return torch.tensor(tokens, dtype=torch.int64)
-
-
-def cut_windows(tokens: Tensor, length: int, bos: Bos, bos_id: int | None, name: str) -> Tensor:
-    """Cut tokens [n] into whole windows, int64 [floor(n / length), length].
-
-    With ``bos: window`` a window is BOS and length - 1 tokens of the text.
-
-    Raises:
-        DataError: the text is shorter than one window, or there is no BOS to put in front.
-    """
-    step = length - 1 if bos == "window" else length
-    count = len(tokens) // step
-    if count == 0:
-        raise DataError(
-            f"{name}: {len(tokens)} tokens are fewer than one window of {length}; "
-            "give a longer text or a smaller `perplexity.length`"
-        )
-    windows = tokens[: count * step].reshape(count, step)
-    return put_bos_in_front(windows, bos_id) if bos == "window" else windows
 
 
 @dataclass(frozen=True)
@@ -54,13 +26,13 @@ class Perplexity:
 
     perplexity: float
     nll: float
-    """Mean over windows of the mean cross-entropy a predicted token, in nats."""
+    """Mean over windows of the mean cross-entropy per predicted token, in nats."""
     tokens: int
     windows: int
     tokens_hash: str
 
 
-def perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
+def measure_perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
     """Perplexity of a dense or pruned model on windows, int64 [n, length].
 
     Raises:

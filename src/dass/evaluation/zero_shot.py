@@ -7,13 +7,11 @@ weights once for thousands of sequences.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,18 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dass.errors import ConfigError, DassError, DataError, NumericError
+from dass.evaluation.requests import LogLikelihood, Request, requests_hash
+from dass.tasks import TASKS, Row
+from dass.terms import Bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Request = tuple[list[int], list[int]]
-"""Tokens of a context, and tokens of a continuation of it; neither is empty."""
-
-Score = tuple[float, bool]
-"""Sum of a continuation's log-probabilities (nats), and whether each token is the likeliest."""
-
-Scorer = Callable[[list[Request]], Sequence[Score]]
-"""Scores for requests, in their order."""
+Scorer = Callable[[list[Request]], Sequence[LogLikelihood]]
+"""Log-likelihoods of requests, in their order."""
 
 
 @dataclass(frozen=True)
@@ -49,73 +44,7 @@ class TaskResult:
     version: str | float
     """The version of lm-eval's definition."""
     requests_hash: str
-    """SHA-256 of the token ids of all requests, see :func:`requests_hash`."""
-
-
-Columns = dict[str, type | tuple[type, ...]]
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Definition:
-    """One of lm-eval's task definitions, and the data that it reads."""
-
-    file: str
-    """The definition, below lm-eval's folder of tasks."""
-    split: str
-    """The split that it evaluates on: ``<split>.jsonl`` in the data's folder."""
-    columns: Columns
-    """The columns that it reads, named and typed as in the official data set."""
-    answer: str
-    """The column with the right answer."""
-    answers: Callable[[Row], Iterable[Any]]
-    """What may stand in that column."""
-
-
-def _labels_with_text(row: Row) -> list[Any]:
-    choices = row["choices"]
-    return [label for label, _ in zip(choices["label"], choices["text"], strict=False)]
-
-
-_ARC: Columns = {"question": str, "choices": dict, "answerKey": str}
-TASKS = {
-    "hellaswag": Definition(
-        file="hellaswag/hellaswag.yaml",
-        split="validation",
-        columns={"activity_label": str, "ctx_a": str, "ctx_b": str, "endings": list, "label": str},
-        answer="label",
-        answers=lambda row: map(str, range(len(row["endings"]))),
-    ),
-    "winogrande": Definition(
-        file="winogrande/default.yaml",
-        split="validation",
-        columns={"sentence": str, "option1": str, "option2": str, "answer": str},
-        answer="answer",
-        answers=lambda row: ("1", "2"),
-    ),
-    "arc_easy": Definition(
-        file="arc/arc_easy.yaml",
-        split="test",
-        columns=_ARC,
-        answer="answerKey",
-        answers=_labels_with_text,
-    ),
-    "arc_challenge": Definition(
-        file="arc/arc_challenge.yaml",
-        split="test",
-        columns=_ARC,
-        answer="answerKey",
-        answers=_labels_with_text,
-    ),
-    "piqa": Definition(
-        file="piqa/piqa.yaml",
-        split="validation",
-        columns={"goal": str, "sol1": str, "sol2": str, "label": int},
-        answer="label",
-        answers=lambda row: (0, 1),
-    ),
-}
-"""The paper's five tasks, under lm-eval's names."""
+    """Of the token ids of all requests, see :func:`dass.evaluation.requests.requests_hash`."""
 
 
 def evaluate(
@@ -126,7 +55,7 @@ def evaluate(
     max_length: int,
     limit: int | None = None,
     seed: int = 0,
-    bos: str,
+    bos: Bos,
 ) -> dict[str, TaskResult]:
     """Zero-shot accuracy on some of the paper's five tasks.
 
@@ -137,7 +66,7 @@ def evaluate(
             ``test.jsonl`` for the ARC tasks, ``validation.jsonl`` for the others. No other split
             is read.
         max_length: the longest input in tokens; longer requests lose tokens on the left.
-        limit: use the first so many rows of each task; None: all.
+        limit: use only the first rows of each task, this many; None: all.
         seed: handed to lm-eval, which draws nothing for zero shots.
         bos: ``text`` or ``window``. Both mean here that each request begins with what the
             tokenizer itself puts in front of a text: each request is a text and a window of its
@@ -163,15 +92,6 @@ def evaluate(
         return {n: _result(loaded[n], examples[n], requests, scores) for n in tasks}
 
 
-def requests_hash(requests: Sequence[Request]) -> str:
-    """SHA-256 over requests, each as its two lengths and its tokens, all little-endian int64."""
-    digest = hashlib.sha256()
-    for context, continuation in requests:
-        numbers = [len(context), len(continuation), *context, *continuation]
-        digest.update(struct.pack(f"<{len(numbers)}q", *numbers))
-    return digest.hexdigest()
-
-
 def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Any:
     """An lm-eval ``LM`` whose log-likelihoods come from a scorer.
 
@@ -189,7 +109,7 @@ def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_lengt
         """Sends all requests to the scorer at once."""
 
         requests: Sequence[Request] = ()
-        scores: Sequence[Score] = ()
+        scores: Sequence[LogLikelihood] = ()
 
         @property
         def eot_token_id(self) -> Any:
@@ -207,10 +127,10 @@ def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_lengt
             wish = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
             return list(tokenizer.encode(string, **wish))
 
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[Score]:
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[LogLikelihood]:
             return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
 
-        def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[Score]:
+        def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[LogLikelihood]:
             self.requests = [_cut(text, c, t, max_length) for text, c, t in requests]
             self.scores = _checked(scorer(list(self.requests)), self.requests)
             return list(self.scores)
@@ -246,7 +166,7 @@ def _cut(
     return context[-(max_length + 1 - len(continuation)) :], continuation
 
 
-def _checked(scores: Sequence[Score], requests: Sequence[Request]) -> list[Score]:
+def _checked(scores: Sequence[LogLikelihood], requests: Sequence[Request]) -> list[LogLikelihood]:
     for (likelihood, _), (context, _) in zip(scores, requests, strict=True):
         if not math.isfinite(likelihood):
             raise NumericError(
@@ -257,7 +177,7 @@ def _checked(scores: Sequence[Score], requests: Sequence[Request]) -> list[Score
 
 
 def _check_settings(
-    tasks: Mapping[str, Path], max_length: int, limit: int | None, bos: str
+    tasks: Mapping[str, Path], max_length: int, limit: int | None, bos: Bos
 ) -> None:
     for name in tasks:
         if name not in TASKS:
@@ -276,7 +196,7 @@ def _check_settings(
 def local_dataset(task: str, file: str, limit: int | None, **_: Any) -> dict[str, Any]:
     """What lm-eval asks for as a task's data set: the one split that is evaluated.
 
-    Rows are held in memory: no data set cache, hence nothing written and nothing to lock.
+    Rows are held in memory: no data set cache, so nothing is written and nothing locked.
     """
     from datasets import Dataset
 
@@ -374,7 +294,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _templates_compiled_once() -> Iterator[None]:
-    """lm-eval compiles a template anew for each row, which is three quarters of its own time."""
+    """lm-eval compiles a template again for each row, which is three quarters of its own time."""
     from lm_eval.utils import env
 
     compiled = lru_cache(maxsize=64)(env.from_string)
@@ -410,7 +330,7 @@ def _load(name: str, file: Path, limit: int | None, seed: int) -> Any:
 
 @dataclass(frozen=True)
 class _Example:
-    """A row as lm-eval sees it, and its requests, one a choice."""
+    """A row as lm-eval sees it, and its requests, one per choice."""
 
     row: Row
     instances: list[Any]
@@ -429,7 +349,10 @@ def _examples(name: str, task: Any, file: Path) -> list[_Example]:
 
 
 def _result(
-    task: Any, examples: list[_Example], requests: Iterator[Request], scores: Iterator[Score]
+    task: Any,
+    examples: list[_Example],
+    requests: Iterator[Request],
+    scores: Iterator[LogLikelihood],
 ) -> TaskResult:
     """Score a task's rows, taking its requests and scores from the front of the iterators."""
     values: dict[str, list[float]] = {}

@@ -30,15 +30,15 @@ class AttentionMemory:
     Args:
         block: a decoder block. Where its attention cannot be told, nothing is recorded and the
             second pass computes all of the block again.
-        store: where outputs are kept in between; None: nothing will be recorded.
+        offload_to: where outputs are kept in between; None: nothing will be recorded.
         spare: pinned buffers that an earlier block's memory has done with; new ones are slow.
     """
 
     def __init__(
-        self, block: nn.Module, store: torch.device | None, spare: list[Tensor] | None = None
+        self, block: nn.Module, offload_to: torch.device | None, spare: list[Tensor] | None = None
     ) -> None:
         self._module = find_attention(block)
-        self._store = store or torch.device("cpu")
+        self._offload_to = offload_to or torch.device("cpu")
         self._spare = [] if spare is None else spare
         self._outputs: list[tuple[Tensor, tuple[Any, ...] | None]] = []
 
@@ -69,8 +69,8 @@ class AttentionMemory:
 
     def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         first, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        # What comes besides (attention weights, [length, length] a head) blocks throw away.
-        kept = to_store(first, self._store, self._spare.pop() if self._spare else None)
+        # Blocks throw away the rest (attention weights, [length, length] per head).
+        kept = offload(first, self._offload_to, self._spare.pop() if self._spare else None)
         self._outputs.append((kept, rest and (None,) * len(rest)))
 
     def _play(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
@@ -81,18 +81,18 @@ class AttentionMemory:
         return first if rest is None else (first, *rest)
 
 
-def to_store(tensor: Tensor, store: torch.device, buffer: Tensor | None = None) -> Tensor:
+def offload(tensor: Tensor, device: torch.device, buffer: Tensor | None = None) -> Tensor:
     """The tensor where it is to be kept; on the host in pinned memory, which copies fast.
 
     Args:
         tensor: what to keep.
-        store: where.
+        device: where.
         buffer: pinned memory that may be overwritten, used if it has the right size.
     """
-    if tensor.device.type == store.type:
+    if tensor.device.type == device.type:
         return tensor
     if not tensor.is_cuda:
-        return tensor.to(store)
+        return tensor.to(device)
     if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
         buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return buffer.copy_(tensor, non_blocking=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dass.errors import ModelError
-from dass.pruning.methods import Role
+from dass.terms import Role
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class StreamedModel:
         device: where blocks run.
         overlay: applied to each tensor that is read, e.g. a pruned file.
         resident: keep blocks once they have been read; None: if the whole model fits.
-        store: where activations are kept between blocks; None: on ``device`` while they fit.
+        offload_to: where activations are kept between blocks; None: on ``device`` while they fit.
 
     Raises:
         ModelError: the folder is incomplete, or the architecture has no GLU.
@@ -99,12 +99,12 @@ class StreamedModel:
         device: torch.device | str = "cpu",
         overlay: Overlay | None = None,
         resident: bool | None = False,
-        store: torch.device | str | None = None,
+        offload_to: torch.device | str | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.dtype, self.device = dtype, torch.device(device)
         self.overlay = overlay
-        self.store = None if store is None else torch.device(store)
+        self.offload_to = None if offload_to is None else torch.device(offload_to)
         self.weights = Weights(folder)
         self.resident = self._fits() if resident is None else resident
         self.model = _skeleton(self.folder, dtype)
@@ -145,7 +145,7 @@ class StreamedModel:
 
     @property
     def vocabulary(self) -> int:
-        """The number of logits a token."""
+        """Logits per token (vocabulary size)."""
         return int(text_config(self.model).vocab_size)
 
     def parameter_name(self, block: int, name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dass.models.batches import Batch
 from dass.models.glu import GLU
 from dass.models.numerics import HALF, kernels_take
-from dass.pruning.methods import Need, Statistics
+from dass.pruning.method import Need, Statistics
 
 
 def collect(

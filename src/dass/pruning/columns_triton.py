@@ -1,8 +1,8 @@
-"""SparseGPT's column loop as one kernel a block of columns.
+"""SparseGPT's column loop as one kernel per block of columns.
 
 In PyTorch each column costs several launches of a few microseconds; a model of 7 billion
-parameters has 15 000 columns a decoder block. Here a program keeps some rows of a block of columns
-in registers and goes through the columns itself.
+parameters has 15,000 columns per decoder block. Here a program keeps some rows of a block of
+columns in registers and goes through the columns itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROWS = 16
 
 
 def fits(width: int, pattern: Pattern) -> bool:
-    """Whether the kernel can prune blocks of so many columns to this pattern."""
+    """Whether the kernel can prune blocks of this many columns to this pattern."""
     power_of_two = width >= 16 and width & (width - 1) == 0
     return power_of_two and (not isinstance(pattern, NofM) or pattern.group <= 16)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,12 @@ from dass.models.numerics import all_finite
 from dass.models.streamed import StreamedModel, check_finite
 from dass.pruning.calibrate import collect
 from dass.pruning.masks import keep_mask
-from dass.pruning.methods import ROLES, Method, Role, ScoreMethod, Statistics
-from dass.pruning.patterns import Axis, NofM, Pattern, check_fit
+from dass.pruning.method import Method, ScoreMethod, Statistics
+from dass.pruning.patterns import NofM, Pattern, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
-from dass.pruning.resume import Pieces
+from dass.pruning.resume import BlockCheckpoints
 from dass.runtime.progress import Progress
+from dass.terms import ROLES
 
 
 @dataclass
@@ -76,7 +77,7 @@ def prune(
     windows: Tensor,
     method: Method,
     pattern: Pattern,
-    pieces: Pieces | None = None,
+    checkpoints: BlockCheckpoints | None = None,
 ) -> Pruned:
     """Prune the GLU of every decoder block; nothing else changes.
 
@@ -85,7 +86,7 @@ def prune(
         windows: int64 [sequences, length], the calibration tokens.
         method: how weights are scored or updated.
         pattern: how many of which entries go.
-        pieces: where masks and values go, block by block, instead of into what is returned;
+        checkpoints: where masks and values go, block by block, instead of into what is returned;
             blocks that are there already are only run, so that the result is the same to the bit.
 
     Raises:
@@ -96,20 +97,20 @@ def prune(
     _check_fits(model, method, pattern)
     pruned, clock = Pruned(), _Clock()
     batches = batches_of(model, windows, _workspace(model, method)) if method.needs else []
-    store = batches[0].hidden.device if batches else None
+    offload_to = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
-    with _Keeper(pruned, pieces) as keeper:
+    with _BlockWriter(pruned, checkpoints) as writer:
         for index in range(model.n_blocks):
-            if pieces is not None and index < pieces.done:
+            if checkpoints is not None and index < checkpoints.done:
                 with clock("resuming"):
-                    _repeat_block(model, index, batches, pieces, pruned)
+                    _repeat_block(model, index, batches, checkpoints, pruned)
                 progress.step(note="pruned before")
                 continue
             started = time.monotonic()
             with clock("loading"), model.block(index) as block, fused(block):
                 glu = find_glu(block, f"{model.folder.name}, block {index}")
-                attention = AttentionMemory(block, store, spare)
+                attention = AttentionMemory(block, offload_to, spare)
                 with clock("statistics"), attention.recording():
                     statistics = collect(block, glu, batches, index, method.needs)
                 with clock("masks"):
@@ -119,24 +120,24 @@ def prune(
                     if index + 1 < model.n_blocks:
                         _advance(block, batches, index, model.folder.name)
             with clock("saving"):
-                keeper.wait()
-                keeper.keep(index, own, started)
+                writer.wait()
+                writer.keep(index, own, started)
             progress.step(note=_speed(windows, pruned.block_seconds) if batches else "")
         with clock("saving"):
-            keeper.wait()
+            writer.wait()
     pruned.seconds = clock.seconds
     return pruned
 
 
-class _Keeper:
-    """Keeps what pruning each block gave: in what is returned or, if there are pieces, in files.
+class _BlockWriter:
+    """Keeps what pruning each block gave: in what is returned, or in block checkpoints.
 
     A file is written in the background, while the next block computes; never more than one, so
     that no more than two blocks' masks and values stand in memory.
     """
 
-    def __init__(self, pruned: Pruned, pieces: Pieces | None) -> None:
-        self._pruned, self._pieces = pruned, pieces
+    def __init__(self, pruned: Pruned, checkpoints: BlockCheckpoints | None) -> None:
+        self._pruned, self._checkpoints = pruned, checkpoints
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
 
@@ -150,13 +151,13 @@ class _Keeper:
         """Keep a block on which work began at ``started``."""
         seconds = round(time.monotonic() - started, 4)
         self._pruned.add(own, seconds)
-        if self._pieces is None:
+        if self._checkpoints is None:
             self._pruned.masks |= own.masks
             # Out of pinned memory, of which there is only so much.
             self._pruned.values |= {name: value.clone() for name, value in own.values.items()}
             return
         self._writing = self._thread.submit(
-            self._pieces.save, index, own.masks, own.values, own.shapes, own.sparsity, seconds
+            self._checkpoints.save, index, own.masks, own.values, own.shapes, own.sparsity, seconds
         )
 
     def wait(self) -> None:
@@ -173,19 +174,23 @@ def _workspace(model: StreamedModel, method: Method) -> int:
 
 
 def _repeat_block(
-    model: StreamedModel, index: int, batches: list[Batch], pieces: Pieces, pruned: Pruned
+    model: StreamedModel,
+    index: int,
+    batches: list[Batch],
+    checkpoints: BlockCheckpoints,
+    pruned: Pruned,
 ) -> None:
     """Take over a block that an earlier job pruned, and run it if the next one needs it."""
-    piece = pieces.read(index)
-    own = Pruned(shapes=piece.shapes, sparsity=piece.settings["sparsity"])
-    pruned.add(own, piece.settings["seconds"])
+    checkpoint = checkpoints.read(index)
+    own = Pruned(shapes=checkpoint.shapes, sparsity=checkpoint.settings["sparsity"])
+    pruned.add(own, checkpoint.settings["seconds"])
     if not batches or index + 1 == model.n_blocks:
         return
     with model.block(index) as block, fused(block):
         for name, weight in block.named_parameters():
             full = model.parameter_name(index, name)
-            if full in piece.shapes:
-                weight.copy_(piece(full, weight))
+            if full in checkpoint.shapes:
+                weight.copy_(checkpoint(full, weight))
         _advance(block, batches, index, model.folder.name)
 
 
@@ -198,31 +203,12 @@ def _check_fits(model: StreamedModel, method: Method, pattern: Pattern) -> None:
     """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
     if not isinstance(pattern, NofM):
         return
-    axes: dict[Role, Axis] = {role: _axis_of(method, role) for role in ROLES}
+    axes = {role: method.comparison(role).axis for role in ROLES}
     for index, layer in enumerate(model.layers):
         where = f"{model.folder.name}, block {index}"
         for projection in find_glu(layer, where).projections:
             shape = (projection.weight.shape[0], projection.weight.shape[1])
             check_fit(shape, pattern, axes[projection.role], f"{where}, {projection.name}")
-
-
-def _axis_of(method: Method, role: Role) -> Axis:
-    """Along which dimension a method lays N:M groups; a method that updates weights: the input.
-
-    A score says so itself, hence one is asked for, of weights and statistics that are all ones.
-    """
-    if not isinstance(method, ScoreMethod):
-        return "input"
-    hidden, intermediate = 128, 256
-    ones = {
-        "input_norm": torch.ones(hidden),
-        "intermediate_norm": torch.ones(intermediate),
-        "input_gram": torch.eye(hidden),
-        "intermediate_gram": torch.eye(intermediate),
-    }
-    shape = (hidden, intermediate) if role == "down" else (intermediate, hidden)
-    needed: dict[str, Any] = {need: ones[need] for need in method.needs}
-    return method.score(role, torch.ones(shape), Statistics(**needed)).axis
 
 
 def _prune_block(
@@ -274,8 +260,9 @@ def _prune_projection(
     """Prune one projection in place; return the mask of what is kept, and of how many."""
     weight = projection.weight
     if isinstance(method, ScoreMethod):
-        score = method.score(projection.role, weight, statistics)
-        mask = keep_mask(score.values, pattern, score.scope, score.axis, name)
+        scores = method.score(projection.role, weight, statistics)
+        scope, axis = method.comparison(projection.role)
+        mask = keep_mask(scores, pattern, scope, axis, name)
         weight.masked_fill_(~mask, 0)
     else:
         updated, mask = method.update(projection.role, weight, statistics, pattern, name)
@@ -286,7 +273,7 @@ def _prune_projection(
 
 
 def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
-    """How many entries a mask keeps, counted once: a GPU is waited for.
+    """How many entries a mask keeps; counted once, since it waits for the GPU.
 
     No mask may miss its sparsity by more than the rounding down of its groups allows.
     """

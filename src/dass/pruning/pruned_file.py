@@ -4,7 +4,7 @@ LLaMA2-7B's MLP takes 0.54 GB this way, against 13.5 GB for another dense checkp
 is safetensors:
 
 ``<parameter>.mask``
-    uint8 [ceil(out·in / 8)]: the mask in C order, eight entries a byte, the first in the
+    uint8 [ceil(out·in / 8)]: the mask in C order, eight entries per byte, the first in the
     highest bit (as ``numpy.packbits``).
 ``<parameter>.values``
     [kept], in the model's dtype: the kept weights in C order; only of methods that update.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
-from dass.models.weights import INDEX, Weights
-from dass.runtime.files import read_json, write_json, writing, writing_directory
-from dass.runtime.progress import Progress
+from dass.runtime.files import writing
 
 FORMAT = "dass-pruned-1"
 
@@ -166,51 +163,3 @@ class PrunedFile:
         if values.numel() != mask.count_nonzero():
             raise DataError(f"{self.path}: damaged pruned file (values of {name}); prune again")
         return torch.zeros_like(dense).masked_scatter_(mask, values)
-
-
-def export(dense: str | Path, pruned: str | Path, out: str | Path, dtype: torch.dtype) -> None:
-    """Write a plain Hugging Face folder of the pruned model, shard by shard.
-
-    Args:
-        dense: the folder of the dense model.
-        pruned: the pruned file.
-        out: the folder to write; ``AutoModelForCausalLM.from_pretrained`` loads it.
-        dtype: of all tensors, and of the config: the one that the run pruned in.
-
-    Raises:
-        ModelError: the pruned file names a tensor that the model does not have.
-    """
-    weights, overlay = Weights(dense), PrunedFile(pruned)
-    for name in overlay.shapes:
-        if name not in weights:
-            raise ModelError(f"{pruned}: prunes {name}, which {dense} does not have")
-    progress = Progress("exporting", len(weights.files), "files")
-    with writing_directory(out) as folder:
-        _copy_small_files(weights.folder, folder)
-        size = 0
-        for shard in weights.files:
-            names = [name for name, file in weights.file_of.items() if file == shard.name]
-            read = weights.read(names, dtype)
-            tensors = {name: overlay(name, tensor) for name, tensor in read.items()}
-            save_file(tensors, folder / shard.name, metadata={"format": "pt"})
-            size += sum(tensor.nbytes for tensor in tensors.values())
-            progress.step(note=shard.name)
-        _describe(folder, dtype, size)
-
-
-def _copy_small_files(source: Path, folder: Path) -> None:
-    """Config, tokenizer, index: everything but weights."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix in {".json", ".model", ".txt", ".jinja"}:
-            shutil.copyfile(path, folder / path.name)
-
-
-def _describe(folder: Path, dtype: torch.dtype, size: int) -> None:
-    """Let config.json name the dtype, and the index the size, of what was written."""
-    config = read_json(folder / "config.json")
-    config.pop("torch_dtype", None)
-    write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
-    if (folder / INDEX).exists():
-        index = read_json(folder / INDEX)
-        index.setdefault("metadata", {})["total_size"] = size
-        write_json(folder / INDEX, index)

@@ -1,6 +1,6 @@
-"""A pruned file in the making, one piece a decoder block: what a killed job leaves to the next.
+"""A pruned file in the making, one checkpoint per decoder block: what a killed job leaves behind.
 
-A piece is itself a pruned file, of one block. Pieces are kept only for exactly the same work:
+A checkpoint is itself a pruned file, of one block. It is used only for exactly the same work:
 model, tokens, method, pattern, dtype and code. When all blocks are there they are joined by copying
 bytes, so that a pruned 70B model never stands in memory.
 """
@@ -24,11 +24,11 @@ from dass.runtime.progress import log
 ABOUT = "about.json"
 
 
-class Pieces:
-    """The pieces of one pruning job, in a folder of their own.
+class BlockCheckpoints:
+    """The block checkpoints of one pruning job, in a folder of their own.
 
     Args:
-        folder: where they are kept; pieces of other work in it are thrown away.
+        folder: where they are kept; checkpoints of other work in it are deleted.
         about: what tells this work from any other; JSON values.
     """
 
@@ -43,7 +43,7 @@ class Pieces:
             log.info("going on after block %d, which an earlier job has pruned", self.done - 1)
 
     def path(self, block: int) -> Path:
-        """The file of a block's piece."""
+        """The file of a block's checkpoint."""
         return self.folder / f"block-{block:05d}.safetensors"
 
     def save(
@@ -62,19 +62,19 @@ class Pieces:
         save_pruned(self.path(block), masks, values, shapes, own)
 
     def read(self, block: int) -> PrunedFile:
-        """A block's piece; its settings hold ``sparsity`` and ``seconds``."""
+        """A block's checkpoint; its settings hold ``sparsity`` and ``seconds``."""
         return PrunedFile(self.path(block))
 
     def join(self, out: str | Path, blocks: int, settings: dict[str, Any]) -> None:
-        """Write the pruned file of all blocks, and remove the pieces.
+        """Write the pruned file of all blocks, and remove the checkpoints.
 
         Raises:
-            DataError: a piece is missing.
+            DataError: a checkpoint is missing.
         """
         paths = [self.path(block) for block in range(blocks)]
         for path in paths:
             if not path.exists():
-                raise DataError(f"{path}: this block's piece is missing; prune again")
+                raise DataError(f"{path}: this block's checkpoint is missing; prune again")
         join_pruned(paths, out, settings)
         shutil.rmtree(self.folder)
 
@@ -103,9 +103,9 @@ def join_pruned(paths: Sequence[Path], out: str | Path, settings: dict[str, Any]
     with writing(out) as part, part.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for path, start in parts:
-            with path.open("rb") as piece:
-                piece.seek(start)
-                shutil.copyfileobj(piece, file, 1 << 24)
+            with path.open("rb") as one:
+                one.seek(start)
+                shutil.copyfileobj(one, file, 1 << 24)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -117,7 +117,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _is_about(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether the folder's pieces are of this very work."""
+    """Whether the folder's checkpoints are of this very work."""
     if not (folder / ABOUT).exists():
         return False
     try:

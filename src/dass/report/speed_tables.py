@@ -6,15 +6,15 @@ say what was measured on what machine, and what was skipped and why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dass.errors import PatternError
-from dass.report.table import Block, Cell, Group, Table, pattern_label
-from dass.results.schema import PruningResult, read_result
-from dass.speed.results import SpeedResult, read_speed
+from dass.report.table import Cell, RowGroup, Table, TableSection
+from dass.report.words import DASH, pattern_label
+from dass.results.schema import PruningResult
+from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement, Spread, crossover, speed_up
 from dass.terms import DENSE
 
@@ -34,10 +34,7 @@ REFERENCE = "sparsegpt"
 MOST_SKIPPED = 12
 OWN_LOAD = 1.5
 """Load of the benchmark itself, beyond its threads."""
-DISTURBED = (
-    "Other work used the same cores: measure again on a quiet machine before trusting a small "
-    "difference."
-)
+DISTURBED = "Other work used the same cores: do not trust small differences; measure again."
 
 
 @dataclass(frozen=True)
@@ -51,18 +48,6 @@ class SpeedSettings:
     """Key -> label."""
     note: str = ""
     """The end of every caption."""
-
-
-def read_all(
-    results: Iterable[str | Path], pruning: Iterable[str | Path]
-) -> tuple[list[SpeedResult], list[PruningResult]]:
-    """Read result files.
-
-    Raises:
-        DataError: one is missing or malformed.
-    """
-    speed = [read_speed(path) for path in results]
-    return speed, [read_result(path, PruningResult) for path in pruning]
 
 
 def speed_table(
@@ -81,7 +66,7 @@ def speed_table(
 def pruning_table(
     results: Sequence[SpeedResult], pruning: Sequence[PruningResult], settings: SpeedSettings
 ) -> Table:
-    """One block of rows per model: seconds of the metric beside SparseGPT's.
+    """One section per model: seconds of the metric beside SparseGPT's.
 
     Args:
         results: one per method, as a study makes them, or one of several methods.
@@ -105,14 +90,14 @@ def pruning_table(
             "measured once."
         )
     known = _known(results, settings)
-    blocks = []
+    sections = []
     for subject, label in settings.subjects.items():
         own = [result for result in known if result.subject.split("/")[0] == subject]
         if groups := _pruning_groups(own, whole, len(columns), settings):
-            blocks.append(Block(label, groups))
+            sections.append(TableSection(label, groups))
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings, _devices(pruning)),
         f"tab:{settings.study}-speed-pruning",
     )
@@ -121,7 +106,7 @@ def pruning_table(
 def _pruning_groups(
     results: Sequence[SpeedResult], whole: Mapping[tuple[str, str, str | None], float],
     columns: int, settings: SpeedSettings,
-) -> list[Group]:  # fmt: skip
+) -> list[RowGroup]:  # fmt: skip
     """The rows of one model by pattern; a method's row is of the run that was made for it."""
     rows: dict[str, dict[str, list[Cell]]] = {}
     for result in results:
@@ -143,7 +128,7 @@ def _pruning_groups(
             rows.setdefault(pattern, {})[method] = cells[:columns]
     labels = settings.methods
     return [
-        Group(pattern_label(pattern), [(labels[m], of[m]) for m in labels if m in of])
+        RowGroup(pattern_label(pattern), [(labels[m], of[m]) for m in labels if m in of])
         for pattern, of in rows.items()
     ]
 
@@ -161,22 +146,21 @@ def _devices(pruning: Sequence[PruningResult]) -> list[str]:
 
 
 def _device_of(provenance: Mapping[str, Any]) -> str:
-    device = provenance.get("device")
-    if device and device != "cpu":
-        return str(device)
-    return str((provenance.get("machine") or {}).get("cpu", "a CPU"))
+    cpu = (provenance.get("machine") or {}).get("cpu", "a CPU")
+    return str(cpu if provenance.get("device") in (None, "cpu") else provenance["device"])
 
 
 # --- GPU ---------------------------------------------------------------------------------------
 
 
 def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
-    """One block of rows per shape: dense time, and the speed-up of each 2:4 variant, by tokens."""
+    """One section per shape: dense time, and the speed-up of each 2:4 variant, by tokens."""
     known = _known(results, settings)
     counts = sorted({m.tokens for result in known for m in result.measurements})
     columns = [*(f"{count}" for count in counts), "pays from"]
-    blocks = [
-        Block(_subject_label(result, settings), _gpu_groups(result, counts)) for result in known
+    sections = [
+        TableSection(_subject_label(result, settings), _gpu_groups(result, counts))
+        for result in known
     ]
     caption = (
         "Dense against 2:4 on a GPU by tokens per call. Dense rows: the median time of a call. "
@@ -187,14 +171,14 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     )
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings),
         f"tab:{settings.study}-speed-gpu",
         ("Part", "Variant"),
     )
 
 
-def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
+def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
     groups = []
     for part, label in PARTS.items():
         own = result.of(part)
@@ -203,7 +187,7 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
             label = f"{label}, {max(blocks)} of {result.shape.blocks} blocks"
         modes = [[m for m in own if m.mode == mode] for mode in ("eager", "graph")]
         if rows := [row for of_mode in modes for row in _gpu_rows(of_mode, counts)]:
-            groups.append(Group(label, rows))
+            groups.append(RowGroup(label, rows))
     return groups
 
 
@@ -217,12 +201,11 @@ def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> list[tuple[s
     def add(name: str, cells: list[Cell], found: Mapping[int, Measurement]) -> None:
         rows.append((f"{name}, {own[0].mode}", cells))
         if own[0].part == "prefill":
-            speeds = [f"{n / found[n].spread.median:,.0f}" if n in found else "" for n in counts]
-            cells = [Cell(speed) if speed else Cell() for speed in (*speeds, "")]
-            rows.append((f"{name}, {own[0].mode}, tokens/s", cells))
+            speeds = [f"{n / found[n].spread.median:,.0f}" if n in found else DASH for n in counts]
+            rows.append((f"{name}, {own[0].mode}, tokens/s", list(map(Cell, (*speeds, DASH)))))
 
-    medians = [duration(dense[n].spread.median) if n in dense else "" for n in counts]
-    add(DENSE, [Cell(median) if median else Cell() for median in (*medians, "")], dense)
+    medians = [duration(dense[n].spread.median) if n in dense else DASH for n in counts]
+    add(DENSE, list(map(Cell, (*medians, DASH))), dense)
     for engine, variant in dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE):
         found = {m.tokens: m for m in own if (m.engine, m.variant) == (engine, variant)}
         ratios = {n: ratio_of(dense[n], found[n]) for n in counts if n in found and n in dense}
@@ -236,12 +219,13 @@ def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> list[tuple[s
 
 
 def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
-    """One block of rows per shape and part: time, and speed-up over each dense baseline."""
+    """One section per shape and part: time, and speed-up over each dense baseline."""
     known = _known(results, settings)
-    baselines = list(dict.fromkeys(name for result in known for name in _baselines(result)))
+    dense = [m for result in known for m in result.measurements if m.variant == DENSE]
+    baselines = list(dict.fromkeys(map(engine_label, dense)))
     columns = ["ms", *(f"× {name}" for name in baselines)]
-    blocks = [
-        Block(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
+    sections = [
+        TableSection(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
         for result in known
         for part in ("mlp", "block")
         if (groups := _cpu_groups(result, part, baselines))
@@ -254,19 +238,14 @@ def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     )
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings),
         f"tab:{settings.study}-speed-cpu",
         ("Tokens", "Engine and weights"),
     )
 
 
-def _baselines(result: SpeedResult) -> list[str]:
-    """Dense engines of a result, as columns call them."""
-    return list(dict.fromkeys(engine_label(m) for m in result.measurements if m.variant == DENSE))
-
-
-def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[Group]:
+def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[RowGroup]:
     groups = []
     for tokens in dict.fromkeys(m.tokens for m in result.of(part)):
         own = [m for m in result.of(part) if m.tokens == tokens]
@@ -278,7 +257,7 @@ def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> lis
             time = Cell(_digits(median), _digits((high - low) / 2), m.spread.median == fastest)
             cells = [_ratio(dense.get(name), m) for name in baselines]
             rows.append((f"{engine_label(m)} {variant_label(m.variant)}", [time, *cells]))
-        groups.append(Group(str(tokens), rows))
+        groups.append(RowGroup(str(tokens), rows))
     return groups
 
 
@@ -346,8 +325,8 @@ def _subject_label(result: SpeedResult, settings: SpeedSettings) -> str:
     return f"{label}, pruned by {settings.methods.get(method, method)}"
 
 
-def _nothing(columns: int) -> Block:
-    return Block("", [Group(NOT_MEASURED, [("", [Cell()] * columns)])])
+def _nothing(columns: int) -> TableSection:
+    return TableSection("", [RowGroup(NOT_MEASURED, [("", [Cell()] * columns)])])
 
 
 def _caption(

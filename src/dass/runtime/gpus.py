@@ -1,4 +1,4 @@
-"""One GPU a job: which of this machine's cards a job may compute on.
+"""One GPU per job: which of this machine's cards a job may compute on.
 
 Snakemake counts GPUs (``--resources gpu=4``) but does not hand them out: without this, four jobs
 side by side would all compute on card 0. Each card has a lock file, and a job holds the locks of
@@ -44,7 +44,7 @@ def claim(count: int) -> list[str]:
         The cards, as in ``CUDA_VISIBLE_DEVICES``.
 
     Raises:
-        ConfigError: there are cards, but never so many.
+        ConfigError: there are cards, but fewer than that.
     """
     cards = pool(os.environ)
     if count > 0 and not cards:
@@ -108,7 +108,7 @@ def _folder(environment: Mapping[str, str]) -> Path:
 
 
 def _take(cards: list[str], count: int, folder: Path) -> list[str]:
-    """Lock so many of the cards: all at once or none, so that no two jobs wait for each other."""
+    """Lock ``count`` of the cards, all at once or none, so that no two jobs wait for each other."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     started = time.monotonic()
     waiting = False

@@ -38,7 +38,7 @@ def job(
         log_file: the job's log.
         threads: how many threads the job may compute with.
         offline: whether hub libraries must not try the network.
-        gpus: cards that the job computes on, each its own (:func:`dass.runtime.gpus.claim`); 0: none;
+        gpus: how many cards the job gets for itself (:func:`dass.runtime.gpus.claim`); 0: none;
             None: whatever is visible.
     """
     _start_logging(Path(log_file))
@@ -73,7 +73,7 @@ def _end_from_outside(number: int, _frame: object) -> None:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    """Whether writing failed for want of space; safetensors says so in words only."""
+    """Whether writing failed because the disk is full; safetensors says so in words only."""
     full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     number = error.errno if isinstance(error, OSError) else None
     said = re.search(r"\(os error (\d+)\)", str(error))

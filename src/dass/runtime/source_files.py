@@ -6,45 +6,83 @@ The answer is read from the import statements, not kept by hand: a stage can for
 from __future__ import annotations
 
 import ast
-import importlib.util
+import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-SILENT = frozenset({"errors", "runtime"})
-"""Modules that say and store things but compute nothing: a change in them makes nothing stale."""
+EXCLUDED = {
+    "errors": "words of errors",
+    "results.schema": "what result files hold: its version is checked wherever one is read",
+    "runtime": "logs, locks, files and provenance: how a job behaves, not what it computes",
+}
+"""Modules, or rooms of them, whose changes make nothing stale, and why."""
 
 
 def module_files(*modules: str) -> list[str]:
     """The files of these modules of the library and of all that they import, sorted.
 
+    Imports inside functions count; those for type checkers do not.
+
     Args:
-        modules: names below ``dass``, e.g. ``pruning`` or ``methods.wanda``.
+        modules: names below ``dass``, e.g. ``stages.prune_run`` or ``pruning.methods.wanda``.
     """
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name not in found and name.split(".")[0] not in SILENT:
+        if name and name not in found:
             found.add(name)
-            waiting += _imports(name)
-    return sorted(str(_file(name)) for name in found)
+            waiting.append(name.rpartition(".")[0])  # Python runs a module's packages first
+            waiting += () if _is_excluded(name) else _imports(name)
+    return sorted(str(_file(name)) for name in found if not _is_excluded(name))
 
 
-def class_files(reference: str) -> list[str]:
-    """The files behind ``package.module:Class``, of the library or of the user's own.
+def class_files(cls: type) -> list[str]:
+    """The files behind a method's class: the library's, or the custom one's own package."""
+    return module_files(cls.__module__.removeprefix("dass.")) if _is_ours(cls) else _own_files(cls)
 
-    A module that cannot be found has no file here; making the method says what is wrong.
-    """
-    module = reference.partition(":")[0]
-    if module.startswith("dass."):
-        return module_files(module.removeprefix("dass."))
-    try:
-        spec = importlib.util.find_spec(module)
-    except ImportError:
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == "dass"
+
+
+def _own_files(cls: type) -> list[str]:
+    """A custom class's module, and what that imports of its own folder or package."""
+    module = sys.modules[cls.__module__]
+    start = Path(str(module.__file__)).resolve()
+    top = start.parents[cls.__module__.count(".") + (start.name == "__init__.py")]
+    found: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _beside(file, top)
+    library = {file for path in found for name in _imported_names(path) for file in _library(name)}
+    return sorted({*map(str, found), *library})
+
+
+def _beside(file: Path, top: Path) -> list[Path]:
+    """Files below ``top`` that a file imports by absolute names, with the packages they are in."""
+    found: list[Path] = []
+    for name in _imported_names(file):
+        place = top.joinpath(*name.split("."))
+        packages = [p for p in (place, *place.parents) if p != top and p.is_relative_to(top)]
+        found += [place.with_suffix(".py"), *(package / "__init__.py" for package in packages)]
+    return [path for path in found if path.is_file()]
+
+
+def _library(name: str) -> list[str]:
+    if not name.startswith("dass.") or not _exists(name.removeprefix("dass.")):
         return []
-    return [spec.origin] if spec is not None and spec.origin else []
+    return module_files(name.removeprefix("dass."))
+
+
+def _is_excluded(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in EXCLUDED)
 
 
 def _file(name: str) -> Path:
@@ -53,18 +91,34 @@ def _file(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+def _exists(name: str) -> bool:
+    return bool(name) and _file(name).exists()
+
+
 @cache
 def _imports(name: str) -> tuple[str, ...]:
-    """Names below ``dass`` that a module imports, also inside functions."""
-    tree = ast.parse(_file(name).read_text(encoding="utf-8"))
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dass"):
-            module = (node.module or "").removeprefix("dass").removeprefix(".")
-            members = [f"{module}.{alias.name}".removeprefix(".") for alias in node.names]
-            names += [member for member in members if _file(member).exists()]
-            names += [module] if module else []
+    """Names below ``dass`` that a module of the library imports."""
+    names = (n.removeprefix("dass.") for n in _imported_names(_file(name)) if n.startswith("dass."))
+    return tuple(name for name in names if _exists(name))
+
+
+@cache
+def _imported_names(file: Path) -> tuple[str, ...]:
+    """Every dotted name that a file imports, with the members of ``from … import``."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names: list[str] = []
+    for node in _nodes(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            imported = [alias.name for alias in node.names if alias.name.startswith("dass.")]
-            names += [name.removeprefix("dass.") for name in imported]
+            names += [alias.name for alias in node.names]
     return tuple(names)
+
+
+def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those below ``if TYPE_CHECKING:``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _nodes(child)

@@ -161,3 +161,8 @@ def _prepare(
     if not error <= tolerance:
         raise RuntimeError(f"wrong product in a graph: relative error {error:.2g}")
     return lambda _: time_calls([replay], settings.device) / len(repeated), error
+
+
+def half_of(dtype: str) -> str:
+    """The half precision to measure a model of this dtype in: 2:4 kernels take no float32."""
+    return "bfloat16" if dtype == "bfloat16" else "float16"

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dass.models.shape import Shape
 from dass.pruning.masks import keep_mask
-from dass.pruning.methods import Method, ScoreMethod, Statistics, make_method
+from dass.pruning.method import Method, ScoreMethod, Statistics
+from dass.pruning.methods import make_method
 from dass.pruning.patterns import Pattern, parse_pattern
 from dass.runtime.job import device as found_device
 from dass.speed.shapes import random_weight
@@ -75,8 +76,8 @@ def mask_block(
     own = replace(statistics, derived={})
     for role, weight in weights.items():
         if isinstance(method, ScoreMethod):
-            score = method.score(role, weight, own)
-            keep_mask(score.values, pattern, score.scope, score.axis, role)
+            scores = method.score(role, weight, own)
+            keep_mask(scores, pattern, *method.comparison(role), role)
         else:
             method.update(role, weight, own, pattern, role)
 

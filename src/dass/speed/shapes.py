@@ -30,7 +30,11 @@ SHAPES = {
 """The paper's models (7b, 13b, 70b: LLaMA2), the small study's, and three to try things out."""
 
 
-def shape_of(source: str | Path | Mapping[str, Any]) -> Shape:
+Source = str | Path | Mapping[str, Any]
+"""Where sizes come from: a model's folder, or the sizes themselves."""
+
+
+def shape_of(source: Source) -> Shape:
     """The shape of a model folder, or of the sizes that a config gives."""
     return Shape(**source) if isinstance(source, Mapping) else shape_of_model(source)
 

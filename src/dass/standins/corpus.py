@@ -19,7 +19,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Deck(Generic[T]):
-    """Cards drawn without putting back, shuffled anew when all are drawn: nothing is neglected."""
+    """Cards drawn without putting back, shuffled again when all are drawn: nothing is neglected."""
 
     def __init__(self, draw: random.Random, cards: Sequence[T]) -> None:
         self._draw, self._cards, self._left = draw, list(cards), list[T]()
@@ -71,7 +71,7 @@ def documents(world: World, seed: int, count: int) -> Iterator[dict[str, str]]:
 
 
 def _sections(world: World, draw: random.Random) -> dict[str, tuple[int, Callable[[int], str]]]:
-    """The kinds of section: how many in a round, and what writes one of so many lines."""
+    """The kinds of section: how many in a round, and what writes one of that many lines."""
     said = statements(world)
     subjects = Deck(draw, list(said))
     one_step = Deck(draw, _asked(forms.one_step_questions(world)))

@@ -18,11 +18,12 @@ from dass.data.documents import Documents, read_rows
 from dass.errors import DataError, ModelError
 from dass.runtime.files import writing_directory
 from dass.runtime.progress import Progress
+from dass.standins import DEFAULT_STEPS
 from dass.standins.muon import Muon
 from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
 
 WINDOW = 256  # tokens
-BATCH = 4  # windows a step
+BATCH = 4  # windows per step
 SHORT = 32  # tokens that the windows are cut to at first: few enough to find a subject among
 SHORT_SHARE = 0.6  # of the steps
 MATRIX_RATE = 0.02  # Muon's, for the matrices of the blocks
@@ -45,9 +46,23 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def train(family: str, world: Path, out: Path, seed: int, steps: int) -> None:
-    """See :func:`dass.standins.train_standin`."""
-    texts = _read(world)
+def train_standin(
+    family: str, world: str | Path, out: str | Path, seed: int, steps: int = DEFAULT_STEPS
+) -> None:
+    """Train the stand-in of a family on a toy world; write a model folder.
+
+    Args:
+        family: one of ``FAMILIES``.
+        world: the folder that :func:`dass.standins.writing.write_world` wrote.
+        out: the folder to write.
+        seed: of the initial weights and of the order of the text.
+        steps: of training.
+
+    Raises:
+        ModelError: there is no such family.
+        DataError: a file of the world is missing or too small.
+    """
+    texts = _read(Path(world))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(), writing_directory(out) as folder:
         torch.manual_seed(seed)

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import random
-import struct
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from dass.data.documents import Documents
 from dass.data.windows import (
+    cut_windows,
     draw_windows,
-    encoder,
-    load_tokenizer,
-    load_tokens,
     put_bos_in_front,
-    save_tokens,
-    token_hash,
+    tokenise,
 )
 from dass.errors import DataError
+from dass.terms import Bos
 
 
 def encode(text: str) -> list[int]:
@@ -137,58 +131,50 @@ def test_bos_in_front() -> None:
         put_bos_in_front(windows, None)
 
 
-def test_the_hash_is_of_little_endian_int64_in_c_order() -> None:
-    tokens = torch.tensor([[1, 2], [3, 70000]])
-    expected = hashlib.sha256(struct.pack("<4q", 1, 2, 3, 70000)).hexdigest()
-    assert token_hash(tokens) == token_hash(tokens.int()) == expected
-    assert token_hash(tokens.t().contiguous().t()) == expected
-    assert token_hash(tokens.t()) != expected
-    zero = "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"
-    assert token_hash(torch.tensor([0])) == zero  # sha256 of eight zero bytes
+def encode_characters(text: str) -> list[int]:
+    """BOS (1), then each character's number."""
+    return [1, *map(ord, text)]
 
 
-def test_tokens_are_saved_and_loaded(tmp_path: Path) -> None:
-    tensors = {"windows": torch.tensor([[1, 255999], [0, 3]]), "more": torch.tensor([7])}
-    save_tokens(tmp_path / "deep" / "tokens.safetensors", tensors)
-    loaded = load_tokens(tmp_path / "deep" / "tokens.safetensors")
-    assert set(loaded) == set(tensors)
-    for name, tensor in tensors.items():
-        assert loaded[name].dtype == torch.int64
-        assert torch.equal(loaded[name], tensor)
+def test_rows_are_joined_with_two_newlines_and_tokenised_once() -> None:
+    rows = ["ab\n", "", "c"]
+    expected = [1, *map(ord, "ab\n\n\n\n\nc")]
+    assert tokenise(rows, encode_characters, "text", 1).tolist() == expected
+    assert tokenise(rows, encode_characters, "text", 1).dtype == torch.int64
 
 
-# The tokenizer -------------------------------------------------------------------------------
+def test_windows_with_a_bos_each_take_the_texts_own_off_first() -> None:
+    assert tokenise(["ab"], encode_characters, "window", 1).tolist() == [97, 98]
 
 
-@pytest.fixture
-def tokenizer_folder(tmp_path: Path) -> Path:
-    """A tokenizer that puts <s> in front and takes 8 tokens at most, if one lets it."""
-    vocabulary = {"<unk>": 0, "<s>": 1, "a": 2, "b": 3}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>", model_max_length=8
-    )
-    fast.save_pretrained(tmp_path / "tokenizer")
-    return tmp_path / "tokenizer"
+def test_a_tokenizer_that_puts_no_bos_loses_no_token() -> None:
+    assert tokenise(["ab"], lambda text: [97, 98], "window", 1).tolist() == [97, 98]
+    assert tokenise(["ab"], lambda text: [], "window", 1).tolist() == []
 
 
-def test_encoding_keeps_bos_and_cuts_nothing(
-    tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    tokenizer = load_tokenizer(tokenizer_folder)
-    tokens = encoder(tokenizer)("a b " * 50)
-    assert tokens == [1] + [2, 3] * 50
-    assert tokenizer.bos_token_id == 1
-    assert not caplog.records
+@pytest.mark.parametrize(
+    ("bos", "expected"),
+    [
+        ("text", [[1, 10, 11, 12], [13, 14, 15, 16]]),
+        ("window", [[0, 1, 10, 11], [0, 12, 13, 14], [0, 15, 16, 17]]),
+    ],
+)
+def test_windows_are_whole_and_the_rest_is_dropped(bos: Bos, expected: list[list[int]]) -> None:
+    tokens = torch.tensor([1, 10, 11, 12, 13, 14, 15, 16, 17, 18][: 10 if bos == "window" else 9])
+    assert cut_windows(tokens, 4, bos, 0, "split").tolist() == expected
 
 
-def test_a_folder_without_tokenizer_is_refused_in_one_line(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"no usable tokenizer") as error:
-            load_tokenizer(folder)
-        assert str(error.value).startswith(str(folder))
-        assert "\n" not in str(error.value)
+@pytest.mark.parametrize(("bos", "enough"), [("text", 8), ("window", 7)])
+def test_a_text_of_exactly_one_window_and_one_token_less(bos: Bos, enough: int) -> None:
+    assert cut_windows(torch.arange(enough), 8, bos, 1, "x").shape == (1, 8)
+    with pytest.raises(DataError) as error:
+        cut_windows(torch.arange(enough - 1), 8, bos, 1, "wiki/test.txt")
+    line = str(error.value)
+    assert line.startswith(f"wiki/test.txt: {enough - 1} tokens")
+    assert "one window of 8" in line and "perplexity.length" in line and "\n" not in line
+
+
+def test_bos_in_each_window_needs_a_bos() -> None:
+    with pytest.raises(DataError, match="the tokenizer has no BOS"):
+        cut_windows(torch.arange(20), 4, "window", None, "x")
+    assert cut_windows(torch.arange(8), 4, "text", None, "x").shape == (2, 4)

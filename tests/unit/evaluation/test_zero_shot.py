@@ -28,10 +28,12 @@ from transformers import (
 
 import dass
 from dass.errors import ConfigError, DataError, NumericError
-from dass.evaluation.zero_shot import TASKS, Request, Score, evaluate, language_model, requests_hash
-from dass.models.batches import score_continuations
+from dass.evaluation.likelihood import score_continuations
+from dass.evaluation.requests import LogLikelihood, Request, requests_hash
+from dass.evaluation.zero_shot import evaluate, language_model
 from dass.models.streamed import StreamedModel
 from dass.results.schema import TaskAccuracy
+from dass.tasks import TASKS
 
 FILES = {
     "hellaswag": "validation.jsonl",
@@ -184,14 +186,14 @@ class WholeModel:
         self.calls: list[list[Request]] = []
 
     @torch.inference_mode()
-    def score(self, context: list[int], continuation: list[int]) -> Score:
+    def score(self, context: list[int], continuation: list[int]) -> LogLikelihood:
         logits = self.model(torch.tensor([context + continuation])).logits[0].double()
         rows = logits.log_softmax(-1)[len(context) - 1 : -1]
         wanted = torch.tensor(continuation)
         likelihood = rows[torch.arange(len(wanted)), wanted].sum()
         return float(likelihood), bool((rows.argmax(-1) == wanted).all())
 
-    def __call__(self, requests: list[Request]) -> list[Score]:
+    def __call__(self, requests: list[Request]) -> list[LogLikelihood]:
         self.calls.append(requests)
         return [self.score(*request) for request in requests]
 
@@ -239,14 +241,14 @@ def test_a_streamed_model_scores_as_lm_eval_does(
     """All five tasks, the model read block by block in several sweeps, against HFLM whole."""
     model, tokenizer = case
     model.save_pretrained(tmp_path)
-    scored: list[Score] = []
+    scored: list[LogLikelihood] = []
 
-    def scorer(requests: list[Request]) -> list[Score]:
+    def scorer(requests: list[Request]) -> list[LogLikelihood]:
         scored.extend(score_continuations(StreamedModel(tmp_path, torch.float32), requests))
         return scored
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dass.models.batches.TOKENS_IN_A_SWEEP", 900)
+        patch.setattr("dass.evaluation.likelihood.TOKENS_IN_A_SWEEP", 900)
         patch.setattr("dass.models.batches.TOKENS_IN_FLIGHT", {"cpu": 300})
         ours = evaluate(scorer, tokenizer, data, max_length=200, bos="text")
     theirs = lm_eval_says(lm_eval_model(model, tokenizer, 200), official)
@@ -374,7 +376,7 @@ def test_results_fit_the_result_file(data: dict[str, Path], tokenizer: Any) -> N
 def test_hash_tells_requests_apart(data: dict[str, Path], tokenizer: Any) -> None:
     seen: list[Request] = []
 
-    def scorer(requests: list[Request]) -> list[Score]:
+    def scorer(requests: list[Request]) -> list[LogLikelihood]:
         seen.extend(requests)
         return fixed(requests)
 
@@ -393,7 +395,7 @@ def test_hash_tells_requests_apart(data: dict[str, Path], tokenizer: Any) -> Non
     assert fewer["piqa"].requests_hash != both["piqa"].requests_hash
 
 
-def fixed(requests: list[Request]) -> list[Score]:
+def fixed(requests: list[Request]) -> list[LogLikelihood]:
     """Any score, the same for the same request."""
     return [(-float(sum(context + t) % 97 + 1), False) for context, t in requests]
 
@@ -503,7 +505,7 @@ def test_needs_the_evaluated_split_only(tmp_path: Path, tokenizer: Any) -> None:
 # --- Bad input ---------------------------------------------------------------------------------
 
 
-def never(requests: list[Request]) -> list[Score]:
+def never(requests: list[Request]) -> list[LogLikelihood]:
     raise AssertionError("scored before the data was found wanting")
 
 
@@ -599,7 +601,7 @@ def test_continuation_longer_than_the_model(data: dict[str, Path], tokenizer: An
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_scores_that_are_no_numbers(value: float, data: dict[str, Path], tokenizer: Any) -> None:
-    def broken(requests: list[Request]) -> list[Score]:
+    def broken(requests: list[Request]) -> list[LogLikelihood]:
         return [*fixed(requests[1:]), (value, False)]
 
     with pytest.raises(NumericError, match="log-likelihood"):

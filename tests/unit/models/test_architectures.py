@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from dass.errors import ModelError
-from dass.evaluation.perplexity import perplexity
-from dass.models.batches import score_continuations
+from dass.evaluation.likelihood import score_continuations
+from dass.evaluation.perplexity import measure_perplexity
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
+from dass.pruning.export import export_checkpoint
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
-from dass.pruning.pruned_file import PrunedFile, export, save_pruned, unpack
+from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
 from tests.conftest import MORE, REFUSED, SUPPORTED, TinyModel, streamed_logits, whole_logits
 
 ROOT = Path(__file__).parents[3]
@@ -117,7 +118,7 @@ def test_from_pruning_to_a_reloaded_export(
         assert torch.equal(unpack(pruned.masks[name], pruned.shapes[name]), mask), name
 
     save_pruned(tmp_path / "pruned", pruned.masks, pruned.values, pruned.shapes, {})
-    export(folder, tmp_path / "pruned", tmp_path / "out", torch.float32)
+    export_checkpoint(folder, tmp_path / "pruned", tmp_path / "out", torch.float32)
     exported = whole_logits(tmp_path / "out", tokens)
     with torch.inference_mode():
         slow = model(input_ids=tokens, use_cache=False).logits
@@ -128,7 +129,7 @@ def test_from_pruning_to_a_reloaded_export(
     torch.testing.assert_close(streamed_logits(sparse, tokens), exported, rtol=1e-5, atol=1e-5)
     log_p = exported.log_softmax(-1)
     losses = -log_p[:, :-1].gather(2, tokens[:, 1:, None]).squeeze(2).mean(1)
-    assert perplexity(sparse, tokens).nll == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert measure_perplexity(sparse, tokens).nll == pytest.approx(losses.mean().item(), rel=1e-5)
     requests = [(row[:12].tolist(), row[12 : 13 + n].tolist()) for n, row in enumerate(tokens)]
     wanted = [
         float(log_p[n, range(11, 12 + n), continuation].sum())

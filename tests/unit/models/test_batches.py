@@ -1,188 +1,16 @@
-"""Losses and log-likelihoods through streamed blocks against the plain whole model."""
+"""Batches of activations: what they share, and where they are kept."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from dass.errors import NumericError
 from dass.models import batches
-from dass.models.batches import Request, score_continuations, window_losses
 from dass.models.streamed import StreamedModel
-from dass.models.weights import SINGLE
-from tests.conftest import COMMON, SUPPORTED, TinyModel
-
-
-def whole(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def log_probabilities(model: Any, tokens: list[int]) -> Tensor:
-    """float64 [length, vocabulary] of one sequence on its own."""
-    with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([tokens])).logits[0]
-    return logits.double().log_softmax(-1)
-
-
-def plain_losses(model: Any, windows: Tensor) -> list[float]:
-    """Each window on its own, each token picked by hand."""
-    losses = []
-    for window in windows.tolist():
-        log_p = log_probabilities(model, window)
-        losses.append(-sum(float(log_p[i - 1, t]) for i, t in enumerate(window) if i > 0))
-    return [loss / (windows.shape[1] - 1) for loss in losses]
-
-
-def plain_score(model: Any, request: Request) -> tuple[float, bool]:
-    context, continuation = request
-    log_p = log_probabilities(model, context + continuation)
-    places = range(len(context) - 1, len(context) + len(continuation) - 1)
-    picked = [(log_p[i], t) for i, t in zip(places, continuation, strict=True)]
-    return sum(float(p[t]) for p, t in picked), all(int(p.argmax()) == t for p, t in picked)
-
-
-def some_requests(model: Any) -> list[Request]:
-    """Lengths mixed, contexts of one token, continuations that the model itself would write."""
-    draw = torch.Generator().manual_seed(11)
-
-    def some(length: int) -> list[int]:
-        return [int(t) for t in torch.randint(3, 128, (length,), generator=draw)]
-
-    lengths = [(1, 1), (14, 3), (2, 9), (1, 6), (7, 1), (20, 2), (3, 3), (14, 3), (5, 12)]
-    requests = [(some(context), some(continuation)) for context, continuation in lengths]
-    for length in (1, 5, 13):
-        context, continuation = some(length), list[int]()
-        for _ in range(3):
-            log_p = log_probabilities(model, context + continuation)
-            continuation.append(int(log_p[-1].argmax()))
-        requests.append((context, continuation))
-        requests.append((context, [*continuation[:2], (continuation[2] + 1) % 128]))
-    return requests
-
-
-def assert_same(scores: list[tuple[float, bool]], expected: list[tuple[float, bool]]) -> None:
-    assert [greedy for _, greedy in scores] == [greedy for _, greedy in expected]
-    assert [s for s, _ in scores] == pytest.approx([s for s, _ in expected], rel=1e-5, abs=1e-5)
-
-
-@pytest.fixture(params=["whole", "in pieces"])
-def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything at once, or several batches in several sweeps and a few logits at a time."""
-    if request.param == "in pieces":
-        monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": 45})
-        monkeypatch.setattr(batches, "TOKENS_IN_A_SWEEP", 80)
-        monkeypatch.setattr(batches, "LOGITS_AT_ONCE", 7 * 128)
-
-
-@pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize("architecture", SUPPORTED)
-def test_window_losses(architecture: str, tiny_model: TinyModel, tokens: Tensor) -> None:
-    folder = tiny_model(architecture)
-    windows = torch.cat([tokens, tokens[:1]])  # in pieces: 4 and 3 windows, 2 at a time, 1 left
-    losses = window_losses(StreamedModel(folder, torch.float32), windows)
-    assert losses.dtype == torch.float64
-    expected = plain_losses(whole(folder), windows)
-    assert losses.tolist() == pytest.approx(expected, rel=1e-5)
-    assert len(set(expected)) == 6
-
-
-@pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize("architecture", SUPPORTED)
-def test_continuations(architecture: str, tiny_model: TinyModel) -> None:
-    folder = tiny_model(architecture)
-    model = whole(folder)
-    requests = some_requests(model)
-    expected = [plain_score(model, request) for request in requests]
-    assert 3 <= sum(greedy for _, greedy in expected) < len(expected)
-    assert_same(score_continuations(StreamedModel(folder, torch.float32), requests), expected)
-
-
-@pytest.mark.usefixtures("pieces")
-def test_answers_come_in_the_order_of_the_questions_also_of_repeated_ones(
-    tiny_model: TinyModel,
-) -> None:
-    folder = tiny_model("llama")
-    model = whole(folder)
-    requests = some_requests(model)
-    expected = [plain_score(model, request) for request in requests]
-    order = [5, 0, 5, 14, 3, 5, 3]
-    streamed = StreamedModel(folder, torch.float32)
-    scores = score_continuations(streamed, [requests[i] for i in order])
-    assert_same(scores, [expected[i] for i in order])
-    assert scores[0] == scores[2] == scores[5]
-
-
-def test_repeated_questions_are_computed_once(
-    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = StreamedModel(tiny_model("llama"), torch.float32)
-    seen: list[int] = []
-
-    def counted(inner: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-        def block_inputs(tokens: Tensor) -> Any:
-            seen.append(len(tokens))
-            return inner(tokens)
-
-        return block_inputs
-
-    monkeypatch.setattr(model, "block_inputs", counted(model.block_inputs))
-    score_continuations(model, [([5, 6], [7])] * 4 + [([5, 6], [8])])
-    assert sum(seen) == 2
-
-
-def test_no_questions_have_no_answers(tiny_model: TinyModel) -> None:
-    assert score_continuations(StreamedModel(tiny_model("llama"), torch.float32), []) == []
-
-
-@pytest.mark.parametrize("poisoned", [0, 1, 2])
-def test_a_window_that_overflows_is_noticed_in_whichever_batch(
-    poisoned: int,
-    tiny_model: TinyModel,
-    tmp_path: Path,
-    tokens: Tensor,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Token 5's embedding is finite, but three times it is not."""
-    folder = Path(shutil.copytree(tiny_model("granite"), tmp_path / "granite"))
-    tensors = load_file(folder / SINGLE)
-    tensors["model.embed_tokens.weight"][5] = 3e38
-    save_file(tensors, folder / SINGLE)
-    monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": 20})
-    windows = tokens[:3].where(tokens[:3] != 5, 6)
-    model = StreamedModel(folder, torch.float32)
-    assert window_losses(model, windows).isfinite().all()
-    windows[poisoned, 3] = 5
-    with pytest.raises(NumericError, match="granite, block 0: its output is not finite"):
-        window_losses(model, windows)
-
-
-@pytest.mark.parametrize("in_flight", [4096, 40])
-def test_blocks_that_look_at_the_tokens_again_get_those_of_their_own_batch(
-    in_flight: int, tmp_path: Path, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Gemma 4 hands each block an embedding of the tokens, and keys and values of earlier ones."""
-    transformers = pytest.importorskip("transformers")
-    if not hasattr(transformers, "Gemma4TextConfig"):
-        pytest.skip("this transformers has no Gemma 4")
-    config = transformers.Gemma4TextConfig(
-        **COMMON | {"num_hidden_layers": 4}, head_dim=8, global_head_dim=8, sliding_window=8,
-        layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
-        hidden_size_per_layer_input=8, vocab_size_per_layer_input=128,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).float().save_pretrained(tmp_path)
-    monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": in_flight})
-    losses = window_losses(StreamedModel(tmp_path, torch.float32), tokens)
-    assert losses.tolist() == pytest.approx(plain_losses(whole(tmp_path), tokens), rel=1e-5)
+from tests.conftest import SUPPORTED, TinyModel
 
 
 def test_batches_of_one_size_share_what_blocks_are_given(
@@ -212,6 +40,6 @@ def test_activations_stay_on_the_card_where_half_of_what_is_left_holds_them(
 ) -> None:
     monkeypatch.setattr(batches, "free_memory", lambda device: card * 10**9)
     model = SimpleNamespace(
-        store=None, device=torch.device("cuda"), hidden_size=8192, dtype=torch.float16
+        offload_to=None, device=torch.device("cuda"), hidden_size=8192, dtype=torch.float16
     )
-    assert batches.choose_store(model, 128 * 2048, workspace * 10**9).type == where
+    assert batches.choose_offload(model, 128 * 2048, workspace * 10**9).type == where

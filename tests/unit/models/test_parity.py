@@ -17,11 +17,13 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from dass.data.windows import load_tokens
+from dass.data.token_file import load_tokens
 from dass.errors import DataError
 from dass.results.schema import Run
 from dass.runtime.files import read_json
-from dass.stages import calibration_tokens, evaluation_tokens, perplexity_of_run
+from dass.stages.calibration_tokens import calibration_tokens
+from dass.stages.evaluation_tokens import evaluation_tokens
+from dass.stages.perplexity import perplexity
 from tests.conftest import TinyModel
 
 LENGTH = 24
@@ -96,7 +98,7 @@ def measured(folder: Path, text: Path, bos: str, rows: str = "line") -> dict:
         folder=folder, text=text, rows=rows, splits=["test"], length=LENGTH, bos=bos, out=out
     )  # type: ignore[arg-type]
     result = text.parent / "perplexity.json"
-    perplexity_of_run(
+    perplexity(
         folder=folder, pruned=None, tokens=out, run=DENSE, dtype="float32", bos=bos,
         dataset="text", splits=["test"], result_file=result,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
 from dass.pruning import calibrate
 from dass.pruning.calibrate import Gram, collect, sum_of_squares
-from dass.pruning.methods import Need, Statistics
+from dass.pruning.method import Need, Statistics
 from tests.conftest import TinyModel
 
 X = torch.tensor([[1.0, 2.0], [3.0, -1.0]])

@@ -12,23 +12,16 @@ import torch
 from torch import Tensor
 
 from dass.errors import ConfigError, NumericError, PatternError
+from dass.pruning.columns import inverse_factor
 from dass.pruning.masks import keep_mask
-from dass.pruning.methods import (
-    BUILT_IN,
-    Role,
-    Score,
-    ScoreMethod,
-    Statistics,
-    UpdateMethod,
-    make_method,
-)
+from dass.pruning.method import ScoreMethod, Statistics, UpdateMethod
+from dass.pruning.methods import built_in, make_method
 from dass.pruning.methods.dass import DaSS
 from dass.pruning.methods.magnitude import Magnitude
-from dass.pruning.methods.sparsegpt import SparseGPT, inverse_factor
+from dass.pruning.methods.sparsegpt import SparseGPT
 from dass.pruning.methods.wanda import Wanda
 from dass.pruning.patterns import NofM, Pattern, parse_pattern
-
-ROLES: list[Role] = ["gate", "up", "down"]
+from dass.terms import ROLES, Role
 
 HIDDEN_NORM = torch.tensor([1.0, 2.0, 0.0])
 NEURON_NORM = torch.tensor([4.0, 9.0])
@@ -37,26 +30,29 @@ IN = torch.tensor([[1.0, -3.0, 5.0], [-2.0, 0.5, 0.0]])  # gate or up: [intermed
 OUT = torch.tensor([[1.0, -1.0], [-3.0, 0.5], [0.0, 2.0]])  # down: [hidden 3, intermediate 2]
 
 
-def check(score: Score, values: list[list[float]], scope: str, axis: str) -> None:
-    assert score.values.dtype == torch.float32
-    torch.testing.assert_close(score.values, torch.tensor(values, dtype=torch.float32))
-    assert (score.scope, score.axis) == (scope, axis)
+def check(
+    method: ScoreMethod, role: Role, weight: Tensor, statistics: Statistics,
+    values: list[list[float]], scope: str, axis: str,
+) -> None:  # fmt: skip
+    scores = method.score(role, weight, statistics)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, torch.tensor(values, dtype=torch.float32))
+    assert method.comparison(role) == (scope, axis)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_magnitude_is_absolute_and_needs_nothing(role: Role) -> None:
     assert Magnitude().needs == frozenset()
-    score = Magnitude().score(role, IN, Statistics())
-    check(score, [[1, 3, 5], [2, 0.5, 0]], "matrix", "input")
+    check(Magnitude(), role, IN, Statistics(), [[1, 3, 5], [2, 0.5, 0]], "matrix", "input")
 
 
 @pytest.mark.parametrize("role", ["gate", "up"])
 def test_wanda_of_gate_and_up_weighs_by_the_block_input(role: Role) -> None:
-    check(Wanda().score(role, IN, NORMS), [[1, 6, 0], [2, 1, 0]], "row", "input")
+    check(Wanda(), role, IN, NORMS, [[1, 6, 0], [2, 1, 0]], "row", "input")
 
 
 def test_wanda_of_down_weighs_by_the_intermediate_activation() -> None:
-    check(Wanda().score("down", OUT, NORMS), [[4, 9], [12, 4.5], [0, 18]], "row", "input")
+    check(Wanda(), "down", OUT, NORMS, [[4, 9], [12, 4.5], [0, 18]], "row", "input")
 
 
 @pytest.mark.parametrize("role", ["gate", "up"])
@@ -71,12 +67,12 @@ def test_wanda_of_down_weighs_by_the_intermediate_activation() -> None:
 def test_dass_of_gate_and_up_weighs_rows_within_columns(
     role: Role, alpha: float, values: list[list[float]]
 ) -> None:
-    check(DaSS(alpha).score(role, IN, NORMS), values, "column", "output")
+    check(DaSS(alpha), role, IN, NORMS, values, "column", "output")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_dass_of_down_is_wanda_whatever_alpha(alpha: float) -> None:
-    check(DaSS(alpha).score("down", OUT, NORMS), [[4, 9], [12, 4.5], [0, 18]], "row", "input")
+    check(DaSS(alpha), "down", OUT, NORMS, [[4, 9], [12, 4.5], [0, 18]], "row", "input")
 
 
 def test_dass_needs_the_intermediate_activation_only_and_half_is_the_default() -> None:
@@ -86,7 +82,7 @@ def test_dass_needs_the_intermediate_activation_only_and_half_is_the_default() -
 
 def test_a_dead_neuron_with_alpha_0_still_scores_by_magnitude() -> None:
     dead = Statistics(intermediate_norm=torch.tensor([0.0, 9.0]))
-    assert torch.equal(DaSS(0.0).score("gate", IN, dead).values, IN.abs())
+    assert torch.equal(DaSS(0.0).score("gate", IN, dead), IN.abs())
 
 
 def test_dass_compares_within_a_column_where_wanda_compares_within_a_row() -> None:
@@ -98,8 +94,8 @@ def test_dass_compares_within_a_column_where_wanda_compares_within_a_row() -> No
     for pattern in (parse_pattern("u50"), NofM(1, 2)):
         masks = {}
         for method in (DaSS(), Wanda()):
-            score = method.score("gate", weight, statistics)
-            mask = keep_mask(score.values, pattern, score.scope, score.axis)
+            scores = method.score("gate", weight, statistics)
+            mask = keep_mask(scores, pattern, *method.comparison("gate"))
             masks[type(method).__name__] = mask.int().tolist()
         assert masks == {"DaSS": [[0, 0], [1, 1]], "Wanda": [[1, 0], [1, 0]]}
 
@@ -109,7 +105,7 @@ def test_half_precision_weights_are_scored_in_float32(method: ScoreMethod) -> No
     """1 + 2⁻⁷ in bfloat16 times a norm near 1 is no bfloat16 number."""
     weight = torch.tensor([[1.0078125, -1.0], [1.0, 2.0]], dtype=torch.bfloat16)
     norm = torch.tensor([1.001, 0.999])
-    score = method.score("down", weight, Statistics(norm, norm)).values
+    score = method.score("down", weight, Statistics(norm, norm))
     factor = torch.ones(2) if isinstance(method, Magnitude) else norm
     assert score.dtype == torch.float32
     assert torch.equal(score, weight.float().abs() * factor)
@@ -352,14 +348,15 @@ def test_methods_are_made_by_name(function: str, arguments: dict[str, Any], expe
 
 
 def test_every_built_in_is_of_exactly_one_kind() -> None:
-    for function in BUILT_IN:
+    assert set(built_in()) == {"magnitude", "wanda", "sparsegpt", "dass"}
+    for function in built_in():
         method = make_method(function, {})
         assert isinstance(method, ScoreMethod) != isinstance(method, UpdateMethod)
 
 
 OWN = """
 from dataclasses import dataclass
-from dass.pruning.methods import Score
+from dass.pruning.method import Comparison
 
 @dataclass(frozen=True)
 class Sign:
@@ -370,14 +367,23 @@ class Sign:
         if self.sign not in (1, -1):
             raise ValueError("sign must be 1 or -1")
 
+    def comparison(self, role):
+        return Comparison("row", "input")
+
     def score(self, role, weight, statistics):
-        return Score(self.sign * weight, "row", "input")
+        return self.sign * weight
 
 class NoNeeds:
+    def comparison(self, role): ...
+    def score(self, role, weight, statistics): ...
+
+class NoComparison:
+    needs = frozenset()
     def score(self, role, weight, statistics): ...
 
 class Nothing:
     needs = frozenset()
+    def comparison(self, role): ...
 
 number = 3
 """
@@ -391,28 +397,33 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own")
-def test_a_method_of_ones_own_needs_no_registration() -> None:
+def test_a_custom_method_needs_no_registration() -> None:
     method = make_method("my_own_methods:Sign", {"sign": -1})
     assert isinstance(method, ScoreMethod)
-    assert method.score("up", IN, Statistics()).values.tolist() == (-IN).tolist()
+    assert method.score("up", IN, Statistics()).tolist() == (-IN).tolist()
 
 
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("function", "arguments", "says"),
     [
-        ("wandas", {}, "unknown method 'wandas': the built-in ones are magnitude, wanda"),
-        ("a:b:c", {}, "unknown method 'a:b:c'"),
+        ("wandas", {}, "no built-in method 'wandas'; did you mean wanda"),
+        ("a:b:c", {}, "no built-in method 'a:b:c'; available: dass, magnitude, sparsegpt, wanda"),
         (":Sign", {}, "':Sign'"),
         ("my_own_methods:", {}, "'my_own_methods:'"),
         (".my_own_methods:Sign", {}, "'.my_own_methods:Sign'"),
-        ("no_such_module:Sign", {}, "cannot be imported: No module named 'no_such_module'"),
-        ("my_own_methods:Sing", {}, "cannot be imported: .*'Sing'"),
+        (
+            "no_such_module:Sign",
+            {},
+            r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("my_own_methods:Sing", {}, "cannot be imported .*'Sing'"),
         ("my_own_methods:Sign", {"alpha": 1}, r"does not take \{'alpha': 1\}"),
         ("my_own_methods:Sign", {"sign": 0}, "sign must be 1 or -1"),
-        ("my_own_methods:NoNeeds", {}, "neither score"),
-        ("my_own_methods:Nothing", {}, "neither score"),
-        ("my_own_methods:number", {}, "does not take"),
+        ("my_own_methods:NoNeeds", {}, "is no method: it needs `needs`"),
+        ("my_own_methods:NoComparison", {}, "is no method: it needs .*comparison"),
+        ("my_own_methods:Nothing", {}, "is no method: it needs .*score"),
+        ("my_own_methods:number", {}, "is no method"),
         ("dass", {"alpa": 0.5}, r"does not take \{'alpa': 0.5\}"),
     ],
 )

@@ -14,17 +14,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-import dass.pruning.prune as prune_module
 from dass.errors import ModelError, NumericError, PatternError
 from dass.models import batches
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
 from dass.models.weights import SINGLE
-from dass.pruning.methods import Method, Need, Role, Score, Statistics, make_method
+from dass.pruning.export import export_checkpoint
+from dass.pruning.masks import keep_mask
+from dass.pruning.method import Comparison, Method, Need, Statistics
+from dass.pruning.methods import make_method
 from dass.pruning.methods.sparsegpt import SparseGPT
-from dass.pruning.patterns import NofM, Pattern, Unstructured, parse_pattern
+from dass.pruning.patterns import Axis, NofM, Pattern, Unstructured, parse_pattern
 from dass.pruning.prune import Pruned, prune
-from dass.pruning.pruned_file import export, mask_hash, save_pruned, unpack
+from dass.pruning.pruned_file import mask_hash, save_pruned, unpack
+from dass.terms import Role
 from tests.conftest import SUPPORTED, TinyModel
 
 METHODS = ["magnitude", "wanda", "dass", "sparsegpt"]
@@ -213,7 +216,7 @@ def test_only_the_glu_changes_and_only_as_the_mask_says(
     pruned = prune(model, tokens, make_method(method, {}), parse_pattern(pattern))
     masks = masks_of(pruned)
     save_pruned(tmp_path / "pruned", pruned.masks, pruned.values, pruned.shapes, {})
-    export(folder, tmp_path / "pruned", tmp_path / "out", dtype)
+    export_checkpoint(folder, tmp_path / "pruned", tmp_path / "out", dtype)
     dense = {name: t.to(dtype) for name, t in load_file(folder / SINGLE).items()}
     sparse = load_file(tmp_path / "out" / SINGLE)
     assert set(sparse) == set(dense)
@@ -408,6 +411,9 @@ class Custom:
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
+    def comparison(self, role: Role) -> Comparison:
+        return Comparison("matrix", "input")
+
     def update(
         self, role: Role, weight: Tensor, statistics: Statistics, pattern: Pattern, name: str
     ) -> tuple[Tensor, Tensor]:
@@ -455,12 +461,26 @@ def test_statistics_that_a_score_lacks_are_a_fault_of_the_method(
     class Greedy:
         needs: ClassVar[frozenset[Need]] = frozenset({"input_norm"})
 
-        def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
-            return Score(weight.abs() * statistics.get("intermediate_norm"), "row", "input")
+        def comparison(self, role: Role) -> Comparison:
+            return Comparison("row", "input")
+
+        def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Tensor:
+            return weight.abs() * statistics.get("intermediate_norm")
 
     model = StreamedModel(tiny_model("llama"), torch.float32)
     with pytest.raises(LookupError, match="intermediate_norm was not collected"):
         prune(model, tokens, Greedy(), Unstructured(parse_pattern("u50").percent))  # type: ignore[union-attr]
+
+
+def odd_model(folder: Path) -> None:
+    """Hidden 36, intermediate 64: groups of 8 fit gate and up along their output only."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=36, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=3, num_key_value_heads=3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -470,14 +490,7 @@ def test_statistics_that_a_score_lacks_are_a_fault_of_the_method(
 def test_m_has_to_divide_what_the_methods_groups_lie_along(
     method: str, fits: bool, tmp_path: Path, tokens: Tensor
 ) -> None:
-    """Hidden 36, intermediate 64, groups of 8: gate and up fit along their output only."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=36, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=3, num_key_value_heads=3,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "odd")
+    odd_model(tmp_path / "odd")
     if fits:
         pruned = pruned_by(tmp_path / "odd", tokens, method, "4of8")
         assert set(pruned.sparsity.values()) == {0.5}
@@ -491,13 +504,27 @@ def test_m_has_to_divide_what_the_methods_groups_lie_along(
     pruned_by(tmp_path / "odd", tokens, method, "2of4")
 
 
-def test_a_method_of_ones_own_says_its_axis_itself() -> None:
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_an_update_method_declares_its_axis_too(axis: Axis, tmp_path: Path, tokens: Tensor) -> None:
+    """Of gate and up; down's groups lie along its input of 64 in both cases."""
+
     class Across:
-        needs: ClassVar[frozenset[Need]] = frozenset({"input_gram", "intermediate_norm"})
+        needs: ClassVar[frozenset[Need]] = frozenset()
 
-        def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
-            assert statistics.get("input_gram").shape == (128, 128)
-            return Score(weight.abs(), "row", "output" if role == "up" else "input")
+        def comparison(self, role: Role) -> Comparison:
+            return Comparison("matrix", "input" if role == "down" else axis)
 
-    axes = [prune_module._axis_of(Across(), role) for role in ("gate", "up", "down")]
-    assert axes == ["input", "output", "input"]
+        def update(
+            self, role: Role, weight: Tensor, statistics: Statistics, pattern: Pattern, name: str
+        ) -> tuple[Tensor, Tensor]:
+            mask = keep_mask(weight.abs(), pattern, *self.comparison(role))
+            return weight * 2, mask
+
+    odd_model(tmp_path / "odd")
+    model = StreamedModel(tmp_path / "odd", torch.float32)
+    if axis == "input":
+        with pytest.raises(PatternError, match="needs the input dimension to be a multiple of 8"):
+            prune(model, tokens, Across(), parse_pattern("4of8"))
+        return
+    pruned = prune(model, tokens, Across(), parse_pattern("4of8"))
+    assert set(pruned.sparsity.values()) == {0.5}

@@ -22,18 +22,11 @@ from transformers import AutoModelForCausalLM
 from dass.errors import DassError, DataError, ModelError
 from dass.models.streamed import StreamedModel
 from dass.models.weights import INDEX, SINGLE, Weights
+from dass.pruning.export import export_checkpoint
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
-from dass.pruning.pruned_file import (
-    FORMAT,
-    PrunedFile,
-    export,
-    mask_hash,
-    pack,
-    save_pruned,
-    unpack,
-)
+from dass.pruning.pruned_file import FORMAT, PrunedFile, mask_hash, pack, save_pruned, unpack
 from tests.conftest import TinyModel, streamed_logits, whole_logits
 
 
@@ -181,7 +174,7 @@ def test_the_export_is_a_plain_checkpoint_with_the_logits_of_the_overlay(
 ) -> None:
     folder = tiny_model(architecture, sharded=sharded)
     path = pruned_file(folder, tmp_path / "pruned.safetensors", tokens, method, dtype)
-    export(folder, path, tmp_path / "out", dtype)
+    export_checkpoint(folder, path, tmp_path / "out", dtype)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert {p.dtype for p in model.parameters()} == {dtype}
     with torch.inference_mode():
@@ -200,7 +193,7 @@ def test_an_exported_folder_has_all_files_but_the_old_weights(
         (folder / name).write_text(f"{{}}{name}")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.bfloat16)
-    export(folder, path, tmp_path / "out", torch.bfloat16)
+    export_checkpoint(folder, path, tmp_path / "out", torch.bfloat16)
     names = {p.name for p in folder.iterdir()} - {"pytorch_model.bin"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names
     assert (tmp_path / "out" / "merges.txt").read_text() == "{}merges.txt"
@@ -223,7 +216,7 @@ def test_an_old_config_that_says_torch_dtype(
     del config["dtype"]
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
     path = pruned_file(folder, tmp_path / "pruned", tokens, "magnitude", torch.float32)
-    export(folder, path, tmp_path / "out", torch.float32)
+    export_checkpoint(folder, path, tmp_path / "out", torch.float32)
     exported = json.loads((tmp_path / "out" / "config.json").read_text())
     assert exported["dtype"] == "float32" and "torch_dtype" not in exported
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -237,7 +230,7 @@ def test_tensors_of_integers_stay_integers(
     path = pruned_file(folder, tmp_path / "pruned", tokens, "magnitude", torch.bfloat16)
     counter = torch.tensor([123456789])
     save_file(load_file(folder / SINGLE) | {"counter": counter}, folder / SINGLE)
-    export(folder, path, tmp_path / "out", torch.bfloat16)
+    export_checkpoint(folder, path, tmp_path / "out", torch.bfloat16)
     exported = load_file(tmp_path / "out" / SINGLE)["counter"]
     assert exported.dtype == torch.int64
     assert exported.tolist() == [123456789]  # bfloat16 would make 123207680 of it
@@ -248,7 +241,7 @@ def test_a_pruned_file_of_another_model_exports_nothing(
 ) -> None:
     path = pruned_file(tiny_model("phi3"), tmp_path / "pruned", tokens, "wanda", torch.float32)
     with pytest.raises(ModelError, match=r"prunes model\.layers\.0\.mlp\.gate_up_proj") as error:
-        export(tiny_model("llama"), path, tmp_path / "out", torch.float32)
+        export_checkpoint(tiny_model("llama"), path, tmp_path / "out", torch.float32)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -258,13 +251,13 @@ def test_a_failed_export_leaves_the_earlier_one(
 ) -> None:
     folder = Path(shutil.copytree(tiny_model("llama", sharded=True), tmp_path / "dense"))
     path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.float32)
-    export(folder, path, tmp_path / "out", torch.float32)
+    export_checkpoint(folder, path, tmp_path / "out", torch.float32)
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
     last = Weights(folder).files[-1]
     tensors = load_file(last)
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_file(tensors, last)
     with pytest.raises(DassError, match="NaN"):
-        export(folder, path, tmp_path / "out", torch.float32)
+        export_checkpoint(folder, path, tmp_path / "out", torch.float32)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"dense", "pruned", "out"}

@@ -13,16 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dass.data.windows import save_tokens
+from dass.data.token_file import save_tokens
 from dass.errors import DataError
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import Pruned, prune
 from dass.pruning.pruned_file import PrunedFile, save_pruned
-from dass.pruning.resume import Pieces
-from dass.results.schema import PruningResult, Run, read_result
-from dass.stages import prune_run
+from dass.pruning.resume import BlockCheckpoints
+from dass.results.schema import PruningResult, read_result
+from dass.stages.prune_run import prune_run
 
 ABOUT = {"run": "tiny", "tokens": "abc"}
 
@@ -35,7 +35,9 @@ def windows() -> torch.Tensor:
     return torch.randint(3, 100, (6, 24), generator=torch.Generator().manual_seed(0))
 
 
-def prune_with(folder: Path, pieces: Pieces | None, method: str, pattern: str = "2of4") -> Pruned:
+def prune_with(
+    folder: Path, pieces: BlockCheckpoints | None, method: str, pattern: str = "2of4"
+) -> Pruned:
     model = StreamedModel(folder, torch.float32)
     return prune(model, windows(), make_method(method, {}), parse_pattern(pattern), pieces)
 
@@ -50,17 +52,17 @@ def test_killed_and_resumed_is_never_killed(
     whole = prune_with(folder, None, method)
     save_pruned(tmp_path / "whole", whole.masks, whole.values, whole.shapes, ABOUT)
 
-    save = Pieces.save
+    save = BlockCheckpoints.save
 
-    def save_and_die(self: Pieces, index: int, *args, **kwargs) -> None:
+    def save_and_die(self: BlockCheckpoints, index: int, *args, **kwargs) -> None:
         save(self, index, *args, **kwargs)
         if index == block:
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Pieces, "save", save_and_die)
-        prune_with(folder, Pieces(tmp_path / "blocks", ABOUT), method)
-    pieces = Pieces(tmp_path / "blocks", ABOUT)
+        patch.setattr(BlockCheckpoints, "save", save_and_die)
+        prune_with(folder, BlockCheckpoints(tmp_path / "blocks", ABOUT), method)
+    pieces = BlockCheckpoints(tmp_path / "blocks", ABOUT)
     assert pieces.done == block + 1
     resumed = prune_with(folder, pieces, method)
     pieces.join(tmp_path / "resumed", 3, ABOUT)
@@ -77,18 +79,18 @@ def test_killed_and_resumed_is_never_killed(
 
 @pytest.mark.parametrize("other", [{"run": "other", "tokens": "abc"}, {"run": "tiny"}, {}])
 def test_pieces_of_other_work_are_thrown_away(tiny_model, tmp_path: Path, other: dict) -> None:
-    pieces = Pieces(tmp_path / "blocks", ABOUT)
+    pieces = BlockCheckpoints(tmp_path / "blocks", ABOUT)
     prune_with(tiny_model("llama"), pieces, "wanda")
-    assert Pieces(tmp_path / "blocks", ABOUT).done == 3
-    assert Pieces(tmp_path / "blocks", other).done == 0
+    assert BlockCheckpoints(tmp_path / "blocks", ABOUT).done == 3
+    assert BlockCheckpoints(tmp_path / "blocks", other).done == 0
     assert not (tmp_path / "blocks").exists()
 
 
 def test_a_missing_piece_is_named(tiny_model, tmp_path: Path) -> None:
-    pieces = Pieces(tmp_path / "blocks", ABOUT)
+    pieces = BlockCheckpoints(tmp_path / "blocks", ABOUT)
     prune_with(tiny_model("llama"), pieces, "wanda")
     pieces.path(1).unlink()
-    assert Pieces(tmp_path / "blocks", ABOUT).done == 1
+    assert BlockCheckpoints(tmp_path / "blocks", ABOUT).done == 1
     with pytest.raises(DataError, match=r"block-00001.*missing"):
         pieces.join(tmp_path / "out", 3, ABOUT)
     assert not (tmp_path / "out").exists()
@@ -97,17 +99,16 @@ def test_a_missing_piece_is_named(tiny_model, tmp_path: Path) -> None:
 JOB = """
 import sys, time, dass.pruning.resume
 from pathlib import Path
-from dass.results.schema import Run
-from dass.stages import prune_run
-save = dass.pruning.resume.Pieces.save
+from dass.stages.prune_run import prune_run
+save = dass.pruning.resume.BlockCheckpoints.save
 def slow_save(self, *args, **kwargs):
     save(self, *args, **kwargs)
     time.sleep(1)
-dass.pruning.resume.Pieces.save = slow_save
+dass.pruning.resume.BlockCheckpoints.save = slow_save
 folder, tokens, out = map(Path, sys.argv[1:])
 prune_run(folder=folder, tokens=tokens, dtype="float32", bos="text", function="sparsegpt",
-          run=Run(model="m", calibration="c", method="sparsegpt", pattern="u50"),
-          arguments={}, pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json")
+          run="m/c/sparsegpt/u50", arguments={},
+          pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json")
 """
 
 
@@ -127,7 +128,7 @@ def test_a_job_killed_by_signal_leaves_what_the_next_goes_on_with(
     assert job.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed/pruned.safetensors").exists()
 
-    run = Run(model="m", calibration="c", method="sparsegpt", pattern="u50")
+    run = "m/c/sparsegpt/u50"
     for name in ("killed", "whole"):
         out = tmp_path / name
         prune_run(

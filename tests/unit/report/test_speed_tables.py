@@ -63,8 +63,8 @@ def result(kind: str, measurements: list[Measurement], **changes: Any) -> SpeedR
 
 def cells(table: Table, label: str) -> list[str]:
     """The texts of the first row of this label, with their spread."""
-    for block in table.blocks:
-        for group in block.groups:
+    for section in table.sections:
+        for group in section.groups:
             for name, row in group.rows:
                 if name == label:
                     return [f"{c.text} {c.error}".strip() for c in row]
@@ -142,7 +142,7 @@ def test_every_speed_up_is_given_against_each_dense_baseline() -> None:
     assert cells(table, "torch float32 dense")[1] == "1"
     assert cells(table, "onnxruntime dense")[1:3] == ["1.33 0.00", "0.33 0.00"]
     # Sparse beats the slowest baseline; the bold one is the fastest of all, and it is dense.
-    bold = [name for g in table.blocks[0].groups for name, row in g.rows if row[0].best]
+    bold = [name for g in table.sections[0].groups for name, row in g.rows if row[0].best]
     assert bold == ["torch bfloat16 dense"]
     assert "3 threads" in table.caption and "Some CPU (avx2)" in table.caption
     assert "itself included: 0.5." in table.caption
@@ -277,4 +277,4 @@ def test_a_cell_without_a_baseline_is_a_dash() -> None:
     only_sparse = [m for m in cpu_measurements() if m.variant != "dense"]
     table = cpu_table([result("cpu", only_sparse)], SETTINGS)
     assert table.columns == ["ms"]
-    assert table.blocks[0].groups[0].rows[0][1][0] == Cell("2,000", "0", best=True)
+    assert table.sections[0].groups[0].rows[0][1][0] == Cell("2,000", "0", best=True)

@@ -12,19 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dass.comparison import published_table
-from dass.config import read_config
+from dass.report.published_table import published_table
+from dass.config.load import read_config
 from dass.errors import DataError, NumericError
-from dass.published import (
-    Published,
-    check_dense,
-    dense_targets,
-    read_published,
-    was_pruned_from,
-)
-from dass.report import compile_latex, make_report, report_html
-from dass.results import PerplexityResult, Run, SplitPerplexity, write_result
-from dass.tables import TableSettings
+from dass.results.published import Published, check_dense, dense_targets, read_published, was_pruned_from
+from dass.report.document import compile_latex, make_report, report_html
+from dass.results.schema import PerplexityResult, Run, SplitPerplexity, write_result
+from dass.report.table import TableSettings
 
 ROOT = Path(__file__).parents[3]
 HEAD = "table,model,method,pattern,split,metric,value,source"

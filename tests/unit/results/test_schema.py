@@ -16,15 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dass.errors import DataError, NumericError
-from dass.results import (
-    SCHEMA_VERSION,
-    PerplexityResult,
-    PruningResult,
-    Run,
-    ZeroShotResult,
-    read_result,
-    write_result,
-)
+from dass.results.schema import SCHEMA_VERSION, PerplexityResult, PruningResult, Run, ZeroShotResult, read_result, write_result
 
 RUN = {"model": "llama", "calibration": "c4", "method": "dass", "pattern": "2of4"}
 DENSE = {"model": "llama", "calibration": None, "method": "dense", "pattern": None}

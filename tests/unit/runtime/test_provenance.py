@@ -6,13 +6,13 @@ import getpass
 import json
 import platform
 import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from dass import provenance as module
 from dass.runtime.provenance import git_commit, machine, origin, peak_memory, provenance
 
 
@@ -43,7 +43,11 @@ def test_peak_memory_is_in_bytes() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of one file, in which the library is made to believe that it lies."""
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "library" / "provenance.py"))
+    monkeypatch.setattr(
+        sys.modules["dass.runtime.provenance"],
+        "__file__",
+        str(tmp_path / "library" / "provenance.py"),
+    )
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "provenance.py").write_text("one")
     return tmp_path

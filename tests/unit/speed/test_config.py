@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dass.config.study import load_config, speed_subjects
+from dass.config.load import load_config
+from dass.config.study import speed_subjects
 from dass.errors import ConfigError, DataError, ModelError
 from dass.models.shape import Shape
 from dass.speed.shapes import SHAPES, random_model, shape_of, shape_of_model

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from dass.errors import DataError, ModelError
-from dass.standins import FAMILIES, forms, train_standin, write_world
+from dass.standins import FAMILIES, forms
+from dass.standins.training import train_standin
 from dass.standins.world import ACTIVITIES, CHAINS, RELATIONS, World
+from dass.standins.writing import write_world
 
 SPLITS = ("train", "validation", "test")
 TASKS = ("hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa")

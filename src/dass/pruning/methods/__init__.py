@@ -1,145 +1,95 @@
-"""The pruning methods: pure tensor functions of one block's weights and statistics.
+"""The built-in methods, one file each, and how a method is found by its name.
 
-A method is a frozen dataclass whose fields are its arguments. It says which statistics it
-``needs`` and comes in one of two kinds:
-
-* a :class:`ScoreMethod` gives a score to each weight; :func:`dass.pruning.masks.keep_mask` does the rest;
-* an :class:`UpdateMethod` chooses the mask itself and may change the weights that stay.
-
-A method of one's own needs no change here: ``function: mypackage.mymodule:MyMethod`` in the
-config names any such class that Python can import.
+A file that is added here is a built-in method: the config calls it by the file's name. A custom
+method needs no change here: ``function: mypackage.mymodule:MyMethod`` names any class that Python
+can import. The interface stands in :mod:`dass.pruning.method`.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any
 
 from dass.errors import ConfigError
-from dass.pruning.patterns import Axis, Pattern, Scope
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Role = Literal["gate", "up", "down"]
-"""Which of a GLU's three projections a matrix is."""
-
-ROLES: tuple[Role, ...] = ("gate", "up", "down")
-
-Need = Literal["input_norm", "intermediate_norm", "input_gram", "intermediate_gram"]
-"""A field of :class:`Statistics`."""
-
-BUILT_IN = {
-    "magnitude": "dass.pruning.methods.magnitude:Magnitude",
-    "wanda": "dass.pruning.methods.wanda:Wanda",
-    "sparsegpt": "dass.pruning.methods.sparsegpt:SparseGPT",
-    "dass": "dass.pruning.methods.dass:DaSS",
-}
+from dass.pruning.method import Method, ScoreMethod, UpdateMethod
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What one pass of the calibration tokens through a dense block tells about its GLU.
-
-    X is the input of ``gate`` and ``up``; Z = act(gate(x)) · up(x) is the input of ``down``.
-    All are sums over every calibration token, float32, on the weights' device. A field that
-    the method did not ask for is None.
-    """
-
-    input_norm: Tensor | None = None
-    """[hidden]: ‖X_j‖₂ of each input channel."""
-    intermediate_norm: Tensor | None = None
-    """[intermediate]: ‖Z_i‖₂ of each intermediate neuron."""
-    input_gram: Tensor | None = None
-    """[hidden, hidden]: XᵀX."""
-    intermediate_gram: Tensor | None = None
-    """[intermediate, intermediate]: ZᵀZ."""
-
-    derived: dict[str, Any] = field(default_factory=dict)
-    """What a method computed from these and wants again for the block's other projections."""
-
-    def get(self, need: Need) -> Tensor:
-        """The field ``need``, which the method must have asked for."""
-        value: Tensor | None = getattr(self, need)
-        if value is None:
-            raise LookupError(f"{need} was not collected: list it in the method's `needs`")
-        return value
+def built_in() -> tuple[str, ...]:
+    """The names of the built-in methods: the files of this folder."""
+    files = Path(__file__).parent.glob("[a-z]*.py")
+    return tuple(sorted(file.stem for file in files))
 
 
-@dataclass(frozen=True)
-class Score:
-    """A score for each weight, and how scores are compared."""
+def find_class(function: str) -> type:
+    """The class of a method.
 
-    values: Tensor
-    """[out, in], float32; the lowest go."""
-    scope: Scope
-    """Within which entries unstructured patterns compare."""
-    axis: Axis
-    """Along which dimension N:M groups lie."""
-
-
-@runtime_checkable
-class ScoreMethod(Protocol):
-    """A method that scores weights and leaves the kept ones as they are."""
-
-    needs: ClassVar[frozenset[Need]]
-
-    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
-        """Score ``weight`` [out, in], the projection ``role`` of a block's GLU."""
-
-
-@runtime_checkable
-class UpdateMethod(Protocol):
-    """A method that chooses the mask and updates the weights that stay."""
-
-    needs: ClassVar[frozenset[Need]]
-
-    def update(
-        self, role: Role, weight: Tensor, statistics: Statistics, pattern: Pattern, name: str
-    ) -> tuple[Tensor, Tensor]:
-        """Prune ``weight`` [out, in].
-
-        Returns:
-            (new weight [out, in] in the dtype of ``weight``, bool mask [out, in] of kept entries).
-        """
-
-
-Method = ScoreMethod | UpdateMethod
-
-
-def find_class(function: str) -> str:
-    """The ``module:Class`` of a method: a built-in name, or already written so.
+    Args:
+        function: the name of a built-in method, or ``package.module:Class``.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: the name is unknown, the module cannot be imported, or the class is no method.
     """
-    if function in BUILT_IN:
-        return BUILT_IN[function]
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", function):
-        return function
-    raise ConfigError(
-        f"unknown method {function!r}: the built-in ones are {', '.join(BUILT_IN)}; "
-        "write package.module:Class for one of your own"
-    )
+    if function in built_in():
+        return _only_method(importlib.import_module(f"{__name__}.{function}"), function)
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", function):
+        raise ConfigError(f"no built-in method {function!r}; {_did_you_mean(function)}")
+    module_name, class_name = function.split(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # whatever the user's module raises
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"method {function!r} cannot be imported ({what}); "
+            "is its folder on PYTHONPATH (PYTHONPATH=. snakemake …)?"
+        ) from None
+    if not _is_method(found):
+        raise ConfigError(
+            f"{function!r} is no method: it needs `needs`, comparison(), and score() or update()"
+        )
+    return found  # type: ignore[no-any-return]
 
 
 def make_method(function: str, arguments: dict[str, Any]) -> Method:
     """Build the method ``function`` with ``arguments``.
 
     Raises:
-        ConfigError: it cannot be imported, does not take the arguments, or is no method.
+        ConfigError: as :func:`find_class`; or it does not take the arguments.
     """
-    module_name, class_name = find_class(function).split(":")
+    cls = find_class(function)
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"method {function!r} cannot be imported: {error}") from None
-    try:
-        method = cls(**arguments)
+        method: Method = cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"method {function!r} does not take {arguments}: {error}") from None
-    if not isinstance(method, ScoreMethod | UpdateMethod):
-        raise ConfigError(f"method {function!r} has neither score() nor update(), or no `needs`")
     return method
+
+
+def _is_method(value: Any) -> bool:
+    names = ("needs", "comparison")
+    kinds = ("score", "update")
+    return (
+        isinstance(value, type)
+        and all(hasattr(value, name) for name in names)
+        and any(callable(getattr(value, kind, None)) for kind in kinds)
+    )
+
+
+def _only_method(module: Any, function: str) -> type:
+    """The one method class that a built-in method's file defines."""
+    own = [v for v in vars(module).values() if _is_method(v) and v.__module__ == module.__name__]
+    if len(own) != 1:
+        raise ConfigError(f"{module.__file__}: defines {len(own)} methods; write one per file")
+    cls: type = own[0]
+    return cls
+
+
+def _did_you_mean(function: str) -> str:
+    custom = "a custom one is written package.module:Class"
+    if close := difflib.get_close_matches(function, built_in(), n=1):
+        return f"did you mean {close[0]}? ({custom})"
+    return f"available: {', '.join(built_in())} ({custom})"
+
+
+__all__ = ["Method", "ScoreMethod", "UpdateMethod", "built_in", "find_class", "make_method"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from dass.pruning.methods import Need, Role, Score, Statistics
+from pydantic import Field
+
+from dass.pruning.method import Comparison, Need, Statistics
+from dass.terms import Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DaSS:
-    """Row i of ``gate`` and ``up`` makes Z_i, which column i of ``down`` reads: score them by it.
+    """Weight times the norm of the intermediate neuron that it feeds, to the power alpha.
+
+    Row i of ``gate`` and ``up`` makes Z_i, which column i of ``down`` reads: all three are scored
+    by it.
 
     ``gate``, ``up``:  S_ij = |W_ij| · ‖Z_i‖₂^α, compared within each input column j over the
     output neurons i; N:M groups lie along the output.
@@ -23,14 +29,19 @@ class DaSS:
     language models" (TMLR 2025, arXiv 2405.01943), section 4; α = 0.5 in all its experiments.
     """
 
-    alpha: float = 0.5
+    alpha: Annotated[float, Field(ge=0, description="The power; the paper uses 0.5.")] = 0.5
 
     needs: ClassVar[frozenset[Need]] = frozenset({"intermediate_norm"})
 
-    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
+    def comparison(self, role: Role) -> Comparison:
+        """``down`` as Wanda; ``gate`` and ``up`` across the neurons that an input feeds."""
+        if role == "down":
+            return Comparison(scope="row", axis="input")
+        return Comparison(scope="column", axis="output")
+
+    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Tensor:
         """Score a projection: ``gate``, ``up`` [intermediate, hidden], ``down`` transposed."""
         norm = statistics.get("intermediate_norm")
         if role == "down":
-            return Score(weight.float().abs() * norm, scope="row", axis="input")
-        importance = norm.pow(self.alpha).unsqueeze(1)
-        return Score(weight.float().abs() * importance, scope="column", axis="output")
+            return weight.float().abs() * norm
+        return weight.float().abs() * norm.pow(self.alpha).unsqueeze(1)

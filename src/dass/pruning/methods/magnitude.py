@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from dass.pruning.methods import Need, Role, Score, Statistics
+from dass.pruning.method import Comparison, Need, Statistics
+from dass.terms import Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Magnitude:
-    """S_ij = |W_ij|, compared within the whole matrix; N:M groups lie along the input.
+    """The smallest weights go.
+
+    S_ij = |W_ij|, compared within the whole matrix; N:M groups lie along the input.
 
     Source: Han et al., "Learning both weights and connections for efficient neural networks"
     (NeurIPS 2015), section 3, as the DaSS paper uses it (section 5, baselines).
@@ -21,6 +24,10 @@ class Magnitude:
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Score:
+    def comparison(self, role: Role) -> Comparison:
+        """Within the whole matrix, whatever the role."""
+        return Comparison(scope="matrix", axis="input")
+
+    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Tensor:
         """Score a projection [out, in] of any role."""
-        return Score(weight.float().abs(), scope="matrix", axis="input")
+        return weight.float().abs()

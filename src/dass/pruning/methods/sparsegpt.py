@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from dass.errors import NumericError
-from dass.models.numerics import all_finite, kernels_take
-from dass.pruning.masks import keep_mask, lowest_go
-from dass.pruning.methods import Need, Role, Statistics
-from dass.pruning.patterns import NofM, Pattern, check_fit
+from dass.pruning.method import Comparison, Need, Statistics
+from dass.pruning.patterns import Pattern
+from dass.terms import Role
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class SparseGPT:
-    """Remove weights by the OBS error w² / [H⁻¹]_jj² and update the columns to their right.
+    """Column by column, with an update of the weights that stay.
 
+    Weights go by the OBS error w² / [H⁻¹]_jj², and the columns to their right are updated.
     Unstructured masks are chosen per block of ``block`` columns within the whole matrix; N:M
     masks every M columns, when the updates have reached them. H is XᵀX up to a factor, which
     changes neither the order of the errors nor the update; ``damping`` times its mean diagonal
@@ -28,10 +29,19 @@ class SparseGPT:
     in one-shot" (ICML 2023), algorithm 1 and section 3.
     """
 
-    damping: float = 0.01
-    block: int = 128
+    damping: Annotated[
+        float,
+        Field(gt=0, description="Added to the Gram matrix's diagonal, as a share of its mean."),
+    ] = 0.01
+    block: Annotated[
+        int, Field(gt=0, description="Columns for which masks are chosen together.")
+    ] = 128
 
     needs: ClassVar[frozenset[Need]] = frozenset({"input_gram", "intermediate_gram"})
+
+    def comparison(self, role: Role) -> Comparison:
+        """Within each block of columns of the whole matrix, whatever the role."""
+        return Comparison(scope="matrix", axis="input")
 
     def update(
         self, role: Role, weight: Tensor, statistics: Statistics, pattern: Pattern, name: str
@@ -42,112 +52,13 @@ class SparseGPT:
             NumericError: the damped Gram matrix is not positive definite.
             PatternError: M does not divide the input dimension.
         """
-        out_features, in_features = weight.shape
-        check_fit((out_features, in_features), pattern, "input", name)
-        need: Need = "intermediate_gram" if role == "down" else "input_gram"
-        factor = self._factor(statistics, need, name)
-        # A channel that no token excites says nothing about its weights: they count as zero.
-        current = weight.float().masked_fill(statistics.get(need).diagonal() == 0, 0.0)
-        if not all_finite(current):  # here, so that no block of columns waits for the device
-            raise NumericError(f"{name}: the weights are not finite; fetch the model again")
-        mask = torch.ones_like(current, dtype=torch.bool)
-        width = _block_width(self.block, pattern)
-        for start in range(0, in_features, width):
-            stop = min(start + width, in_features)
-            part = slice(start, stop)
-            errors, mask[:, part] = _prune_block(
-                current[:, part], factor[part, part], pattern, name
-            )
-            current[:, stop:].addmm_(errors, factor[part, stop:], alpha=-1)
-        return current.to(weight.dtype), mask
+        from dass.pruning.columns import inverse_factor, prune_columns  # with torch: only to prune
 
-    def _factor(self, statistics: Statistics, need: Need, name: str) -> Tensor:
-        """The inverse factor of a Gram matrix; gate and up, which share one, compute it once."""
+        need: Need = "intermediate_gram" if role == "down" else "input_gram"
+        gram = statistics.get(need)
+        # gate and up share their input, and therefore its factor.
         key = f"{need} damped by {self.damping}"
         if key not in statistics.derived:
-            statistics.derived[key] = inverse_factor(statistics.get(need), self.damping, name)
+            statistics.derived[key] = inverse_factor(gram, self.damping, name)
         factor: Tensor = statistics.derived[key]
-        return factor
-
-
-def inverse_factor(gram: Tensor, damping: float, name: str) -> Tensor:
-    """Upper triangular U with UᵀU = H⁻¹, H the damped Gram matrix; [in, in] float32.
-
-    With J the exchange of first and last, J H J = L Lᵀ gives H = R Rᵀ for the upper triangular
-    R = J L J, hence U = R⁻¹: one factorisation and one triangular inverse, where factorising an
-    explicit H⁻¹ takes two factorisations and an inverse, and loses more digits.
-
-    Raises:
-        NumericError: the matrix is not positive definite.
-    """
-    damped = gram.float().flip(0, 1)
-    diagonal = damped.diagonal()
-    diagonal.masked_fill_(diagonal == 0, 1.0)
-    diagonal += damping * diagonal.mean()
-    lower, failed = torch.linalg.cholesky_ex(damped)
-    if failed or not all_finite(lower.diagonal()):
-        raise NumericError(
-            f"{name}: the Gram matrix of its inputs is not positive definite; "
-            f"use more calibration tokens or a larger `damping` than {damping}"
-        )
-    del damped, diagonal  # each of these matrices is half a gigabyte for a LLaMA2-7B
-    upper = lower.flip(0, 1)
-    del lower
-    factor = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    torch.linalg.solve_triangular(upper, factor, upper=True, out=factor)
-    return factor
-
-
-def _block_width(block: int, pattern: Pattern) -> int:
-    """Whole N:M groups in each block."""
-    if not isinstance(pattern, NofM):
-        return block
-    return max(block // pattern.group, 1) * pattern.group
-
-
-def _prune_block(
-    columns: Tensor, factor: Tensor, pattern: Pattern, name: str
-) -> tuple[Tensor, Tensor]:
-    """Prune one block of columns in place.
-
-    Args:
-        columns: float32 [out, width], changed in place.
-        factor: [width, width], the block's part of the factor.
-
-    Returns:
-        (float32 [out, width], the error of each column, which later columns make up for;
-        bool [out, width], true where a weight is kept).
-    """
-    if isinstance(pattern, NofM):
-        mask = torch.ones(columns.shape, dtype=torch.bool, device=columns.device)
-    else:
-        score = (columns / factor.diagonal()).square()
-        mask = lowest_go(score.reshape(1, -1), pattern).reshape(score.shape)
-    if kernels_take(columns, torch.float32):
-        from dass.pruning import columns_triton
-
-        if columns_triton.fits(columns.shape[1], pattern):
-            return columns_triton.prune_columns(columns, mask, factor, pattern), mask
-    return _prune_columns(columns, mask, factor, pattern, name), mask
-
-
-def _prune_columns(
-    columns: Tensor, mask: Tensor, factor: Tensor, pattern: Pattern, name: str
-) -> Tensor:
-    """Prune one block of columns in place, left to right; returns the error of each column."""
-    diagonal = factor.diagonal()
-    # Transposed copies: each column in one piece of memory, which is several times faster.
-    values, kept = columns.t().contiguous(), mask.t().contiguous()
-    errors = torch.zeros_like(values)
-    for j in range(len(values)):
-        if isinstance(pattern, NofM) and j % pattern.group == 0:
-            group = slice(j, j + pattern.group)
-            error = (values[group] / diagonal[group, None]).square()
-            kept[group] = keep_mask(error, pattern, "column", "output", name)
-        errors[j] = values[j].masked_fill(kept[j], 0.0) / diagonal[j]
-        values[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
-        # The update would leave of the column its kept entries, but for rounding.
-        values[j].masked_fill_(~kept[j], 0.0)
-    columns.copy_(values.t())
-    mask.copy_(kept.t())
-    return errors.t()
+        return prune_columns(weight, gram.diagonal() == 0, factor, pattern, self.block, name)

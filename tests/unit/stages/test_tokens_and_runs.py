@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from dass.data.documents import Documents
-from dass.data.windows import (
-    draw_windows,
-    encoder,
-    load_tokenizer,
-    load_tokens,
-    save_tokens,
-    token_hash,
-    tokens_source,
-)
+from dass.data.token_file import load_tokens, save_tokens, token_hash, tokens_source
+from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.windows import draw_windows
 from dass.errors import DataError, PatternError
-from dass.evaluation.perplexity import perplexity
+from dass.evaluation.perplexity import measure_perplexity
 from dass.models.streamed import StreamedModel
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import PerplexityResult, PruningResult, Run
 from dass.runtime.files import read_json
-from dass.stages import calibration_tokens, evaluation_tokens, perplexity_of_run, prune_run
-from tests.conftest import TinyModel
+from dass.stages.calibration_tokens import calibration_tokens
+from dass.stages.evaluation_tokens import evaluation_tokens
+from dass.stages.perplexity import perplexity
+from dass.stages.prune_run import prune_run
 
 PRUNED = Run(model="tiny", calibration="c", method="wanda", pattern="2of4")
 DENSE = Run(model="tiny", calibration=None, method="dense", pattern=None)
-
-
-@pytest.fixture
-def folder(tiny_model: TinyModel, tmp_path: Path) -> Path:
-    """The tiny Llama with a tokenizer: a word ``w7`` is token 7, and <s> (1) comes in front."""
-    folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "tiny"))
-    words = {"<unk>": 0, "<s>": 1} | {f"w{i}": i for i in range(2, 128)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
-    return folder
 
 
 def words(start: int, stop: int) -> str:
@@ -100,7 +79,7 @@ def test_evaluation_windows(
 
 def prune(folder: Path, tokens: Path, out: Path, run: Run = PRUNED, method: str = "wanda") -> None:
     prune_run(
-        folder=folder, tokens=tokens, run=run, dtype="float32", bos="text", function=method,
+        folder=folder, tokens=tokens, run=str(run), dtype="float32", bos="text", function=method,
         arguments={}, pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json",
     )  # fmt: skip
 
@@ -119,8 +98,8 @@ def test_pruning_and_perplexity_of_a_run(
     assert pruning.calibration_hash == token_hash(tokens)
     assert (pruning.tokens, pruning.mean_sparsity) == (tokens.numel(), 0.5)
     for run, file in ((DENSE, None), (PRUNED, pruned)):
-        perplexity_of_run(
-            folder=folder, pruned=file and file.path, tokens=tmp_path / "evaluation", run=run,
+        perplexity(
+            folder=folder, pruned=file and file.path, tokens=tmp_path / "evaluation", run=str(run),
             dtype="float32", bos="text", dataset="wiki", splits=["validation", "test"],
             result_file=tmp_path / "perplexity.json",
         )  # fmt: skip
@@ -129,7 +108,7 @@ def test_pruning_and_perplexity_of_a_run(
         assert result.run == run
         assert set(result.splits) == {"validation", "test"}
         model = StreamedModel(folder, torch.float32, overlay=file)
-        expected = perplexity(model, tokens[2:])
+        expected = measure_perplexity(model, tokens[2:])
         assert result.splits["test"].perplexity == pytest.approx(expected.perplexity)
         assert result.splits["test"].tokens_hash == token_hash(tokens[2:])
         assert result.splits["validation"].windows == 4

@@ -1,0 +1,219 @@
+"""The blocks of a config, but for methods (:mod:`.method`) and benchmarks (:mod:`.speed`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dass.config.types import (
+    Count,
+    FileNames,
+    Length,
+    LocalPath,
+    Names,
+    NamesOrAll,
+    Patterns,
+    Positive,
+    Problem,
+    Repository,
+    Seed,
+    Share,
+    Strict,
+    Switch,
+    TaskName,
+    Text,
+    failure,
+)
+from dass.terms import Bos, DatasetKind, Dtype, Metric, Rows, Split
+
+StandinPart = Literal[
+    "documents", "wikitext", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa"
+]
+
+
+class _Source(Strict):
+    """Where a model or a data set comes from."""
+
+    hub: Repository | None = None
+    """Repository on the Hugging Face hub, as in `owner/name`."""
+    revision: Text = "main"
+    """Branch, tag or commit of the repository; a commit pins it for good."""
+    path: LocalPath | None = None
+    standin: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> _Source:
+        if problems := list(self._problems()):
+            raise failure(*problems)
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        """Exactly one of hub, path and standin, and nothing that goes with another one."""
+        given = [key for key in ("hub", "path", "standin") if getattr(self, key) is not None]
+        if len(given) != 1:
+            have = " and ".join(given) or "none"
+            yield "", f"give exactly one of hub, path and standin (here: {have})"
+        elif given != ["hub"] and self.revision != "main":
+            yield "revision", f"goes with hub only; remove it, or {given[0]}"
+
+
+class ModelConfig(_Source):
+    """A model: from a hub, a local folder, or a stand-in that the workflow trains itself.
+    Give exactly one of `hub`, `path` and `standin`."""
+
+    label: Text
+    """Its name in tables and figures."""
+    path: LocalPath | None = None
+    """A local Hugging Face folder: `config.json`, `*.safetensors`, tokenizer. `${NAME}` and
+    `${NAME:-default}` are replaced from the environment."""
+    standin: Literal["llama", "mistral", "gemma"] | None = None
+    """Family of a small model, trained here on the toy world."""
+    dtype: Dtype
+    """Precision in which the model is loaded and run. Gemma overflows in float16."""
+    bos: Bos = "text"
+    """`text`: the tokenizer puts BOS in front of a text once, as the released code does; `window`:
+    each calibration and evaluation window begins with BOS, without which Gemma breaks down."""
+    parameters: Positive | None = None
+    """Parameters in billions, from which cluster jobs derive memory and time."""
+    zero_shot_limit: Count | None = None
+    """Limit on the examples per zero-shot task, stated in the tables' captions. Without it, all
+    are used."""
+    notes: str = ""
+    """For the reader of the config; has no effect."""
+
+
+class DatasetConfig(_Source):
+    """A data set: from a hub, local files, or part of the stand-ins' toy world.
+    Give exactly one of `hub`, `path` and `standin`."""
+
+    kind: DatasetKind
+    """`documents`: to draw calibration windows from; `text`: to measure perplexity on; `task`: the
+    questions of one zero-shot task."""
+    name: Text | None = None
+    """The repository's configuration, as in `wikitext-2-raw-v1`."""
+    files: FileNames | None = None
+    """File of the repository to load, or one per split; without it, what the repository
+    declares."""
+    path: LocalPath | None = None
+    """`documents`: a .jsonl or .json.gz file with one `{"text": …}` per line; `text`: a folder with
+    validation and test as .txt or .jsonl; `task`: a folder with train.jsonl, validation.jsonl and
+    test.jsonl in the official columns. `${NAME}` and `${NAME:-default}` are replaced from the
+    environment."""
+    standin: StandinPart | None = None
+    """Part of the toy world."""
+    rows: Rows = "line"
+    """Rows of a .txt file: each line, or the whole file as one. Rows are joined with an empty line
+    between them, as the released code does."""
+
+    def _problems(self) -> Iterator[Problem]:
+        yield from super()._problems()
+        if self.hub is None:
+            for key in ("name", "files"):
+                if getattr(self, key) is not None:
+                    yield key, "goes with hub only; remove it"
+        if self.rows != "line" and self.kind != "text":
+            yield "rows", f"goes with kind text only, not {self.kind}; remove it"
+        kinds: dict[str, DatasetKind] = {"documents": "documents", "wikitext": "text"}
+        if self.standin is not None and self.kind != (kind := kinds.get(self.standin, "task")):
+            yield "kind", f"must be {kind}, since {self.standin} is of that kind"
+
+
+class StandinsConfig(Strict):
+    """How the stand-ins are made. Needed as soon as a model or data set is one."""
+
+    seed: Seed = 0
+    """Seed of the toy world and of the training on it."""
+    documents: Count = 2400
+    """Documents in the toy world's corpus."""
+    steps: Count = 600
+    """Training steps of each stand-in model."""
+
+
+class CalibrationConfig(Strict):
+    """Token windows that the methods collect their statistics on."""
+
+    dataset: str
+    """A key of `datasets`, of kind `documents`."""
+    sequences: Count
+    """Number of windows."""
+    length: Length
+    """Tokens per window."""
+    seed: Seed
+    """Seed of the draw of documents and offsets."""
+
+
+class PerplexityConfig(Strict):
+    """Perplexity of every run: windows of a fixed length, mean loss, exponentiated."""
+
+    dataset: str
+    """A key of `datasets`, of kind `text`."""
+    length: Length
+    """Tokens per window."""
+    splits: list[Split] = Field(min_length=1)
+    """Splits that are measured."""
+    table_split: Split = "validation"
+    """The one of them that tables print."""
+
+    @model_validator(mode="after")
+    def _measured(self) -> PerplexityConfig:
+        if self.table_split not in self.splits:
+            listed = ", ".join(self.splits)
+            what = f"{self.table_split} is not measured; add it to splits ({listed})"
+            raise failure(("table_split", what))
+        return self
+
+
+class ZeroShotConfig(Strict):
+    """Zero-shot tasks, by lm-eval's own definitions. Without this block, none are run."""
+
+    tasks: dict[TaskName, str] = Field(min_length=1)
+    """For each task a key of `datasets`, of kind `task`."""
+    metric: Metric = "acc"
+    """Metric that tables print. WinoGrande has no acc_norm: it prints acc."""
+
+
+class PublishedConfig(Strict):
+    """Published numbers: tables print them beside ours, and a dense model that is far off its
+    published perplexity is not pruned."""
+
+    file: LocalPath
+    """A CSV file with one number per row; docs/running.md lists its columns. Rows about models,
+    methods and patterns that are not in the study are ignored. `${NAME}` and `${NAME:-default}` are
+    replaced from the environment."""
+    gate: Switch = True
+    """Whether a dense perplexity that is too far off stops the pruning of that model; other models
+    go on."""
+    tolerance: Share = 0.02
+    """How far off it may be, as a share of the published value."""
+
+
+class ExperimentConfig(Strict):
+    """A set of runs that tables and figures are made of: every combination of its lists."""
+
+    title: Text
+    """Beginning of the captions of its tables and figures."""
+    models: NamesOrAll
+    """Keys of `models`, or `all`."""
+    calibrations: Names
+    """Keys of `calibrations`."""
+    methods: Names
+    """Keys of `methods`."""
+    patterns: Patterns
+    """`u50`: 50 % zeros, unstructured (any percentage: `u62.5`); `2of4`: 2 kept of each 4 (any N of
+    M: `4of8`)."""
+
+
+class SelectConfig(Strict):
+    """Runs only a part of what the experiments ask for; a key left out restricts nothing.
+    Meant for the command line: `snakemake --cores all --config select='{models: [llama2-7b]}'`."""
+
+    models: Names | None = None
+    """Keys of `models`."""
+    methods: Names | None = None
+    """Keys of `methods`."""
+    patterns: Names | None = None
+    """Patterns of the experiments."""
+    experiments: Names | None = None
+    """Keys of `experiments`."""

@@ -1,0 +1,84 @@
+"""A method's block: the fields of its class are the keys, for built-in and custom ones alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from functools import cache
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, create_model
+from pydantic.errors import PydanticUserError
+
+from dass.config.types import Strict, Text, failure
+from dass.errors import ConfigError
+from dass.pruning.methods import find_class, make_method
+
+
+class MethodConfig(Strict):
+    """What the blocks of all methods have; :func:`block_of` adds the fields of the class."""
+
+    function: str
+    """A built-in method, or the class of a custom one, `package.module:Class`."""
+    label: Text | None = None
+    """Its name in tables and figures; without it, its key."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All arguments of the class, defaults included, as JSON values."""
+        return self.model_dump(mode="json", exclude={"function", "label"})
+
+
+@cache
+def block_of(cls: type) -> type[MethodConfig]:
+    """The block of a method: a key for each field of its dataclass.
+
+    Raises:
+        ConfigError: it is no dataclass, or a field cannot be written in a config.
+    """
+    where = f"{cls.__module__}:{cls.__qualname__}"
+    if not dataclasses.is_dataclass(cls):
+        raise ConfigError(f"{where} is no dataclass; make it one: its fields are its arguments")
+    fields: dict[str, Any] = {}
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+        for field in dataclasses.fields(cls):
+            if field.name in MethodConfig.model_fields or hasattr(MethodConfig, field.name):
+                raise ConfigError(
+                    f"{where}: the name of its field {field.name} is taken; rename it"
+                )
+            default: Any = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = Field(default_factory=field.default_factory)
+            if field.init:
+                required = default is dataclasses.MISSING
+                fields[field.name] = (hints[field.name], ... if required else default)
+        about = (inspect.getdoc(cls) or "").partition("\n")[0]
+        return create_model(cls.__name__, __base__=MethodConfig, __doc__=about, **fields)
+    except (NameError, AttributeError, TypeError, PydanticUserError) as error:
+        what = str(error).partition("\n")[0].partition(". ")[0]
+        raise ConfigError(f"{where}: its fields cannot be written in a config ({what})") from None
+
+
+def _validated(block: Any) -> Any:
+    """A method's block, validated against the fields of its class."""
+    if not isinstance(block, dict):
+        return block
+    if not isinstance(block.get("function"), str):
+        return {key: value for key, value in block.items() if key == "function"}
+    if "arguments" in block:
+        raise failure(("arguments", "write the arguments inline, beside function"))
+    try:
+        model = block_of(find_class(block["function"]))
+    except ConfigError as error:
+        raise failure(("function", str(error))) from None
+    method = model.model_validate(block)
+    try:
+        make_method(method.function, method.arguments)
+    except (ConfigError, ValueError) as error:  # refused by the class; or no JSON values
+        raise failure(("", " ".join(str(error).split()))) from None
+    return method
+
+
+AnyMethod = Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_validated)]
+"""A block that says in ``function`` which keys it has."""

@@ -1,0 +1,94 @@
+"""The blocks that say which benchmarks are run."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from dass.config.types import (
+    Count,
+    NamesOrAll,
+    Patterns,
+    RunName,
+    Strict,
+    failure,
+    only_known,
+    shown,
+)
+from dass.models.shape import Shape
+
+
+def _known_sizes(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise failure(("", f"must be a block of keys, not {shown(value)}"))
+    return only_known(value, (field.name for field in fields(Shape)))
+
+
+def _shared_evenly(shape: Shape) -> Shape:
+    if shape.heads % shape.key_value_heads:
+        raise failure(("key_value_heads", f"{shape.heads} heads cannot share them evenly"))
+    return shape
+
+
+Sizes = Annotated[Shape, BeforeValidator(_known_sizes), AfterValidator(_shared_evenly)]
+
+
+class MetricSpeedConfig(Strict):
+    """How long the pruning metric takes without calibration passes: every method and its patterns,
+    each method in turns with SparseGPT where the study has it."""
+
+    of: NamesOrAll
+    """Keys of `models` or of `speed.shapes`, or `all` models."""
+    repeats: Count = 5
+    """Repeats that count, after the warm-up."""
+
+
+class GpuSpeedConfig(Strict):
+    """Dense against 2:4 on a GPU. Part of the study only where there is a GPU; elsewhere the table
+    says `not measured here`."""
+
+    of: NamesOrAll
+    """Keys of `models` or of `speed.shapes`, or `all` models."""
+    tokens: list[Count] = Field(default=[1, 16, 128, 512, 2048, 8192], min_length=1)
+    """Tokens per call."""
+    repeats: Count = 20
+    """Repeats that count, after the warm-up."""
+    prefill: bool = True
+    """Also prefill with each pruned 2:4 model itself, end to end, where it fits; models are pruned
+    for it."""
+
+
+class CpuSpeedConfig(Strict):
+    """Dense against sparse on the CPU. torch (float32, bfloat16 and CSR) and onnxruntime are always
+    measured, since a speed-up says nothing without good dense baselines."""
+
+    of: NamesOrAll
+    """Keys of `models` or of `speed.shapes`, or `all` models."""
+    engines: list[Literal["openvino"]] = Field(default=[])
+    """Engines to measure as well; `openvino` must be installed (`pip install openvino`)."""
+    patterns: Patterns = Field(default=["u50", "u60", "u70", "u80", "2of4"])
+    """Patterns of the sparse variants, spelled as in `experiments`."""
+    parts: list[Literal["mlp", "block"]] = Field(default=["mlp", "block"], min_length=1)
+    """What is timed: the gated MLP, the whole decoder block."""
+    tokens: list[Count] = Field(default=[1, 16, 256], min_length=1)
+    """Tokens per call: 1 is text generation, many are prefill."""
+    repeats: Count = 9
+    """Repeats that count, after the warm-up."""
+    threads: Count | None = None
+    """Threads that every engine computes with; without it, all cores of the run. No other job runs
+    beside the benchmark in any case."""
+
+
+class SpeedConfig(Strict):
+    """Which speed benchmarks are run: those whose block is here. Without `speed`, none."""
+
+    shapes: dict[RunName, Sizes] = Field(default={})
+    """Sizes to measure besides those of the study's models, by name."""
+    metric: MetricSpeedConfig | None = None
+    """Time of the pruning metrics."""
+    gpu: GpuSpeedConfig | None = None
+    """2:4 on a GPU."""
+    cpu: CpuSpeedConfig | None = None
+    """Sparse engines on the CPU."""

@@ -1,0 +1,188 @@
+"""Values that the blocks of a config are made of, and how a block reports what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from dass.errors import PatternError
+from dass.pruning.patterns import parse_pattern
+from dass.tasks import TASKS
+from dass.terms import DENSE
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+STUDY = r"^[a-z0-9_-]+$"
+REPOSITORY = r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$"
+
+PATTERN_HELP = {
+    NAME: "is part of a path: use letters, digits, '.', '_' and '-', the first a letter or digit",
+    STUDY: "is part of a path: use small letters, digits, '_' and '-'",
+    REPOSITORY: "is no repository id such as owner/name; a local folder goes under `path`",
+}
+
+# Problems
+
+Problem = tuple[str, str]
+"""A key, relative to the block that reports it ("" for itself), and what is wrong there."""
+
+
+def failure(*problems: Problem) -> PydanticCustomError:
+    """An error that carries its problems to :func:`dass.config.load.load_config`."""
+    text = "; ".join(f"{key}: {what}" if key else what for key, what in problems)
+    return PydanticCustomError("dass", "{text}", {"text": text, "problems": problems})
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """``did you mean …?``, or the list of all there is."""
+    known = [str(name) for name in known]
+    if close := difflib.get_close_matches(word, known, n=1):
+        return f"did you mean {close[0]}?"
+    return f"{otherwise}: {', '.join(known) or 'none'}"
+
+
+def either(words: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def shown(value: Any) -> str:
+    """A value as an error message quotes it: short, on one line."""
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def only_known(data: Any, known: Iterable[str]) -> Any:
+    """A block that has no other keys.
+
+    First of all, and not left to pydantic, so that a typo is not reported as a missing key too.
+    """
+    known = list(known)
+    if isinstance(data, dict) and (unknown := [str(key) for key in data if key not in known]):
+        raise failure(*((k, f"unknown key; {nearest(k, known, 'known keys')}") for k in unknown))
+    return data
+
+
+# Values
+
+
+def _expand(text: Any) -> Any:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` from the environment, as a shell would."""
+    if not isinstance(text, str):
+        return text
+    if text.startswith("~"):
+        raise failure(("", f"write ${{HOME}} instead of ~ in {text!r}"))
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            remedy = f"set it, or write ${{{name}:-default}}"
+            raise failure(("", f"environment variable {name} is not set; {remedy}"))
+        return found
+
+    expanded = re.sub(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}", value, text)
+    if "${" in expanded:
+        raise failure(("", f"cannot read {text!r}; write ${{NAME}} or ${{NAME:-default}}"))
+    return expanded
+
+
+def _not_dense(name: str) -> str:
+    if name == DENSE:
+        raise failure(("", "the name is reserved for the unpruned model; choose another"))
+    return name
+
+
+def _names_or_all(value: Any) -> Any:
+    names = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+    if value != "all" and not names:
+        raise failure(("", f"write all, or a list of names, as in [a, b], not {shown(value)}"))
+    return value
+
+
+def _file_names(value: Any) -> Any:
+    values = value.values() if isinstance(value, dict) else [value]
+    if value is not None and not all(isinstance(v, str) for v in values):
+        raise failure(("", f"write a file name, or one per split, not {shown(value)}"))
+    return value
+
+
+def _patterns(texts: list[str]) -> list[str]:
+    problems: list[Problem] = []
+    for text in dict.fromkeys(texts):
+        try:
+            spelled = str(parse_pattern(text))
+        except PatternError as error:
+            problems.append(("", str(error)))
+            continue
+        if spelled != text:
+            # One spelling each, or equal runs would land in different folders.
+            problems.append(("", f"write {spelled} instead of {text}"))
+        elif texts.count(text) > 1:
+            problems.append(("", f"{text} is listed twice; remove one"))
+    if problems:
+        raise failure(*problems)
+    return texts
+
+
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise failure(("", f"must be {either(map(repr, TASKS))}, not {shown(name)}"))
+    return name
+
+
+def _from_command_line(value: Any) -> Any:
+    """What ``--config block='{key: false}'`` means: snakemake gives values in a block as text."""
+    if value in ("true", "false"):
+        return value == "true"
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?", value):
+        return float(value)
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=NAME)]
+RunName = Annotated[str, Field(pattern=NAME), AfterValidator(_not_dense)]
+Names = Annotated[list[str], Field(min_length=1)]
+Patterns = Annotated[Names, AfterValidator(_patterns)]
+NamesOrAll = Annotated[Names | Literal["all"], BeforeValidator(_names_or_all)]
+LocalPath = Annotated[Text, BeforeValidator(_expand)]
+Repository = Annotated[str, Field(pattern=REPOSITORY)]
+FileNames = Annotated[str | dict[str, str], BeforeValidator(_file_names)]
+Count = Annotated[int, Field(gt=0)]
+Length = Annotated[int, Field(gt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+Switch = Annotated[bool, BeforeValidator(_from_command_line)]
+Share = Annotated[float, Field(gt=0), BeforeValidator(_from_command_line)]
+TaskName = Annotated[
+    str, AfterValidator(_task), WithJsonSchema({"type": "string", "enum": list(TASKS)})
+]
+
+
+class Strict(BaseModel):
+    """A block of the config: closed to unknown keys, no conversions, read-only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False,
+                              use_attribute_docstrings=True)  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, data: Any) -> Any:
+        return only_known(data, cls.model_fields)

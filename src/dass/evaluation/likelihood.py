@@ -1,0 +1,150 @@
+"""Cross-entropy of windows, and log-likelihoods of continuations, through a streamed model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dass.evaluation.requests import LogLikelihood, Request
+from dass.models.attention import offload
+from dass.models.batches import Batch, batches_of, choose_offload, run_blocks, tokens_in_flight
+from dass.models.streamed import StreamedModel
+from dass.runtime.progress import Progress
+
+TOKENS_IN_A_SWEEP = 1 << 20
+"""How many tokens' hidden states are kept between blocks while a model is streamed."""
+
+LOGITS_AT_ONCE = 1 << 27
+"""How many logits are held at once (float32: 512 MiB)."""
+
+
+@torch.inference_mode()
+def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
+    """Mean cross-entropy of each window's predicted tokens (all but the first).
+
+    Args:
+        model: dense or pruned.
+        windows: int64 [n, length].
+
+    Returns:
+        float64 [n], in nats per token, on the host.
+    """
+    progress = Progress("perplexity", _steps(model, windows), "blocks")
+    losses = []
+    for sweep in windows.split(max(TOKENS_IN_A_SWEEP // windows.shape[1], 1)):
+        batches = batches_of(model, sweep)
+        run_blocks(model, batches, progress)
+        targets = sweep.split([len(batch.hidden) for batch in batches])
+        for batch, tokens in zip(batches, targets, strict=True):
+            for hidden, row in zip(batch.hidden, tokens, strict=True):
+                parts = [
+                    functional.cross_entropy(logits, wanted, reduction="none")
+                    for logits, wanted in _logits_by_rows(model, hidden[:-1], row[1:])
+                ]
+                losses.append(torch.cat(parts).double().mean().cpu())
+    return torch.stack(losses)
+
+
+def _steps(model: StreamedModel, windows: Tensor) -> int:
+    sweeps = len(windows.split(max(TOKENS_IN_A_SWEEP // windows.shape[1], 1)))
+    return sweeps * model.n_blocks
+
+
+@torch.inference_mode()
+def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
+    """Log-likelihood of each continuation after its context.
+
+    Sequences are sorted by length and padded on the right, which attention that looks back only
+    never sees. Equal requests are scored once.
+
+    Returns:
+        for each request, in order: the sum of the log-probabilities (nats), and whether each
+        token of the continuation is the likeliest one.
+    """
+    unique = list({(tuple(c), tuple(t)): None for c, t in requests})
+    unique.sort(key=lambda request: len(request[0]) + len(request[1]), reverse=True)
+    sweeps = list(_sweeps(unique))
+    progress = Progress("zero-shot", len(sweeps) * model.n_blocks, "blocks")
+    scores: dict[Tokens, LogLikelihood] = {}
+    for sweep in sweeps:
+        offload_to = choose_offload(model, sum(len(_sequence(request)) for request in sweep))
+        groups = list(_padded_batches(sweep, tokens_in_flight(model, offload_to)))
+        batches = []
+        for group in groups:
+            inputs = model.block_inputs(_pad(group))
+            batches.append(Batch(offload(inputs.hidden, offload_to), inputs.arguments))
+        run_blocks(model, batches, progress)
+        for group, batch in zip(groups, batches, strict=True):
+            scores.update(zip(group, _score_group(model, group, batch.hidden), strict=True))
+    return [scores[tuple(c), tuple(t)] for c, t in requests]
+
+
+Tokens = tuple[tuple[int, ...], tuple[int, ...]]
+"""A request that can be looked up."""
+
+
+def _sequence(request: Tokens) -> list[int]:
+    """What the model reads: everything but the last token, which is only predicted."""
+    return [*request[0], *request[1]][:-1]
+
+
+def _sweeps(requests: list[Tokens]) -> list[list[Tokens]]:
+    sweeps: list[list[Tokens]] = []
+    tokens = TOKENS_IN_A_SWEEP
+    for request in requests:
+        if tokens + len(_sequence(request)) > TOKENS_IN_A_SWEEP:
+            sweeps.append([])
+            tokens = 0
+        sweeps[-1].append(request)
+        tokens += len(_sequence(request))
+    return sweeps
+
+
+def _padded_batches(requests: list[Tokens], tokens: int) -> list[list[Tokens]]:
+    """Neighbours in length together; the first, which is the longest, sets the batch's width."""
+    batches: list[list[Tokens]] = []
+    room = 0
+    for request in requests:
+        if room == 0:
+            batches.append([])
+            room = max(tokens // len(_sequence(request)), 1)
+        batches[-1].append(request)
+        room -= 1
+    return batches
+
+
+def _pad(group: list[Tokens]) -> Tensor:
+    """int64 [batch, length of the longest], padded on the right with zeros."""
+    sequences = [torch.tensor(_sequence(request)) for request in group]
+    return nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+
+
+def _score_group(model: StreamedModel, group: list[Tokens], hidden: Tensor) -> list[LogLikelihood]:
+    """Score one batch from its final hidden states [batch, length, hidden]."""
+    rows, targets = [], []
+    for request, states in zip(group, hidden, strict=True):
+        end, count = len(_sequence(request)), len(request[1])
+        rows.append(states[end - count : end])
+        targets.append(torch.tensor(request[1]))
+    losses, greedy = [], []
+    for logits, wanted in _logits_by_rows(model, torch.cat(rows), torch.cat(targets)):
+        losses.append(functional.cross_entropy(logits, wanted, reduction="none"))
+        greedy.append(logits.argmax(-1) == wanted)
+    sizes = [len(t) for t in targets]
+    scored = torch.cat(losses).double().cpu(), torch.cat(greedy).cpu()
+    return [
+        (-float(loss.sum()), bool(hit.all()))
+        for loss, hit in zip(*(part.split(sizes) for part in scored), strict=True)
+    ]
+
+
+def _logits_by_rows(
+    model: StreamedModel, hidden: Tensor, targets: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Float32 logits [some, vocabulary] and target tokens [some] of rows [rows, hidden]."""
+    rows = max(LOGITS_AT_ONCE // model.vocabulary, 1)
+    for some, wanted in zip(hidden.split(rows), targets.to(model.device).split(rows), strict=True):
+        yield model.logits(some).float(), wanted

@@ -1,0 +1,97 @@
+"""What a pruning method is: the interface of the files in :mod:`dass.pruning.methods`.
+
+A method is a frozen dataclass, and its fields are its arguments in a config. It says which
+statistics of the calibration tokens it ``needs``, and per role how its scores are compared
+(:meth:`ScoreMethod.comparison`). It comes in one of two kinds:
+
+* a :class:`ScoreMethod` gives a score to each weight; :func:`dass.pruning.masks.keep_mask` does
+  the rest;
+* an :class:`UpdateMethod` chooses the mask itself and may change the weights that stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+from dass.pruning.patterns import Axis, Pattern, Scope
+from dass.terms import Role
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Need = Literal["input_norm", "intermediate_norm", "input_gram", "intermediate_gram"]
+"""A field of :class:`Statistics`."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass of the calibration tokens through a dense block tells about its GLU.
+
+    X is the input of ``gate`` and ``up``; Z = act(gate(x)) · up(x) is the input of ``down``.
+    All are sums over every calibration token, float32, on the weights' device. A field that
+    the method did not ask for is None.
+    """
+
+    input_norm: Tensor | None = None
+    """[hidden]: ‖X_j‖₂ of each input channel."""
+    intermediate_norm: Tensor | None = None
+    """[intermediate]: ‖Z_i‖₂ of each intermediate neuron."""
+    input_gram: Tensor | None = None
+    """[hidden, hidden]: XᵀX."""
+    intermediate_gram: Tensor | None = None
+    """[intermediate, intermediate]: ZᵀZ."""
+
+    derived: dict[str, Any] = field(default_factory=dict)
+    """What a method computed from these and wants again for the block's other projections."""
+
+    def get(self, need: Need) -> Tensor:
+        """The field ``need``, which the method must have asked for."""
+        value: Tensor | None = getattr(self, need)
+        if value is None:
+            raise LookupError(f"{need} was not collected: list it in the method's `needs`")
+        return value
+
+
+class Comparison(NamedTuple):
+    """How the scores of one matrix [out, in] are compared."""
+
+    scope: Scope
+    """Within which entries unstructured patterns compare."""
+    axis: Axis
+    """Along which dimension the M entries of an N:M group lie."""
+
+
+@runtime_checkable
+class ScoreMethod(Protocol):
+    """A method that scores weights and leaves the kept ones as they are."""
+
+    needs: ClassVar[frozenset[Need]]
+
+    def comparison(self, role: Role) -> Comparison:
+        """How the scores of the projection ``role`` are compared."""
+
+    def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Tensor:
+        """Scores, float32 [out, in], of the projection ``role``; the lowest go."""
+
+
+@runtime_checkable
+class UpdateMethod(Protocol):
+    """A method that chooses the mask and updates the weights that stay."""
+
+    needs: ClassVar[frozenset[Need]]
+
+    def comparison(self, role: Role) -> Comparison:
+        """Within what the method compares entries, and along what it lays N:M groups."""
+
+    def update(
+        self, role: Role, weight: Tensor, statistics: Statistics, pattern: Pattern, name: str
+    ) -> tuple[Tensor, Tensor]:
+        """Prune ``weight`` [out, in].
+
+        Returns:
+            (new weight [out, in] in the dtype of ``weight``, bool mask [out, in] of kept entries).
+        """
+
+
+Method = ScoreMethod | UpdateMethod

@@ -1,0 +1,39 @@
+"""Draw a model's calibration windows and save their tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dass.data.documents import Documents
+from dass.data.token_file import save_tokens
+from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.windows import calibration_windows
+from dass.runtime.provenance import origin
+from dass.terms import Bos
+
+
+def calibration_tokens(
+    *,
+    folder: str | Path,
+    documents: str | Path,
+    sequences: int,
+    length: int,
+    seed: int,
+    bos: Bos,
+    out: str | Path,
+) -> None:
+    """Draw a model's calibration windows and save their tokens.
+
+    Args:
+        folder: of the model, for its tokenizer.
+        documents: the JSON-lines file to draw from.
+        sequences, length, seed: how many windows of how many tokens, and which draws.
+        bos: where BOS stands.
+        out: safetensors with ``windows``, int32 [sequences, length].
+    """
+    tokenizer = load_tokenizer(folder)
+    windows = calibration_windows(
+        Documents(documents), encoder(tokenizer), sequences, length, seed, bos,
+        tokenizer.bos_token_id,
+    )  # fmt: skip
+    save_tokens(out, {"windows": windows}, origin(documents))

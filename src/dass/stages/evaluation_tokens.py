@@ -1,0 +1,46 @@
+"""Tokenise an evaluation text for one model and save the windows of each split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from dass.data.documents import find_split, read_rows
+from dass.data.token_file import save_tokens
+from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.windows import cut_windows, tokenise
+from dass.runtime.provenance import origin
+from dass.terms import Bos, Rows, Split
+
+
+def evaluation_tokens(
+    *,
+    folder: str | Path,
+    text: str | Path,
+    rows: Rows,
+    splits: Sequence[Split],
+    length: int,
+    bos: Bos,
+    out: str | Path,
+) -> None:
+    """Tokenise an evaluation text for one model and save the windows of each split.
+
+    Args:
+        folder: of the model, for its tokenizer.
+        text: the folder with the splits.
+        rows: what a row of a ``.txt`` is.
+        splits: which to take.
+        length: tokens in each window.
+        bos: where BOS stands.
+        out: safetensors with int32 [windows, length] for each split.
+    """
+    tokenizer = load_tokenizer(folder)
+    bos_id = tokenizer.bos_token_id
+    windows: dict[str, Tensor] = {}
+    for split in splits:
+        path = find_split(text, split)
+        tokens = tokenise(read_rows(path, rows), encoder(tokenizer), bos, bos_id)
+        windows[split] = cut_windows(tokens, length, bos, bos_id, str(path))
+    save_tokens(out, windows, origin(text))

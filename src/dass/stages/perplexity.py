@@ -1,0 +1,59 @@
+"""Measure the perplexity of one run on every split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from dass.data.token_file import load_tokens, tokens_source
+from dass.evaluation.perplexity import measure_perplexity
+from dass.models.streamed import StreamedModel
+from dass.pruning.pruned_file import PrunedFile
+from dass.results.schema import PerplexityResult, Run, SplitPerplexity, write_result
+from dass.runtime.job import device
+from dass.runtime.provenance import origin, provenance
+from dass.terms import Bos, Dtype, Split
+
+
+def perplexity(
+    *,
+    run: str,
+    folder: str | Path,
+    pruned: str | Path | None,
+    tokens: str | Path,
+    dtype: Dtype,
+    bos: Bos,
+    dataset: str,
+    splits: Sequence[Split],
+    result_file: str | Path,
+) -> None:
+    """Measure the perplexity of one run on every split.
+
+    Args:
+        run: model/dense or model/calibration/method/pattern: what to call it.
+        folder: of the dense model.
+        pruned: the run's pruned file; None for the dense model.
+        tokens: each split's windows, as the stage ``evaluation_tokens`` saved them.
+        dtype: to load and run the model in.
+        bos, dataset: how the windows were cut, and of what, for the record.
+        splits: which to measure.
+        result_file: what to write.
+    """
+    started = time.monotonic()
+    overlay = PrunedFile(pruned) if pruned else None
+    model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=None)
+    windows = load_tokens(tokens)
+    measured = {split: measure_perplexity(model, windows[split]) for split in splits}
+    result = PerplexityResult(
+        run=Run.parse(run),
+        settings={"dtype": dtype, "bos": bos, "length": windows[splits[0]].shape[1]},
+        dataset=dataset,
+        splits={s: SplitPerplexity.model_validate(asdict(p)) for s, p in measured.items()},
+        mask_hash=overlay.hash() if overlay else None,
+        provenance=provenance(started, {"model": origin(folder), dataset: tokens_source(tokens)}),
+    )
+    write_result(result_file, result)

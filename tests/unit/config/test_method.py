@@ -1,0 +1,175 @@
+"""A method's block: its keys are the fields of its class, built-in or custom."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dass.config.blocks import StandinsConfig
+from dass.config.load import load_config
+from dass.pruning.methods import built_in, make_method
+from dass.standins import DEFAULT_DOCUMENTS, DEFAULT_STEPS
+
+from .small import changed, message
+
+CUSTOM = '''
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+
+class Base:
+    needs: ClassVar[frozenset] = frozenset()
+
+    def comparison(self, role): ...
+
+    def score(self, role, weight, statistics): ...
+
+
+@dataclass(frozen=True)
+class Mine(Base):
+    """What it does."""
+
+    power: float
+    steps: Annotated[int, Field(ge=1)] = 3
+    mode: Literal["fast", "exact"] = "fast"
+    flag: bool = False
+    limit: float | None = None
+    shares: list[float] = field(default_factory=lambda: [0.5])
+    unit: int = field(default=1, init=False)
+
+    def __post_init__(self):
+        if self.power == 7:
+            raise ValueError("power 7 is one too many")
+
+
+@dataclass(frozen=True)
+class Plain(Base):
+    pass
+
+
+class NoDataclass(Base):
+    pass
+
+
+@dataclass(frozen=True)
+class Reserved(Base):
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Unwritable(Base):
+    base: Base | None = None
+
+
+@dataclass(frozen=True)
+class Unresolved(Base):
+    power: "Tensor" = 1.0
+'''
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "custom_methods.py").write_text(CUSTOM)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def block(name: str, **arguments: Any) -> dict[str, Any]:
+    return changed({"methods/mine": {"function": f"custom_methods:{name}", **arguments}})
+
+
+def test_arguments_hold_the_defaults_too() -> None:
+    study = load_config(block("Mine", power=2, label="Mine", shares=[0.1, 1]))
+    arguments = study.methods["mine"].arguments
+    assert arguments == {
+        "power": 2.0, "steps": 3, "mode": "fast", "flag": False, "limit": None,
+        "shares": [0.1, 1.0],
+    }  # fmt: skip
+    assert [type(v) for v in arguments.values()][:4] == [float, int, str, bool]
+    assert load_config(block("Plain")).methods["mine"].arguments == {}
+    assert study.methods["dass"].arguments == {"alpha": 0.25}
+    assert study.methods["wanda"].arguments == {}
+    assert load_config(json.loads(study.model_dump_json())) == study
+
+
+@pytest.mark.parametrize("function", built_in())
+def test_defaults_are_those_of_the_class(function: str) -> None:
+    arguments = load_config(changed({"methods/m": {"function": function}})).methods["m"].arguments
+    assert make_method(function, arguments) == make_method(function, {})
+
+
+def test_a_whole_number_is_a_number() -> None:
+    arguments = load_config(changed({"methods/dass/alpha": 1})).methods["dass"].arguments
+    assert arguments == {"alpha": 1.0} and isinstance(arguments["alpha"], float)
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"powr": 1.0}, "methods.mine.powr: unknown key; did you mean power?"),
+    (
+        {"power": 1.0, "zzz": 1},
+        "methods.mine.zzz: unknown key; known keys: function, label, power, steps, mode, flag, "
+        "limit, shares",
+    ),
+    ({"power": 1.0, "unit": 2}, "methods.mine.unit: unknown key; known keys: function, label, "
+     "power, steps, mode, flag, limit, shares"),
+    ({}, "methods.mine.power: missing; it is required"),
+    (
+        {"power": "2"},
+        "methods.mine.power: must be a number (with a point: 1.0e-2), not '2'",
+    ),
+    ({"power": True}, "methods.mine.power: must be a number (with a point: 1.0e-2), not True"),
+    ({"power": 1.0, "steps": 0}, "methods.mine.steps: must be at least 1, not 0"),
+    ({"power": 1.0, "mode": "fats"}, "methods.mine.mode: must be 'fast' or 'exact', not 'fats'"),
+    ({"power": float("nan")}, "methods.mine.power: must be a finite number, not nan"),
+    ({"power": 1.0, "label": 3}, "methods.mine.label: must be text (put it in quotes), not 3"),
+    (
+        {"power": 7},
+        "methods.mine: method 'custom_methods:Mine' does not take {'power': 7.0, 'steps': 3, "
+        "'mode': 'fast', 'flag': False, 'limit': None, 'shares': [0.5]}: power 7 is one too many",
+    ),
+    (
+        {"arguments": {"power": 1.0}},
+        "methods.mine.arguments: write the arguments inline, beside function",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "line"), MISTAKES, ids=[line[:50] for _, line in MISTAKES])
+def test_mistake(arguments: dict[str, Any], line: str) -> None:
+    assert message(block("Mine", **arguments)) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("NoDataclass", " is no dataclass; make it one: its fields are its arguments"),
+        ("Reserved", ": the name of its field label is taken; rename it"),
+        (
+            "Unwritable",
+            ": its fields cannot be written in a config (Unable to generate pydantic-core schema "
+            "for <class 'custom_methods.Base'>)",
+        ),
+        (
+            "Unresolved",
+            ": its fields cannot be written in a config (name 'Tensor' is not defined)",
+        ),
+    ],
+)
+def test_class_whose_fields_are_no_arguments(name: str, what: str) -> None:
+    assert message(block(name)) == f"methods.mine.function: custom_methods:{name}{what}"
+
+
+@pytest.mark.parametrize(
+    "function", ["no_such_module:Mine", "custom_methods:Mien", "custom_methods:dataclass"]
+)
+def test_class_that_cannot_be_had(function: str) -> None:
+    line = message(changed({"methods/mine": {"function": function}}))
+    assert line.startswith("methods.mine.function: ") and repr(function) in line
+    assert "\n" not in line
+
+
+def test_standins_have_the_defaults_of_their_code() -> None:
+    standins = StandinsConfig()
+    assert (standins.documents, standins.steps) == (DEFAULT_DOCUMENTS, DEFAULT_STEPS)

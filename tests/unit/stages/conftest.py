@@ -1,0 +1,26 @@
+"""A tiny model with a tokenizer of words."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from tests.conftest import TinyModel
+
+
+@pytest.fixture
+def folder(tiny_model: TinyModel, tmp_path: Path) -> Path:
+    """The tiny Llama with a tokenizer: a word ``w7`` is token 7, and <s> (1) comes in front."""
+    folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "tiny"))
+    words = {"<unk>": 0, "<s>": 1} | {f"w{i}": i for i in range(2, 128)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
+    return folder

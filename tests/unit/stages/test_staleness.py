@@ -1,0 +1,99 @@
+"""A rule's declared inputs are the modules that its stage really imports: no more, no less."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dass.runtime.source_files import EXCLUDED, ROOT, module_files
+
+RUN = """
+import importlib, json, sys
+stage, arguments = json.loads(sys.argv[1])
+getattr(importlib.import_module(f"dass.stages.{stage}"), stage)(**arguments)
+print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "dass"]))
+"""
+
+WITH_A_GPU = {"models/fused_triton.py", "pruning/masks_triton.py"}
+"""Imported where there is a GPU only."""
+
+
+def relative(files: list[str]) -> set[str]:
+    return {str(Path(file).relative_to(ROOT)) for file in files}
+
+
+def imported(stage: str, arguments: dict[str, Any]) -> set[str]:
+    """What a fresh process has imported of the library once a stage has run."""
+    command = [sys.executable, "-c", RUN, json.dumps([stage, arguments], default=str)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    excluded = {name.replace(".", "/") for name in EXCLUDED}
+    return {
+        name
+        for name in relative(json.loads(done.stdout.splitlines()[-1]))
+        if name != "__init__.py"  # the version
+        and not any(name == f"{one}.py" or name.startswith(f"{one}/") for one in excluded)
+    }
+
+
+def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
+    """Stage -> arguments, in an order in which each finds its inputs."""
+    words = [" ".join(f"w{(i * k) % 120 + 2}" for i in range(60)) for k in (1, 3, 7)]
+    (work / "documents.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in words))
+    (work / "text").mkdir()
+    (work / "text" / "test.jsonl").write_text((work / "documents.jsonl").read_text())
+    (work / "task").mkdir()
+    row = {"question": "w3 w4", "answerKey": "A",
+           "choices": {"label": ["A", "B"], "text": ["w5", "w6 w7"]}}  # fmt: skip
+    (work / "task" / "test.jsonl").write_text(json.dumps(row) + "\n")
+    model: dict[str, Any] = {"folder": folder, "dtype": "float32", "bos": "text"}
+    tokens = {"folder": folder, "bos": "window"}
+    run = work / "run"
+    return {
+        "calibration_tokens": tokens | {
+            "documents": work / "documents.jsonl", "sequences": 2, "length": 16, "seed": 0,
+            "out": work / "calibration",
+        },
+        "evaluation_tokens": tokens | {
+            "text": work / "text", "rows": "line", "splits": ["test"], "length": 16,
+            "out": work / "evaluation",
+        },
+        "prune_run": model | {
+            "run": "m/c/wanda/2of4", "tokens": work / "calibration", "function": "wanda",
+            "arguments": {}, "pruned_file": run / "pruned.safetensors",
+            "result_file": run / "pruning.json",
+        },
+        "export": {
+            "folder": folder, "dtype": "float32", "pruned": run / "pruned.safetensors",
+            "out": work / "export",
+        },
+        "perplexity": model | {
+            "run": "m/c/wanda/2of4", "pruned": run / "pruned.safetensors",
+            "tokens": work / "evaluation", "dataset": "text", "splits": ["test"],
+            "result_file": run / "perplexity.json",
+        },
+        "zero_shot": model | {
+            "run": "m/c/wanda/2of4", "pruned": run / "pruned.safetensors",
+            "tasks": {"arc_easy": work / "task"}, "limit": None,
+            "result_file": run / "zero_shot.json",
+        },
+    }  # fmt: skip
+
+
+def test_declared_inputs_are_what_a_stage_imports(folder: Path, tmp_path: Path) -> None:
+    for stage, arguments in prepared(folder, tmp_path).items():
+        found = imported(stage, arguments)
+        if stage == "prune_run":  # its method is an input of its own
+            assert "pruning/methods/wanda.py" in found
+            found.remove("pruning/methods/wanda.py")
+        declared = relative(module_files(f"stages.{stage}"))
+        assert declared - found <= WITH_A_GPU, stage
+        assert found - declared == set(), stage
+
+
+def test_what_runs_on_a_gpu_only_is_declared() -> None:
+    assert relative(module_files("stages.prune_run")) >= WITH_A_GPU
+    assert (ROOT / "pruning" / "columns_triton.py").exists()

@@ -1,0 +1,107 @@
+"""The steps of CONTRIBUTING.md: a method is one file, a task one entry, each with a config entry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from .conftest import Workflow, small_study
+from .test_incremental import ENDS
+
+pytestmark = pytest.mark.workflow
+
+METHOD = '''\
+"""Weights that feed loud neurons stay."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from dass.pruning.method import Comparison
+
+
+@dataclass(frozen=True)
+class Loud:
+    """Weight times a power of the intermediate norm, within rows."""
+
+    power: Annotated[float, Field(ge=0, description="Of the norm.")] = 1.0
+    needs: ClassVar[frozenset] = frozenset({"intermediate_norm"})
+
+    def comparison(self, role):
+        return Comparison(scope="row", axis="input")
+
+    def score(self, role, weight, statistics):
+        norm = statistics.get("intermediate_norm") ** self.power
+        return weight.float().abs() * (norm if role == "down" else norm.unsqueeze(1))
+'''
+
+TASK = '''
+    "openbookqa": Task(
+        label="OBQA",
+        file="openbookqa/openbookqa.yaml",
+        split="test",
+        columns={"question_stem": str, "choices": dict, "answerKey": str},
+        answer="answerKey",
+        answers=_labels_with_text,
+    ),
+}
+"""The paper's five tasks'''
+
+
+@pytest.mark.parametrize("function", ["loud", "my_methods:Loud"])
+def test_a_method_is_one_file_and_one_config_entry(
+    function: str, study: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A built-in one, or one of the user's own; nothing else runs again."""
+    file = "src/dass/pruning/methods/loud.py" if function == "loud" else "my_methods.py"
+    (study.folder / file).write_text(METHOD)
+    monkeypatch.setenv("PYTHONPATH", str(study.folder))
+    settings = small_study()
+    settings["methods"]["loud"] = {"function": function, "label": "Loud", "power": 2.0}
+    settings["experiments"]["main"]["methods"].append("loud")
+    config = study.write_study(settings, "loud.yaml")
+    new = {"prune_run": 2, "perplexity": 2, "zero_shot": 2}
+    assert study.plan(config=config) == new | ENDS
+    run = "results/small/runs/standin-llama/toy/loud/2of4"
+    table = "results/small/tables/main/perplexity.md"
+    finished = study.snakemake(f"{run}/pruning.json", table, config=config)
+    assert finished.code == 0, finished.output
+    result = json.loads((study.folder / run / "pruning.json").read_text())
+    assert result["settings"]["arguments"] == {"power": 2.0}
+    assert "| Loud " in (study.folder / table).read_text()
+    settings["methods"]["loud"]["power"] = -1
+    refused = study.snakemake("-n", config=study.write_study(settings, "loud.yaml"))
+    last = refused.output.strip().splitlines()[-1]
+    assert last.startswith("error: methods.loud.power: must be at least 0")
+    assert refused.code != 0
+
+
+def test_a_task_is_one_entry_and_its_data(study: Workflow) -> None:
+    tasks = study.folder / "src/dass/tasks.py"
+    text = tasks.read_text()
+    assert text.count('\n}\n"""The paper\'s five tasks') == 1
+    tasks.write_text(text.replace('\n}\n"""The paper\'s five tasks', TASK))
+    folder = study.folder / "data" / "openbookqa"
+    folder.mkdir(parents=True)
+    rows = [
+        {"question_stem": f"{subject} is a kind of", "answerKey": "A",
+         "choices": {"label": ["A", "B"], "text": ["animal", "stone"]}}
+        for subject in ("the cat", "the dog", "a bird")
+    ]  # fmt: skip
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = small_study()
+    settings["datasets"]["openbookqa"] = {"kind": "task", "path": "data/openbookqa"}
+    settings["zero_shot"]["tasks"] = {"openbookqa": "openbookqa"}
+    config = study.write_study(settings, "task.yaml")
+    result = "results/small/runs/standin-llama/dense/zero_shot.json"
+    table = "results/small/tables/main/zero_shot.md"
+    finished = study.snakemake(result, table, config=config)
+    assert finished.code == 0, finished.output
+    measured = json.loads((study.folder / result).read_text())["tasks"]
+    assert set(measured) == {"openbookqa"}
+    assert measured["openbookqa"]["samples"] == 3
+    assert "OBQA" in (study.folder / table).read_text()
+    shutil.rmtree(folder)
