@@ -5,4 +5,4 @@ from dass.runtime.job import job
 with job(snakemake.log[0], snakemake.threads):
     from dass.stages.calibration_tokens import calibration_tokens
 
-    calibration_tokens(**dict(snakemake.params.items()), out=snakemake.output[0])
+    calibration_tokens(**snakemake.params, out=snakemake.output[0])

@@ -5,4 +5,4 @@ from dass.runtime.job import job
 with job(snakemake.log[0], snakemake.threads):
     from dass.stages.evaluation_tokens import evaluation_tokens
 
-    evaluation_tokens(**dict(snakemake.params.items()), out=snakemake.output[0])
+    evaluation_tokens(**snakemake.params, out=snakemake.output[0])

@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads):
     from dass.stages.export import export
 
     export(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         pruned=snakemake.input.pruned,
         out=snakemake.output[0],
     )

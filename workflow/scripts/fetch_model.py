@@ -5,4 +5,4 @@ from dass.runtime.job import job
 with job(snakemake.log[0], snakemake.threads, offline=False):
     from dass.stages.fetch_model import fetch_model
 
-    fetch_model(**dict(snakemake.params.items()), out=snakemake.output[0])
+    fetch_model(**snakemake.params, out=snakemake.output[0])

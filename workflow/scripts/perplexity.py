@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads, gpus=snakemake.resources.get("gpu"
     from dass.stages.perplexity import perplexity
 
     perplexity(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         run=f"{snakemake.wildcards.model}/{snakemake.wildcards.run}",
         pruned=snakemake.input.pruned or None,
         tokens=snakemake.input.tokens,

@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads, gpus=snakemake.resources.get("gpu"
     from dass.stages.prune_run import prune_run
 
     prune_run(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         run="{model}/{calibration}/{method}/{pattern}".format(**snakemake.wildcards),
         tokens=snakemake.input.tokens,
         pruned_file=snakemake.output.pruned,

@@ -2,17 +2,9 @@
 
 from dass.runtime.job import job
 
+# None is as many as the job has: the params do not change with them, and nothing is timed again.
 threads = snakemake.params.threads or snakemake.threads
 with job(snakemake.log[0], threads, gpus=0):
-    from dass.speed.stages import cpu_of_shape, shape_of
+    from dass.stages.speed_cpu import speed_cpu
 
-    params = snakemake.params
-    cpu_of_shape(
-        subject=snakemake.wildcards.model,
-        shape=shape_of(params.folder, params.sizes),
-        options=params.options,
-        threads=params.threads or snakemake.threads,
-        deepsparse=next(iter(snakemake.input.deepsparse), None),
-        result_file=snakemake.output[0],
-        **params.settings,
-    )
+    speed_cpu(**{**snakemake.params, "threads": threads}, result_file=snakemake.output[0])

@@ -3,10 +3,7 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from dass.report.figures import save_figure
-    from dass.report.speed_figures import speed_figure
-    from dass.report.speed_tables import SpeedSettings, read_all
+    from dass.stages.speed_figures import speed_figures
 
-    settings = SpeedSettings(**snakemake.params.settings)
-    results, _ = read_all(snakemake.input.results, [])
-    save_figure(speed_figure(snakemake.wildcards.kind, results, settings), snakemake.output[0])
+    files = {"result_files": snakemake.input.results, "figure_file": snakemake.output[0]}
+    speed_figures(**snakemake.params, **files)

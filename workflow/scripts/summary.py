@@ -3,10 +3,10 @@
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from pathlib import Path
+    from dass.stages.summary import summary
 
-    from dass.report.table import merge_summaries
-
-    models = snakemake.input.models
-    paths = [models] if isinstance(models, str) else models
-    merge_summaries(map(Path, paths), Path(snakemake.output[0]))
+    summary(
+        models=snakemake.input.models,
+        rows=snakemake.output.rows,
+        csv=snakemake.output.csv,
+    )

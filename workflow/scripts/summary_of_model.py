@@ -1,15 +1,14 @@
-"""Put the results of one model's runs into one CSV file."""
+"""Put the results of one model's runs into one summary."""
 
 from dass.runtime.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from pathlib import Path
+    from dass.stages.summary_of_model import summary_of_model
 
-    from dass.report.table import write_summary
-
-    write_summary(
-        Path(snakemake.output[0]),
-        pruning=map(Path, snakemake.input.pruning),
-        perplexity=map(Path, snakemake.input.perplexity),
-        zero_shot=map(Path, snakemake.input.zero_shot),
+    summary_of_model(
+        pruning=snakemake.input.pruning,
+        perplexity=snakemake.input.perplexity,
+        zero_shot=snakemake.input.zero_shot,
+        rows=snakemake.output.rows,
+        csv=snakemake.output.csv,
     )

@@ -5,6 +5,4 @@ from dass.runtime.job import job
 with job(snakemake.log[0], snakemake.threads, gpus=snakemake.resources.get("gpu", 0)):
     from dass.stages.train_standin import train_standin
 
-    train_standin(
-        **dict(snakemake.params.items()), world=snakemake.input.world, out=snakemake.output[0]
-    )
+    train_standin(**snakemake.params, world=snakemake.input.world, out=snakemake.output[0])

@@ -5,4 +5,4 @@ from dass.runtime.job import job
 with job(snakemake.log[0], snakemake.threads):
     from dass.stages.world import world
 
-    world(**dict(snakemake.params.items()), out=snakemake.output[0])
+    world(**snakemake.params, out=snakemake.output[0])

@@ -6,7 +6,7 @@ with job(snakemake.log[0], snakemake.threads, gpus=snakemake.resources.get("gpu"
     from dass.stages.zero_shot import zero_shot
 
     zero_shot(
-        **dict(snakemake.params.items()),
+        **snakemake.params,
         run=f"{snakemake.wildcards.model}/{snakemake.wildcards.run}",
         pruned=snakemake.input.pruned or None,
         result_file=snakemake.output[0],

@@ -1,8 +1,8 @@
 """SparseGPT's column loop as one kernel per block of columns.
 
 In PyTorch each column costs several launches of a few microseconds; a model of 7 billion
-parameters has 15,000 columns per decoder block. Here a program keeps some rows of a block of columns
-in registers and goes through the columns itself.
+parameters has 15,000 columns per decoder block. Here a program keeps some rows of a block of
+columns in registers and goes through the columns itself.
 """
 
 from __future__ import annotations

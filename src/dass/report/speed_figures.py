@@ -1,4 +1,4 @@
-"""Plots of speed: where 2:4 begins to pay on a GPU, what sparse engines give on a CPU."""
+"""Plots of speed: where 2:4 begins to pay on a GPU, what sparse engines gain on a CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from dass.report.figures import STYLE
 from dass.report.speed_tables import (
-    DENSE,
     ENGINES,
     NOT_MEASURED,
     PARTS,
@@ -19,6 +18,7 @@ from dass.report.speed_tables import (
 )
 from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement
+from dass.terms import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -33,7 +33,7 @@ Panel = tuple[str, Sequence[Measurement]]
 
 
 def speed_figure(kind: str, results: Sequence[SpeedResult], settings: SpeedSettings) -> Figure:
-    """The figure of ``gpu`` or ``cpu``: a panel a shape and part, speed-up over tokens."""
+    """The figure of ``gpu`` or ``cpu``: one panel per shape and part, speed-up over tokens."""
     panels = [
         (f"{settings.subjects[result.subject]}, {label}", result.of(part))
         for result in results
@@ -45,12 +45,12 @@ def speed_figure(kind: str, results: Sequence[SpeedResult], settings: SpeedSetti
 
 
 def speed_figure_caption(kind: str, settings: SpeedSettings) -> str:
-    """What stands below the figure."""
+    """The figure's caption."""
     what = {
-        "gpu": "How many times faster than dense 2:4 is on the GPU, by tokens in a call, as CUDA "
+        "gpu": "How many times faster than dense 2:4 is on the GPU, by tokens per call, as CUDA "
         "graphs; above the dashed line it pays.",
         "cpu": "How many times faster than the fastest dense engine each sparse one is on the CPU, "
-        "by tokens in a call; above the dashed line it pays.",
+        "by tokens per call; above the dashed line it pays.",
     }[kind]
     return f"{what} {settings.note}".strip()
 
@@ -89,7 +89,7 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
 
 
 def _draw(axes: Axes, own: Sequence[Measurement], styles: dict, free: cycle) -> None:  # type: ignore[type-arg]
-    """One line a sparse variant, against the fastest dense engine at each number of tokens."""
+    """One line per sparse variant, against the fastest dense engine at each number of tokens."""
     lines: dict[str, list[Measurement]] = {}
     for one in own:
         if one.variant != DENSE:

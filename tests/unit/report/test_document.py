@@ -25,7 +25,7 @@ from dass.report.document import (
     report_pdf,
     report_pdf_without_latex,
 )
-from dass.report.table import TableSettings
+from dass.report.experiment import TableSettings
 
 needs_latex = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed"

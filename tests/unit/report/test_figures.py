@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from dass.errors import DataError
+from dass.report.experiment import TableSettings
 from dass.report.figures import (
     STYLES,
     figure_bytes,
@@ -22,7 +23,6 @@ from dass.report.figures import (
     save_figure,
     zero_shot_figure,
 )
-from dass.report.table import TableSettings
 
 SETTINGS = TableSettings(
     experiment="main",

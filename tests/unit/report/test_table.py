@@ -15,24 +15,20 @@ from hypothesis import strategies as st
 
 from dass.errors import DataError
 from dass.report.document import compile_latex
+from dass.report.escaping import escape_latex, escape_markdown
+from dass.report.experiment import TableSettings
+from dass.report.experiment_tables import perplexity_table, zero_shot_table
 from dass.report.table import (
     ROWS_A_PAGE,
     Block,
     Cell,
     Group,
     Table,
-    TableSettings,
-    escape_latex,
-    escape_markdown,
-    format_perplexity,
     merge_summaries,
-    pattern_label,
-    perplexity_table,
     read_summary,
     summary_frame,
-    write_summary,
-    zero_shot_table,
 )
+from dass.report.words import format_perplexity, pattern_label
 from dass.results.schema import (
     PerplexityResult,
     PruningResult,
@@ -42,6 +38,7 @@ from dass.results.schema import (
     ZeroShotResult,
     write_result,
 )
+from dass.results.summary import write_summary
 
 needs_latex = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed"

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Magnitude:
-    """S_ij = |W_ij|, compared within the whole matrix; N:M groups lie along the input.
+    """The smallest weights go.
+
+    S_ij = |W_ij|, compared within the whole matrix; N:M groups lie along the input.
 
     Source: Han et al., "Learning both weights and connections for efficient neural networks"
     (NeurIPS 2015), section 3, as the DaSS paper uses it (section 5, baselines).

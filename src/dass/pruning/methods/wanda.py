@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanda:
-    """S_ij = |W_ij| · ‖X_j‖₂, compared within each output row; N:M groups lie along the input.
+    """Weight times the norm of its input.
+
+    S_ij = |W_ij| · ‖X_j‖₂, compared within each output row; N:M groups lie along the input.
 
     Source: Sun et al., "A simple and effective pruning approach for large language models"
     (ICLR 2024), equation 1.
