@@ -101,6 +101,7 @@ STALE = {
     "src/dass/results/summary.py": ENDS,
     "src/dass/report/experiment_tables.py": {"tables_of_experiment": 1, "report": 1, "all": 1},
     "src/dass/report/document.py": {"report": 1, "all": 1},
+    "src/dass/report/templates/report.typ": {"report": 1, "all": 1},
     "src/dass/stages/report.py": {"report": 1, "all": 1},
     "src/dass/results/schema.py": {},
     "src/dass/runtime/progress.py": {},
