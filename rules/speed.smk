@@ -95,9 +95,9 @@ rule speed_prefill:
     params:
         **speed_block("gpu", "tokens", "repeats"),
         subject="{model}/{calibration}/{method}",
-        folder=speed_source,
+        folder=model_folder,
         pattern="{pattern}",
-        dtype=speed_dtype,
+        dtype=of_model("dtype"),
     message:
         "Timing prefill of {wildcards.model}, {wildcards.method} {wildcards.pattern}"
     script:
@@ -134,7 +134,7 @@ rule speed_cpu:
 
 rule speed_tables:
     input:
-        results=lambda wildcards: speed_results(wildcards.kind),
+        results=of_kind(speed_results),
         modules=modules("speed_tables"),
     output:
         f"{SPEED}/tables/{{kind}}.tex",
@@ -152,7 +152,7 @@ rule speed_tables:
         runtime=growing(10),
     params:
         kind="{kind}",
-        settings=lambda wildcards: speed_settings(wildcards.kind),
+        settings=of_kind(speed_settings),
     message:
         "Speed table: {wildcards.kind}"
     script:
@@ -161,7 +161,7 @@ rule speed_tables:
 
 rule speed_figures:
     input:
-        results=lambda wildcards: speed_results(wildcards.kind),
+        results=of_kind(speed_results),
         modules=modules("speed_figures"),
     output:
         f"{SPEED}/figures/{{kind}}.pdf",
@@ -178,7 +178,7 @@ rule speed_figures:
         runtime=growing(10),
     params:
         kind="{kind}",
-        settings=lambda wildcards: speed_settings(wildcards.kind),
+        settings=of_kind(speed_settings),
     message:
         "Speed figure: {wildcards.kind}"
     script:

@@ -55,6 +55,11 @@ def speed_results(kind):
     return files
 
 
+def of_kind(function):
+    """This function of the wildcards' kind."""
+    return lambda wildcards: function(wildcards.kind)
+
+
 def speed_pruning():
     """The runs' own files, for the times of whole prunings: for the report only, since they prune."""
     models = speed_subjects(STUDY, "metric")
@@ -69,7 +74,7 @@ def speed_input(wildcards):
 def speed_source(wildcards):
     """A subject's sizes: the folder of a model, or what the config gives."""
     if wildcards.model in STUDY.models:
-        return model_folder(wildcards.model)
+        return folder_of(wildcards.model)
     return asdict(STUDY.speed.shapes[wildcards.model])
 
 
