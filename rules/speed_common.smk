@@ -55,9 +55,9 @@ def speed_results(kind):
     return files
 
 
-def of_kind(function):
-    """This function of the wildcards' kind."""
-    return lambda wildcards: function(wildcards.kind)
+def results_of_kind(wildcards):
+    """The result files of the wildcards' kind."""
+    return speed_results(wildcards.kind)
 
 
 def speed_pruning():
@@ -74,7 +74,7 @@ def speed_input(wildcards):
 def speed_source(wildcards):
     """A subject's sizes: the folder of a model, or what the config gives."""
     if wildcards.model in STUDY.models:
-        return folder_of(wildcards.model)
+        return model_folder(wildcards)
     return asdict(STUDY.speed.shapes[wildcards.model])
 
 
@@ -136,6 +136,11 @@ def speed_settings(kind):
         },
         "note": STUDY.note,
     }
+
+
+def settings_of_kind(wildcards):
+    """What the table or figure of the wildcards' kind shows."""
+    return speed_settings(wildcards.kind)
 
 
 def speed_all_cores():
