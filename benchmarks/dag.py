@@ -86,7 +86,8 @@ def main() -> None:
         rows.append({"study": name, **best, "all_seconds": [run["seconds"] for run in runs]})
         print(rows[-1])
     command = " ".join(["python benchmarks/dag.py", *sys.argv[1:]])
-    content = {"command": command, "rows": rows, "provenance": provenance()}
+    load = round(os.getloadavg()[0], 1)  # this benchmark itself is 1
+    content = {"command": command, "load": load, "rows": rows, "provenance": provenance()}
     write_text(options.out, compact(content))
 
 

@@ -202,11 +202,12 @@ def dag_table(name: str) -> str:
         [row["study"], str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
         for row in result["rows"]
     ]
-    return (
+    about = (
         f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
-        f"{origin['versions']['snakemake']}, {origin['date'][:10]}. Command: "
-        f"`{result['command']}`.\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
+        f"{origin['versions']['snakemake']}, {origin['date'][:10]}; load of the machine in the "
+        f"last minute, itself included: {result['load']}. Command: `{result['command']}`."
     )
+    return f"{about}\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
 
 
 def rendered(page: str) -> str:

@@ -54,11 +54,12 @@ SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 @lru_cache(None)
 def modules(stage):
-    """The library's files that a stage depends on; relative, so that a moved folder is not stale.
+    """The files that a stage depends on; relative, so that a moved folder is not stale.
 
     Of thousands of jobs each asks for one of a few answers: they are remembered.
     """
-    return [os.path.relpath(file) for file in module_files(f"stages.{stage}")]
+    script = f"{workflow.basedir}/workflow/scripts/stage.py"
+    return [os.path.relpath(f) for f in [script, *module_files(f"stages.{stage}")]]
 
 
 @lru_cache(None)

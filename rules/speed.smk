@@ -17,7 +17,7 @@ rule speed_metric:
         method=speed_method_files,
         modules=modules("speed_metric"),
     output:
-        f"{SPEED}/metric/{{model}}/{{method}}.json",
+        result_file=f"{SPEED}/metric/{{model}}/{{method}}.json",
     log:
         f"logs/speed_metric/{STUDY.study}/{{model}}/{{method}}.log",
     benchmark:
@@ -32,6 +32,7 @@ rule speed_metric:
         gpu=1,
     params:
         **speed_block("metric", "repeats"),
+        stage="speed_metric",
         subject="{model}/{method}",
         source=speed_source,
         dtype=speed_dtype,
@@ -41,7 +42,7 @@ rule speed_metric:
     message:
         "Timing the pruning metric of {wildcards.method} at the sizes of {wildcards.model}"
     script:
-        "../workflow/scripts/speed_metric.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_gpu:
@@ -49,7 +50,7 @@ rule speed_gpu:
         model=speed_input,
         modules=modules("speed_gpu"),
     output:
-        f"{SPEED}/gpu/{{model}}.json",
+        result_file=f"{SPEED}/gpu/{{model}}.json",
     log:
         f"logs/speed_gpu/{STUDY.study}/{{model}}.log",
     benchmark:
@@ -63,22 +64,23 @@ rule speed_gpu:
         gpu=1,
     params:
         **speed_block("gpu", "tokens", "repeats"),
+        stage="speed_gpu",
         subject="{model}",
         source=speed_source,
         dtype=speed_dtype,
     message:
         "Timing 2:4 on the GPU at the sizes of {wildcards.model}"
     script:
-        "../workflow/scripts/speed_gpu.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_prefill:
     input:
         model=model_input,
-        pruned=f"{RUN}/pruned.safetensors",
+        pruned_file=f"{RUN}/pruned.safetensors",
         modules=modules("speed_prefill"),
     output:
-        f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
+        result_file=f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
     log:
         f"logs/speed_prefill/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
@@ -94,6 +96,7 @@ rule speed_prefill:
         gpu=1,
     params:
         **speed_block("gpu", "tokens", "repeats"),
+        stage="speed_prefill",
         subject="{model}/{calibration}/{method}",
         folder=speed_source,
         pattern="{pattern}",
@@ -101,7 +104,7 @@ rule speed_prefill:
     message:
         "Timing prefill of {wildcards.model}, {wildcards.method} {wildcards.pattern}"
     script:
-        "../workflow/scripts/speed_prefill.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_cpu:
@@ -109,7 +112,7 @@ rule speed_cpu:
         model=speed_input,
         modules=modules("speed_cpu"),
     output:
-        f"{SPEED}/cpu/{{model}}.json",
+        result_file=f"{SPEED}/cpu/{{model}}.json",
     log:
         f"logs/speed_cpu/{STUDY.study}/{{model}}.log",
     benchmark:
@@ -120,25 +123,27 @@ rule speed_cpu:
     resources:
         mem_mb=speed_memory,
         runtime=growing(240),
+        gpu=0,
     params:
         **speed_block(
             "cpu", "tokens", "patterns", "parts", "engines", "repeats", "threads"
         ),
+        stage="speed_cpu",
         subject="{model}",
         source=speed_source,
     message:
         "Timing sparse engines on the CPU at the sizes of {wildcards.model}"
     script:
-        "../workflow/scripts/speed_cpu.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_tables:
     input:
-        results=lambda wildcards: speed_results(wildcards.kind),
+        result_files=results_of_kind,
         modules=modules("speed_tables"),
     output:
-        f"{SPEED}/tables/{{kind}}.tex",
-        f"{SPEED}/tables/{{kind}}.md",
+        tex_file=f"{SPEED}/tables/{{kind}}.tex",
+        markdown_file=f"{SPEED}/tables/{{kind}}.md",
     log:
         f"logs/speed_tables/{STUDY.study}/{{kind}}.log",
     benchmark:
@@ -151,20 +156,21 @@ rule speed_tables:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="speed_tables",
         kind="{kind}",
-        settings=lambda wildcards: speed_settings(wildcards.kind),
+        settings=settings_of_kind,
     message:
         "Speed table: {wildcards.kind}"
     script:
-        "../workflow/scripts/speed_tables.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_figures:
     input:
-        results=lambda wildcards: speed_results(wildcards.kind),
+        result_files=results_of_kind,
         modules=modules("speed_figures"),
     output:
-        f"{SPEED}/figures/{{kind}}.pdf",
+        figure_file=f"{SPEED}/figures/{{kind}}.pdf",
     log:
         f"logs/speed_figures/{STUDY.study}/{{kind}}.log",
     benchmark:
@@ -177,9 +183,10 @@ rule speed_figures:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="speed_figures",
         kind="{kind}",
-        settings=lambda wildcards: speed_settings(wildcards.kind),
+        settings=settings_of_kind,
     message:
         "Speed figure: {wildcards.kind}"
     script:
-        "../workflow/scripts/speed_figures.py"
+        "../workflow/scripts/stage.py"

@@ -55,6 +55,11 @@ def speed_results(kind):
     return files
 
 
+def results_of_kind(wildcards):
+    """The result files of the wildcards' kind."""
+    return speed_results(wildcards.kind)
+
+
 def speed_pruning():
     """The runs' own files, for the times of whole prunings: for the report only, since they prune."""
     models = speed_subjects(STUDY, "metric")
@@ -69,7 +74,7 @@ def speed_input(wildcards):
 def speed_source(wildcards):
     """A subject's sizes: the folder of a model, or what the config gives."""
     if wildcards.model in STUDY.models:
-        return model_folder(wildcards.model)
+        return model_folder(wildcards)
     return asdict(STUDY.speed.shapes[wildcards.model])
 
 
@@ -131,6 +136,11 @@ def speed_settings(kind):
         },
         "note": STUDY.note,
     }
+
+
+def settings_of_kind(wildcards):
+    """What the table or figure of the wildcards' kind shows."""
+    return speed_settings(wildcards.kind)
 
 
 def speed_all_cores():

@@ -6,7 +6,7 @@ rule world:
     input:
         modules=modules("world"),
     output:
-        directory(WORLD),
+        out=directory(WORLD),
     log:
         "logs/world/world.log",
     benchmark:
@@ -17,12 +17,13 @@ rule world:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="world",
         seed=STUDY.standins.seed if STUDY.standins else None,
         documents=STUDY.standins.documents if STUDY.standins else None,
     message:
         "Writing the toy world: documents, articles and five tasks"
     script:
-        "../workflow/scripts/world.py"
+        "../workflow/scripts/stage.py"
 
 
 rule train_standin:
@@ -30,7 +31,7 @@ rule train_standin:
         world=WORLD,
         modules=modules("train_standin"),
     output:
-        directory("resources/models/{model}"),
+        out=directory("resources/models/{model}"),
     log:
         "logs/train_standin/{model}.log",
     benchmark:
@@ -43,10 +44,11 @@ rule train_standin:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
+        stage="train_standin",
         family=of_model("standin"),
         seed=STUDY.standins.seed if STUDY.standins else None,
         steps=STUDY.standins.steps if STUDY.standins else None,
     message:
         "Training {wildcards.model} on the toy world"
     script:
-        "../workflow/scripts/train_standin.py"
+        "../workflow/scripts/stage.py"

@@ -45,10 +45,12 @@ rule summary_of_model:
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
+    params:
+        stage="summary_of_model",
     message:
         "Summing up {wildcards.model}"
     script:
-        "../workflow/scripts/summary_of_model.py"
+        "../workflow/scripts/stage.py"
 
 
 rule summary:
@@ -67,10 +69,12 @@ rule summary:
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
+    params:
+        stage="summary",
     message:
         "Summing up all models"
     script:
-        "../workflow/scripts/summary.py"
+        "../workflow/scripts/stage.py"
 
 
 def shown(wildcards):
@@ -84,7 +88,7 @@ rule tables_of_experiment:
         published=published_file(),
         modules=modules("tables_of_experiment"),
     output:
-        expand(
+        out=expand(
             f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
             kind=TABLE_KINDS + (["published"] if STUDY.published else []),
             form=["tex", "md"],
@@ -100,11 +104,12 @@ rule tables_of_experiment:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="tables_of_experiment",
         settings=shown,
     message:
         "Tables of experiment {wildcards.experiment}"
     script:
-        "../workflow/scripts/tables_of_experiment.py"
+        "../workflow/scripts/stage.py"
 
 
 rule figures_of_experiment:
@@ -112,7 +117,7 @@ rule figures_of_experiment:
         summary=SUMMARY,
         modules=modules("figures_of_experiment"),
     output:
-        expand(
+        out=expand(
             f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
             kind=TABLE_KINDS,
             allow_missing=True,
@@ -127,18 +132,19 @@ rule figures_of_experiment:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="figures_of_experiment",
         settings=shown,
     message:
         "Figures of experiment {wildcards.experiment}"
     script:
-        "../workflow/scripts/figures_of_experiment.py"
+        "../workflow/scripts/stage.py"
 
 
 rule report:
     input:
         summary=SUMMARY,
         published=published_file(),
-        speed=[file for kind in SPEED_KINDS for file in speed_results(kind)],
+        speed_results=[file for kind in SPEED_KINDS for file in speed_results(kind)],
         speed_pruning=speed_pruning(),
         templates=TEMPLATES,
         modules=modules("report"),
@@ -155,6 +161,7 @@ rule report:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="report",
         experiments=[asdict(table_settings(STUDY, name)) for name in EXPERIMENTS],
         study=STUDY.study,
         description=STUDY.description,
@@ -163,4 +170,4 @@ rule report:
     message:
         "Report of study {params.study}"
     script:
-        "../workflow/scripts/report.py"
+        "../workflow/scripts/stage.py"

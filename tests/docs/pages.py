@@ -69,9 +69,7 @@ def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, dedented."""
     text = page.read_text()
     return [
-        Block(
-            name_of(page), text.count("\n", 0, m.start()) + 2, m[2], textwrap.dedent(m[3])
-        )
+        Block(name_of(page), text.count("\n", 0, m.start()) + 2, m[2], textwrap.dedent(m[3]))
         for m in FENCE.finditer(text)
     ]
 

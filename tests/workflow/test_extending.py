@@ -1,4 +1,4 @@
-"""The steps of CONTRIBUTING.md: a method is one file, a task one entry, each with a config entry."""
+"""The steps of CONTRIBUTING.md: a method is one file, a task one entry, and a config entry."""
 
 from __future__ import annotations
 

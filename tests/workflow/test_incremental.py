@@ -91,7 +91,9 @@ STALE = {
     "src/dass/data/tokenizer.py": {
         "calibration_tokens": 2, "evaluation_tokens": 2, "prune_run": 4,
     } | DENSE | ENDS,
-    "src/dass/stages/calibration_tokens.py": {"calibration_tokens": 2, "prune_run": 4} | RUNS | ENDS,
+    "src/dass/stages/calibration_tokens.py": {
+        "calibration_tokens": 2, "prune_run": 4,
+    } | RUNS | ENDS,
     "src/dass/evaluation/perplexity.py": {"perplexity": 6} | ENDS,
     "src/dass/evaluation/zero_shot.py": {"zero_shot": 6} | ENDS,
     "src/dass/tasks.py": {"zero_shot": 6} | ENDS,

@@ -106,7 +106,7 @@ def sized_study(**billions: float) -> dict:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a dry run under the profile, filled in as the example, says about jobs of four models."""
+    """What a dry run says about the jobs of four models, the profile filled in as the example."""
     workflow = copy_workflow(tmp_path_factory.mktemp("sizes") / "study")
     for file in (workflow.folder / "rules").glob("*.smk"):  # a job with a message shows no more
         file.write_text(re.sub(r"^    message:\n.*\n", "", file.read_text(), flags=re.M))

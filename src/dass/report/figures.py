@@ -198,7 +198,7 @@ def _legend(figure: Figure, settings: TableSettings) -> None:
         for label, colour, marker in method_styles(settings).values()
     ]  # fmt: skip
     marks.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="Dense"))
-    longest = max(len(mark.get_label()) for mark in marks)
+    longest = max(len(str(mark.get_label())) for mark in marks)
     fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (longest + 6))
     columns = max(1, min(5, fitting))
     figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)

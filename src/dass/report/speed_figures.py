@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 from dass.report.figures import STYLE
@@ -21,12 +20,12 @@ from dass.speed.timing import Measurement
 from dass.terms import DENSE
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#9e1f63", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#8c8c8c")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+STYLES = list(zip(COLOURS, "os^DvPX<", strict=True))
+"""Colour and marker."""
 _COLUMNS = 3
 
 Panel = tuple[str, Sequence[Measurement]]
@@ -68,27 +67,22 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
             return figure
         grid = figure.subplots(rows, columns, squeeze=False)
         styles: dict[str, tuple[str, str]] = {}
-        free = cycle(zip(COLOURS, MARKERS, strict=True))
         for index, (axes, (title, own)) in enumerate(zip(grid.flat, panels, strict=False)):
-            _draw(axes, [m for m in own if m.mode == mode], styles, free)
+            _draw(axes, [m for m in own if m.mode == mode], styles)
             axes.set_title(title)
             axes.set_xlabel("tokens")
             axes.set_ylabel("times faster than dense" if index % columns == 0 else "")
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
-        handles: dict[str, Artist] = {}
-        for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
+        shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+        handles = {label: handle for pairs in shown for handle, label in pairs}
         if handles:
-            figure.legend(
-                list(handles.values()), list(handles), loc="outside lower center", ncols=3,
-                frameon=False,
-            )  # fmt: skip
+            where = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+            figure.legend(list(handles.values()), list(handles), **where)
     return figure
 
 
-def _draw(axes: Axes, own: Sequence[Measurement], styles: dict, free: cycle) -> None:  # type: ignore[type-arg]
+def _draw(axes: Axes, own: Sequence[Measurement], styles: dict[str, tuple[str, str]]) -> None:
     """One line per sparse variant, against the fastest dense engine at each number of tokens."""
     lines: dict[str, list[Measurement]] = {}
     for one in own:
@@ -96,9 +90,7 @@ def _draw(axes: Axes, own: Sequence[Measurement], styles: dict, free: cycle) -> 
             engine = ENGINES.get(one.engine, engine_label(one))
             lines.setdefault(f"{engine} {variant_label(one.variant)}", []).append(one)
     for label, points in lines.items():
-        if label not in styles:
-            styles[label] = next(free)
-        colour, marker = styles[label]
+        colour, marker = styles.setdefault(label, STYLES[len(styles) % len(STYLES)])
         drawn = [(one.tokens, ratio_of(dense, one)) for one in points if (dense := _best(own, one))]
         x = [tokens for tokens, _ in drawn]
         y = [ratio.median for _, ratio in drawn]

@@ -6,16 +6,15 @@ say what was measured on what machine, and what was skipped and why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dass.errors import PatternError
 from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import pattern_label
-from dass.results.schema import PruningResult, read_result
-from dass.speed.results import SpeedResult, read_speed
+from dass.report.words import DASH, pattern_label
+from dass.results.schema import PruningResult
+from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement, Spread, crossover, speed_up
 from dass.terms import DENSE
 
@@ -28,23 +27,14 @@ ENGINES = {
     "openvino": "OpenVINO",
     "deepsparse": "DeepSparse",
 }
-PARTS = {
-    "gate": "gate, up",
-    "down": "down",
-    "mlp": "MLP",
-    "block": "Block",
-    "prefill": "Prefill",
-}
+PARTS = {"gate": "gate, up", "down": "down", "mlp": "MLP", "block": "Block", "prefill": "Prefill"}
 DASS = "dass-2of4"
 REFERENCE = "sparsegpt"
 """The method that pruning times are compared with, as in the paper."""
 MOST_SKIPPED = 12
 OWN_LOAD = 1.5
 """Load of the benchmark itself, beyond its threads."""
-DISTURBED = (
-    "Other work used the same cores: measure again on a quiet machine before trusting a small "
-    "difference."
-)
+DISTURBED = "Other work used the same cores: do not trust small differences; measure again."
 
 
 @dataclass(frozen=True)
@@ -60,24 +50,10 @@ class SpeedSettings:
     """The end of every caption."""
 
 
-def read_all(
-    results: Iterable[str | Path], pruning: Iterable[str | Path]
-) -> tuple[list[SpeedResult], list[PruningResult]]:
-    """Read result files.
-
-    Raises:
-        DataError: one is missing or malformed.
-    """
-    speed = [read_speed(path) for path in results]
-    return speed, [read_result(path, PruningResult) for path in pruning]
-
-
 def speed_table(
-    kind: str,
-    results: Sequence[SpeedResult],
-    pruning: Sequence[PruningResult],
+    kind: str, results: Sequence[SpeedResult], pruning: Sequence[PruningResult],
     settings: SpeedSettings,
-) -> Table:
+) -> Table:  # fmt: skip
     """The table of one kind: ``metric``, ``gpu`` or ``cpu``."""
     if kind == "metric":
         return pruning_table(results, pruning, settings)
@@ -90,7 +66,7 @@ def speed_table(
 def pruning_table(
     results: Sequence[SpeedResult], pruning: Sequence[PruningResult], settings: SpeedSettings
 ) -> Table:
-    """One block of rows per model: seconds of the metric beside SparseGPT's.
+    """One section per model: seconds of the metric beside SparseGPT's.
 
     Args:
         results: one per method, as a study makes them, or one of several methods.
@@ -114,25 +90,23 @@ def pruning_table(
             "measured once."
         )
     known = _known(results, settings)
-    blocks = []
+    sections = []
     for subject, label in settings.subjects.items():
         own = [result for result in known if result.subject.split("/")[0] == subject]
         if groups := _pruning_groups(own, whole, len(columns), settings):
-            blocks.append(TableSection(label, groups))
+            sections.append(TableSection(label, groups))
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings, _devices(pruning)),
         f"tab:{settings.study}-speed-pruning",
     )
 
 
 def _pruning_groups(
-    results: Sequence[SpeedResult],
-    whole: Mapping[tuple[str, str, str | None], float],
-    columns: int,
-    settings: SpeedSettings,
-) -> list[RowGroup]:
+    results: Sequence[SpeedResult], whole: Mapping[tuple[str, str, str | None], float],
+    columns: int, settings: SpeedSettings,
+) -> list[RowGroup]:  # fmt: skip
     """The rows of one model by pattern; a method's row is of the run that was made for it."""
     rows: dict[str, dict[str, list[Cell]]] = {}
     for result in results:
@@ -152,11 +126,9 @@ def _pruning_groups(
                 Cell(_digits(other / total)) if other and total else Cell(),
             ]
             rows.setdefault(pattern, {})[method] = cells[:columns]
+    labels = settings.methods
     return [
-        RowGroup(
-            pattern_label(pattern),
-            [(settings.methods[m], of[m]) for m in settings.methods if m in of],
-        )
+        RowGroup(pattern_label(pattern), [(labels[m], of[m]) for m in labels if m in of])
         for pattern, of in rows.items()
     ]
 
@@ -174,21 +146,19 @@ def _devices(pruning: Sequence[PruningResult]) -> list[str]:
 
 
 def _device_of(provenance: Mapping[str, Any]) -> str:
-    device = provenance.get("device")
-    if device and device != "cpu":
-        return str(device)
-    return str((provenance.get("machine") or {}).get("cpu", "a CPU"))
+    cpu = (provenance.get("machine") or {}).get("cpu", "a CPU")
+    return str(cpu if provenance.get("device") in (None, "cpu") else provenance["device"])
 
 
 # --- GPU ---------------------------------------------------------------------------------------
 
 
 def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
-    """One block of rows per shape: dense time, and the speed-up of each 2:4 variant, by tokens."""
+    """One section per shape: dense time, and the speed-up of each 2:4 variant, by tokens."""
     known = _known(results, settings)
     counts = sorted({m.tokens for result in known for m in result.measurements})
     columns = [*(f"{count}" for count in counts), "pays from"]
-    blocks = [
+    sections = [
         TableSection(_subject_label(result, settings), _gpu_groups(result, counts))
         for result in known
     ]
@@ -201,7 +171,7 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     )
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings),
         f"tab:{settings.study}-speed-gpu",
         ("Part", "Variant"),
@@ -215,55 +185,46 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
         blocks = {m.blocks for m in own}
         if part == "prefill" and blocks and blocks != {result.shape.blocks}:
             label = f"{label}, {max(blocks)} of {result.shape.blocks} blocks"
-        rows = [
-            row
-            for mode in ("eager", "graph")
-            for row in _gpu_rows([m for m in own if m.mode == mode], mode, counts)
-        ]
-        if rows:
+        modes = [[m for m in own if m.mode == mode] for mode in ("eager", "graph")]
+        if rows := [row for of_mode in modes for row in _gpu_rows(of_mode, counts)]:
             groups.append(RowGroup(label, rows))
     return groups
 
 
-def _gpu_rows(
-    own: Sequence[Measurement], mode: str, counts: Sequence[int]
-) -> list[tuple[str, list[Cell]]]:
-    """The dense row of a mode, then each variant's."""
+def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> list[tuple[str, list[Cell]]]:
+    """The dense row of a mode, then each variant's; of prefill tokens per second as well."""
     dense = {m.tokens: m for m in own if m.variant == DENSE}
     if not dense:
         return []
-    cells = [Cell(duration(dense[n].spread.median)) if n in dense else Cell() for n in counts]
-    rows = [(f"dense, {mode}", [*cells, Cell()])]
-    if own[0].part == "prefill":
-        speeds = [_tokens_per_second(dense.get(n)) for n in counts]
-        rows.append((f"dense, {mode}, tokens/s", [*speeds, Cell()]))
-    variants = dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE)
-    for engine, variant in variants:
+    rows = []
+
+    def add(name: str, cells: list[Cell], found: Mapping[int, Measurement]) -> None:
+        rows.append((f"{name}, {own[0].mode}", cells))
+        if own[0].part == "prefill":
+            speeds = [f"{n / found[n].spread.median:,.0f}" if n in found else DASH for n in counts]
+            rows.append((f"{name}, {own[0].mode}, tokens/s", list(map(Cell, (*speeds, DASH)))))
+
+    medians = [duration(dense[n].spread.median) if n in dense else DASH for n in counts]
+    add(DENSE, list(map(Cell, (*medians, DASH))), dense)
+    for engine, variant in dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE):
         found = {m.tokens: m for m in own if (m.engine, m.variant) == (engine, variant)}
         ratios = {n: ratio_of(dense[n], found[n]) for n in counts if n in found and n in dense}
-        cells = [ratio_cell(ratios.get(n)) for n in counts]
         start = crossover(ratios)
-        name = f"{ENGINES.get(engine, engine)} {variant_label(variant)}, {mode}"
-        rows.append((name, [*cells, Cell("never" if start is None else str(start))]))
-        if own[0].part == "prefill":
-            speeds = [_tokens_per_second(found.get(n)) for n in counts]
-            rows.append((f"{name}, tokens/s", [*speeds, Cell()]))
+        cells = [*(ratio_cell(ratios.get(n)) for n in counts), Cell(str(start or "never"))]
+        add(f"{ENGINES.get(engine, engine)} {variant_label(variant)}", cells, found)
     return rows
-
-
-def _tokens_per_second(one: Measurement | None) -> Cell:
-    return Cell() if one is None else Cell(f"{one.tokens / one.spread.median:,.0f}")
 
 
 # --- CPU ---------------------------------------------------------------------------------------
 
 
 def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
-    """One block of rows per shape and part: time, and speed-up over each dense baseline."""
+    """One section per shape and part: time, and speed-up over each dense baseline."""
     known = _known(results, settings)
-    baselines = list(dict.fromkeys(name for result in known for name in _baselines(result)))
+    dense = [m for result in known for m in result.measurements if m.variant == DENSE]
+    baselines = list(dict.fromkeys(map(engine_label, dense)))
     columns = ["ms", *(f"× {name}" for name in baselines)]
-    blocks = [
+    sections = [
         TableSection(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
         for result in known
         for part in ("mlp", "block")
@@ -277,16 +238,11 @@ def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     )
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings),
         f"tab:{settings.study}-speed-cpu",
         ("Tokens", "Engine and weights"),
     )
-
-
-def _baselines(result: SpeedResult) -> list[str]:
-    """Dense engines of a result, as columns call them."""
-    return list(dict.fromkeys(engine_label(m) for m in result.measurements if m.variant == DENSE))
 
 
 def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[RowGroup]:

@@ -33,5 +33,5 @@ def format_percent(share: float) -> str:
 def sentences(*parts: str) -> str:
     """Parts of a caption, each with its full stop, without the empty ones."""
     return " ".join(
-        part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part
+        part if part.endswith((".", "!", "?", "…")) else f"{part}." for part in parts if part
     )

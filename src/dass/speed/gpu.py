@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants
 from dass.speed.shapes import activation_of, random_model, random_weight
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import check_axis, convert
-from dass.terms import ROLES
+from dass.terms import DENSE, ROLES
 
 SEQUENCE = 2048
 """More tokens than this go as several sequences."""
@@ -36,60 +36,40 @@ PREFILL_FROM = 128
 """Tokens; fewer are no prefill."""
 Weights = dict[str, Tensor]
 """Role -> weight [out, in], dense or semi-structured."""
+Variants = dict[tuple[str, str], tuple[Weights, Weights]]
+"""(engine, variant) -> (weights that run, dense weights whose product they must equal)."""
 DASS = "dass-2of4"
 
 
 # --- Weights of each variant --------------------------------------------------------------------
 
 
-@dataclass
-class Matrices:
-    """One MLP's weights: dense, masked along the input, masked as DaSS does, and compressed."""
-
-    dense: Weights
-    masked: Weights
-    dass: Weights
-    sparse: dict[str, Weights]
-    """Backend -> weights; without those that it refused."""
-
-    def variants(self) -> dict[tuple[str, str], tuple[Weights, Weights]]:
-        """(engine, variant) -> (what runs, the dense weights whose product it has to equal)."""
-        found = {("torch", "dense"): (self.dense, self.dense)}
-        for backend, sparse in self.sparse.items():
-            if set(sparse) == set(self.masked):
-                found[backend, "2of4"] = (sparse, self.masked)
-            if "down" in sparse and len(self.masked) > 1:
-                # All that a stock kernel can do for DaSS: down is sparse, gate and up are dense.
-                mixed = self.dass | {"down": sparse["down"]}
-                found[backend, DASS] = (mixed, self.dass | {"down": self.masked["down"]})
-        return found
-
-
-def matrices(
+def variants_of(
     dense: Weights, settings: GpuSettings, outcome: Outcome, part: str, round_trip: bool = True
-) -> Matrices:
-    """Mask by magnitude and compress; what a backend refuses is recorded as skipped."""
+) -> Variants:
+    """Mask one MLP's weights by magnitude and compress them; a backend's refusal is recorded."""
     masked = {role: _masked(weight, "input") for role, weight in dense.items()}
     dass = {r: masked[r] if r == "down" else _masked(w, "output") for r, w in dense.items()}
-    sparse: dict[str, Weights] = {name: {} for name in settings.compress}
+    found: Variants = {("torch", DENSE): (dense, dense)}
     for backend, compress in settings.compress.items():
+        sparse: Weights = {}
         for role, weight in masked.items():
             try:
-                sparse[backend][role] = convert(weight, compress, role, round_trip)
+                sparse[role] = convert(weight, compress, role, round_trip)
             except Exception as error:  # recorded; the others are still measured
                 outcome.skip(Skipped(part, backend, "2of4", reason_of(error)))
                 break
+        if set(sparse) == set(masked):
+            found[backend, "2of4"] = (sparse, masked)
+        if "down" in sparse and len(masked) > 1:
+            # All that a stock kernel can do for DaSS: down is sparse, gate and up are dense.
+            found[backend, DASS] = (dass | {"down": sparse["down"]}, dass)
     if "gate" in dass:
-        _note_output_groups(dass["gate"], part, outcome)
-    return Matrices(dense, masked, dass, {name: found for name, found in sparse.items() if found})
-
-
-def _note_output_groups(gate: Tensor, part: str, outcome: Outcome) -> None:
-    """Record why DaSS's gate and up run dense, whatever the backend."""
-    try:
-        check_axis(gate, "gate and up of DaSS")
-    except DassError as error:
-        outcome.skip(Skipped(part, "stock kernels", f"{DASS}, gate and up", str(error)))
+        try:
+            check_axis(dass["gate"], "gate and up of DaSS")
+        except DassError as error:
+            outcome.skip(Skipped(part, "stock kernels", f"{DASS}, gate and up", str(error)))
+    return found
 
 
 def _masked(weight: Tensor, axis: Any) -> Tensor:
@@ -144,7 +124,7 @@ def switch_mlps(
         mlp = layer.mlp
         roles: dict[str, nn.Module] = {role: getattr(mlp, f"{role}_proj") for role in ROLES}
         dense: Weights = {role: one.get_parameter("weight").data for role, one in roles.items()}
-        found = matrices(dense, settings, outcome, part, round_trip=number == 0).variants()
+        found = variants_of(dense, settings, outcome, part, round_trip=number == 0)
         # A backend that refused the first block's weights is not asked about the others'.
         took = {engine for engine, _ in found}
         left = {name: one for name, one in settings.compress.items() if name in took}
@@ -170,20 +150,19 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
     copies = []
     for seed in range(_copies(size, settings)):
         dense = {role: _random(shape, role, settings, seed) for role in roles}
-        copies.append(matrices(dense, settings, outcome, part, round_trip=seed == 0))
+        copies.append(variants_of(dense, settings, outcome, part, round_trip=seed == 0))
     width = shape.matrix(roles[0])[1]
     activation = activation_of(shape)
-    kinds = [set(copy.variants()) for copy in copies]
     for tokens in settings.tokens:
         x = random_weight((tokens, width), 99, torch.float32, settings.device) * width**0.5
         x = x.to(settings.torch_dtype)
         variants = {
             variant: (
-                [partial(glu, x, copy.variants()[variant][0], activation) for copy in copies],
-                partial(glu, x, copies[0].variants()[variant][1], activation),
+                [partial(glu, x, copy[variant][0], activation) for copy in copies],
+                partial(glu, x, reference, activation),
             )
-            for variant in copies[0].variants()
-            if all(variant in kind for kind in kinds)
+            for variant, (_, reference) in copies[0].items()
+            if all(variant in copy for copy in copies)
         }
         timed_variants(variants, settings, outcome, (part, tokens))
 

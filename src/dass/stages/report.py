@@ -9,10 +9,10 @@ from typing import Any
 from dass.report.document import make_report, write_report
 from dass.report.experiment import TableSettings
 from dass.report.speed_sections import speed_sections
-from dass.report.speed_tables import read_all
 from dass.results.published import read_published
-from dass.results.schema import read_result
+from dass.results.schema import PruningResult, read_result
 from dass.results.summary import Summary
+from dass.speed.results import read_speed
 
 
 def report(
@@ -42,6 +42,8 @@ def report(
             :class:`dass.report.speed_tables.SpeedSettings`.
         pdf, html: what to write.
     """
+    measured = [read_speed(file) for file in speed_results]
+    whole = [read_result(file, PruningResult) for file in speed_pruning]
     document = make_report(
         read_result(summary, Summary).rows,
         [TableSettings(**settings) for settings in experiments],
@@ -49,6 +51,6 @@ def report(
         description=description,
         note=note,
         published=[number for file in published for number in read_published(file)],
-        more=speed_sections(*read_all(speed_results, speed_pruning), speed),
+        more=speed_sections(measured, whole, speed),
     )
     write_report(document, pdf, html)
