@@ -166,14 +166,15 @@ def test_options_of_python_programs_exist(command: Command) -> None:
         for path in (word for word in command.words if word.startswith("tests/")):
             assert (ROOT / path).exists(), command.text
         return
-    first = next(i for i, w in enumerate(command.words) if w.startswith("--"))
+    options = [i for i, word in enumerate(command.words) if word.startswith("--")]
+    first = min(options, default=len(command.words))
     call = [sys.executable, *command.words[1:first], "--help"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for option in (word for word in command.words[first:] if word.startswith("--")):
+    for option in (command.words[i] for i in options):
         assert option in done.stdout, f"{command.place}: {shlex.join(call)} has no {option}"
 
 
