@@ -98,14 +98,14 @@ def figure_captions(settings: TableSettings) -> tuple[str, str]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as its file's ending says: pdf, svg or png; the same bytes every time."""
+    """Write a figure as its file's ending says: pdf or svg; the same bytes every time."""
     path = Path(path)
     with writing(path) as part:
         part.write_bytes(figure_bytes(figure, path.suffix.removeprefix(".")))
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as pdf, svg or png.
+    """A figure as pdf or svg.
 
     Raises:
         DataError: another kind.
@@ -115,12 +115,11 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "ModDate": None},
         "svg": {"Date": None},
-        "png": {},
     }
     if kind not in undated:
-        raise DataError(f"figures are written as .pdf, .svg or .png, not as .{kind}")
+        raise DataError(f"figures are written as .pdf or .svg, not as .{kind}")
     with matplotlib.rc_context(STYLE), io.BytesIO() as drawn:
-        figure.savefig(drawn, format=kind, dpi=200, metadata=undated[kind])
+        figure.savefig(drawn, format=kind, metadata=undated[kind])
         return drawn.getvalue()
 
 
