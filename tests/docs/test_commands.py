@@ -191,14 +191,14 @@ def python_blocks() -> dict[str, list[Block]]:
 def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the demo leaves, of which pages make use: in small, made in seconds."""
     from dass.standins.training import train_standin
-    from dass.standins.writing import write_world
+    from dass.standins.writing import write_corpus
 
     folder = tmp_path_factory.mktemp("demo")
-    world = folder / "resources/standins/world"
+    world = folder / "resources/standins/toy_corpus"
     model = folder / "resources/models/standin-llama"
     world.parent.mkdir(parents=True)
     model.parent.mkdir(parents=True)
-    write_world(world, seed=0, documents=400)
+    write_corpus(world, seed=0, documents=400)
     train_standin("llama", world, model, seed=0, steps=2)
     _make_results(folder / "results/demo", world, model)
     return folder

@@ -104,7 +104,11 @@ def fragments(cell: str) -> list[str]:
     quoted = re.findall(r"`([^`]+)`|\*([^*]+)\*", cell)
     texts = [code or words for code, words in quoted]
     texts = [t for t in texts if t not in OTHERS_SAY and not t.startswith(".venv")]
-    parts = [p for t in texts for p in re.split(r"…|models\.my-model\.(?:\w+: )?|did you mean \w+\?|\(HTTP 503\)", t)]
+    parts = [
+        p
+        for t in texts
+        for p in re.split(r"…|models\.my-model\.(?:\w+: )?|did you mean \w+\?|\(HTTP 503\)", t)
+    ]
     return [part.strip(" ;:,'") for part in parts if len(part.strip(" ;:,'")) > 5]
 
 

@@ -74,5 +74,5 @@ def test_jobs_use_the_library_beside_the_module(outer: Workflow) -> None:
     marked.write_text(marked.read_text() + '\nPath("here").touch()\n')
     done = outer.snakemake("dass_world")
     assert done.code == 0, done.output
-    assert (outer.folder / "resources/standins/world/documents.jsonl.gz").exists()
+    assert (outer.folder / "resources/standins/toy_corpus/documents.jsonl.gz").exists()
     assert Path(outer.folder / "here").exists()
