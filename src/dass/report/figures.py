@@ -28,6 +28,7 @@ from dass.results.summary import SummaryRow
 from dass.runtime.files import writing
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -187,20 +188,26 @@ def _draw_dense(axes: Axes, dense: Value | None) -> None:
         axes.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
 
 
+def add_legend(figure: Figure, marks: Mapping[str, Artist]) -> None:
+    """Label -> mark, below all panels, in as many columns as fit."""
+    fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (max(map(len, marks)) + 6))
+    figure.legend(
+        list(marks.values()), list(marks), loc="outside lower center",
+        ncols=max(1, min(5, fitting)), frameon=False,
+    )  # fmt: skip
+
+
 def _legend(figure: Figure, settings: TableSettings) -> None:
-    """One for all panels, below them: a method may be missing from any one of them."""
+    """One for all panels: a method may be missing from any one of them."""
     from matplotlib.lines import Line2D
 
-    marks = [
-        Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
-               markeredgewidth=0.4, linestyle="", label=label)
+    marks = {
+        label: Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
+                      markeredgewidth=0.4, linestyle="")
         for label, colour, marker in method_styles(settings).values()
-    ]  # fmt: skip
-    marks.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="Dense"))
-    longest = max(len(str(mark.get_label())) for mark in marks)
-    fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (longest + 6))
-    columns = max(1, min(5, fitting))
-    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
+    }  # fmt: skip
+    dense = Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+    add_legend(figure, marks | {"Dense": dense})
 
 
 def method_styles(settings: TableSettings) -> dict[tuple[str | None, str], tuple[str, str, str]]:

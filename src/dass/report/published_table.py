@@ -89,9 +89,7 @@ def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
     if task == MEAN:
         return row.zero_shot.mean(metric)
     accuracy = row.zero_shot.tasks.get(task)
-    if accuracy is None:
-        return None
-    return accuracy.acc if metric == "acc" else accuracy.acc_norm
+    return getattr(accuracy, metric) if accuracy else None
 
 
 def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list[Cell]:
