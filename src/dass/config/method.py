@@ -14,6 +14,9 @@ from dass.config.types import Strict, Text, failure
 from dass.errors import ConfigError
 from dass.pruning.methods import find_class, make_method
 
+METADATA = ("description", "gt", "ge", "lt", "le")
+"""Of a dataclass's field: what a config checks and explains."""
+
 
 class MethodConfig(Strict):
     """What the blocks of all methods have; :func:`block_of` adds the fields of the class."""
@@ -47,12 +50,14 @@ def block_of(cls: type) -> type[MethodConfig]:
                 raise ConfigError(
                     f"{where}: the name of its field {field.name} is taken; rename it"
                 )
-            default: Any = field.default
+            # Methods may run where pydantic is not installed: bounds can stand in the metadata.
+            about_field = {key: field.metadata[key] for key in METADATA if key in field.metadata}
             if field.default_factory is not dataclasses.MISSING:
-                default = Field(default_factory=field.default_factory)
+                about_field["default_factory"] = field.default_factory
+            elif field.default is not dataclasses.MISSING:
+                about_field["default"] = field.default
             if field.init:
-                required = default is dataclasses.MISSING
-                fields[field.name] = (hints[field.name], ... if required else default)
+                fields[field.name] = (hints[field.name], Field(**about_field))
         about = (inspect.getdoc(cls) or "").partition("\n")[0]
         return create_model(cls.__name__, __base__=MethodConfig, __doc__=about, **fields)
     except (NameError, AttributeError, TypeError, PydanticUserError) as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import Field
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from dass.pruning.method import Comparison, Need, Statistics
 from dass.pruning.patterns import Pattern
@@ -29,13 +27,17 @@ class SparseGPT:
     in one-shot" (ICML 2023), algorithm 1 and section 3.
     """
 
-    damping: Annotated[
-        float,
-        Field(gt=0, description="Added to the Gram matrix's diagonal, as a share of its mean."),
-    ] = 0.01
-    block: Annotated[
-        int, Field(gt=0, description="Columns for which masks are chosen together.")
-    ] = 128
+    damping: float = field(
+        default=0.01,
+        metadata={
+            "gt": 0,
+            "description": "Added to the Gram matrix's diagonal, as a share of its mean.",
+        },
+    )
+    block: int = field(
+        default=128,
+        metadata={"gt": 0, "description": "Columns for which masks are chosen together."},
+    )
 
     needs: ClassVar[frozenset[Need]] = frozenset({"input_gram", "intermediate_gram"})
 
