@@ -166,14 +166,15 @@ def test_options_of_python_programs_exist(command: Command) -> None:
         for path in (word for word in command.words if word.startswith("tests/")):
             assert (ROOT / path).exists(), command.text
         return
-    first = next(i for i, w in enumerate(command.words) if w.startswith("--"))
+    options = [i for i, word in enumerate(command.words) if word.startswith("--")]
+    first = min(options, default=len(command.words))
     call = [sys.executable, *command.words[1:first], "--help"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for option in (word for word in command.words[first:] if word.startswith("--")):
+    for option in (command.words[i] for i in options):
         assert option in done.stdout, f"{command.place}: {shlex.join(call)} has no {option}"
 
 
@@ -190,14 +191,14 @@ def python_blocks() -> dict[str, list[Block]]:
 def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the demo leaves, of which pages make use: in small, made in seconds."""
     from dass.standins.training import train_standin
-    from dass.standins.writing import write_world
+    from dass.standins.writing import write_corpus
 
     folder = tmp_path_factory.mktemp("demo")
-    world = folder / "resources/standins/world"
+    world = folder / "resources/standins/toy_corpus"
     model = folder / "resources/models/standin-llama"
     world.parent.mkdir(parents=True)
     model.parent.mkdir(parents=True)
-    write_world(world, seed=0, documents=400)
+    write_corpus(world, seed=0, documents=400)
     train_standin("llama", world, model, seed=0, steps=2)
     _make_results(folder / "results/demo", world, model)
     return folder
