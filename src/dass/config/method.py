@@ -15,9 +15,6 @@ from dass.errors import ConfigError
 from dass.pruning.method import Argument
 from dass.pruning.methods import find_class, make_method
 
-METADATA = ("description", "gt", "ge", "lt", "le")
-"""Of a dataclass's field: what a config checks and explains."""
-
 
 class MethodConfig(Strict):
     """What the blocks of all methods have; :func:`block_of` adds the fields of the class."""
@@ -51,19 +48,12 @@ def block_of(cls: type) -> type[MethodConfig]:
                 raise ConfigError(
                     f"{where}: the name of its field {field.name} is taken; rename it"
                 )
-            # Methods may run where pydantic is not installed: bounds can stand in the metadata.
-            about_field = {key: field.metadata[key] for key in METADATA if key in field.metadata}
+            default: Any = field.default
             if field.default_factory is not dataclasses.MISSING:
-                about_field["default_factory"] = field.default_factory
-            elif field.default is not dataclasses.MISSING:
-                about_field["default"] = field.default
+                default = Field(default_factory=field.default_factory)
             if field.init:
-<<<<<<< HEAD
-                fields[field.name] = (hints[field.name], Field(**about_field))
-=======
                 required = default is dataclasses.MISSING
                 fields[field.name] = (_declared(hints[field.name]), ... if required else default)
->>>>>>> main
         about = (inspect.getdoc(cls) or "").partition("\n")[0]
         return create_model(cls.__name__, __base__=MethodConfig, __doc__=about, **fields)
     except (NameError, AttributeError, TypeError, PydanticUserError) as error:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
-
-from dass.pruning.method import Comparison, Need, Statistics
-=======
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dass.pruning.method import Argument, Comparison, Need, Statistics
->>>>>>> main
 from dass.terms import Role
 
 if TYPE_CHECKING:
@@ -34,13 +27,7 @@ class DaSS:
     language models" (TMLR 2025, arXiv 2405.01943), section 4; α = 0.5 in all its experiments.
     """
 
-<<<<<<< HEAD
-    alpha: float = field(
-        default=0.5, metadata={"ge": 0, "description": "The power; the paper uses 0.5."}
-    )
-=======
     alpha: Annotated[float, Argument("The power; the paper uses 0.5.", least=0)] = 0.5
->>>>>>> main
 
     needs: ClassVar[frozenset[Need]] = frozenset({"intermediate_norm"})
 

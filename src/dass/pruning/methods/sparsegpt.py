@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
-
-from dass.pruning.method import Comparison, Need, Statistics
-=======
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dass.pruning.method import Argument, Comparison, Need, Statistics
->>>>>>> main
 from dass.pruning.patterns import Pattern
 from dass.terms import Role
 
@@ -34,25 +27,11 @@ class SparseGPT:
     in one-shot" (ICML 2023), algorithm 1 and section 3.
     """
 
-<<<<<<< HEAD
-    damping: float = field(
-        default=0.01,
-        metadata={
-            "gt": 0,
-            "description": "Added to the Gram matrix's diagonal, as a share of its mean.",
-        },
-    )
-    block: int = field(
-        default=128,
-        metadata={"gt": 0, "description": "Columns for which masks are chosen together."},
-    )
-=======
     damping: Annotated[
         float,
         Argument("Added to the Gram matrix's diagonal, as a share of its mean.", above=0),
     ] = 0.01
     block: Annotated[int, Argument("Columns for which masks are chosen together.", above=0)] = 128
->>>>>>> main
 
     needs: ClassVar[frozenset[Need]] = frozenset({"input_gram", "intermediate_gram"})
 
