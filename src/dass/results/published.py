@@ -1,7 +1,7 @@
 """What others have published: read from a CSV file, found for a run, held against the dense model.
 
-The file has a row a number, with the columns of :data:`COLUMNS` and any of :data:`CONDITIONS`;
-docs/running.md says what goes into them. An empty condition restricts nothing.
+The file has one row per number, with the columns of :data:`COLUMNS` and any of
+:data:`CONDITIONS`; docs/running.md says what goes into them. An empty condition restricts nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +12,33 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from dass.errors import DataError, NumericError, PatternError
-from dass.runtime.files import read_json, write_json
 from dass.pruning.patterns import parse_pattern
-from dass.results.schema import DENSE, PerplexityResult, read_result
+from dass.results.schema import PerplexityResult, Run
+from dass.runtime.files import read_json
+from dass.tasks import TASKS
+from dass.terms import DENSE, SPLITS, Metric
 
 COLUMNS = ("table", "model", "method", "pattern", "split", "metric", "value", "source")
 CONDITIONS = ("calibration", "dataset", "length")
-SPLITS = ("validation", "test")
 PERPLEXITY = "perplexity"
-ACCURACY = r"(hellaswag|winogrande|arc_easy|arc_challenge|piqa|mean)_acc(_norm)?"
+MEAN = "mean"
+"""In a task's place: the mean of all tasks."""
+ACCURACIES: dict[str, tuple[str, Metric]] = {
+    f"{task}_{metric}": (task, metric) for task in [*TASKS, MEAN] for metric in get_args(Metric)
+}
+"""What the column ``metric`` may hold besides ``perplexity`` -> task and metric."""
+
+
+class Quantity(NamedTuple):
+    """What is measured of a run."""
+
+    metric: str
+    """``perplexity``, or a key of :data:`ACCURACIES` such as ``piqa_acc_norm`` or ``mean_acc``."""
+    split: str
+    """Of perplexity; empty otherwise."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,7 @@ class Published:
     calibration: str | None
     method: str
     pattern: str | None
-    metric: str
-    """``perplexity``, or a column of the summary such as ``piqa_acc_norm`` or ``mean_acc``."""
-    split: str
-    """Of perplexity; empty otherwise."""
+    quantity: Quantity
     dataset: str | None
     """Of perplexity: the config's key."""
     length: int | None
@@ -53,13 +65,12 @@ class Published:
     def subject(self) -> tuple[str | int | None, ...]:
         """What the number is about: two rows must not be about the same."""
         run = (self.model, self.calibration, self.method, self.pattern)
-        return (*run, self.metric, self.split, self.dataset, self.length)
+        return (*run, *self.quantity, self.dataset, self.length)
 
-    def is_about(self, run: tuple[str, str | None, str, str | None]) -> bool:
+    def is_about(self, run: Run) -> bool:
         """Whether it is about this model, calibration, method and pattern."""
-        model, calibration, method, pattern = run
-        same = (self.model, self.method, self.pattern) == (model, method, pattern)
-        return same and self.calibration in (None, calibration)
+        same = (self.model, self.method, self.pattern) == (run.model, run.method, run.pattern)
+        return same and self.calibration in (None, run.calibration)
 
     def holds_for(self, dataset: str | None, length: int | None) -> bool:
         """Whether perplexities on this data set with so many tokens of context compare to it."""
@@ -115,7 +126,6 @@ def _parse(where: str, row: Mapping[str | None, Any], file: str) -> Published:
         if not cell[name]:
             raise DataError(f"{where}: {name} is empty; every number needs one")
     _check_run(where, cell["method"], cell["pattern"])
-    _check_measure(where, cell)
     length = cell.get("length", "")
     if length and not re.fullmatch(r"[1-9]\d*", length):
         raise DataError(f"{where}: length {length!r} is no number of tokens")
@@ -124,8 +134,7 @@ def _parse(where: str, row: Mapping[str | None, Any], file: str) -> Published:
         calibration=cell.get("calibration") or None,
         method=cell["method"],
         pattern=cell["pattern"] or None,
-        metric=cell["metric"],
-        split=cell["split"] if cell["metric"] == PERPLEXITY else "",
+        quantity=_quantity(where, cell["metric"], cell["split"]),
         dataset=cell.get("dataset") or None,
         length=int(length) if length else None,
         value=_value(where, cell["metric"], cell["value"]),
@@ -145,15 +154,15 @@ def _check_run(where: str, method: str, pattern: str) -> None:
         raise DataError(f"{where}: pattern {pattern!r} is spelled {spelled}")
 
 
-def _check_measure(where: str, cell: dict[str, str]) -> None:
-    metric, split = cell["metric"], cell["split"]
-    if metric != PERPLEXITY and not re.fullmatch(ACCURACY, metric):
+def _quantity(where: str, metric: str, split: str) -> Quantity:
+    if metric != PERPLEXITY and metric not in ACCURACIES:
         raise DataError(
             f"{where}: unknown metric {metric!r}: write perplexity, or a task and its metric, as "
             "in piqa_acc, arc_easy_acc_norm, mean_acc"
         )
     if split not in SPLITS and (split or metric == PERPLEXITY):
         raise DataError(f"{where}: split {split!r} is neither {' nor '.join(SPLITS)}")
+    return Quantity(metric, split if metric == PERPLEXITY else "")
 
 
 def _value(where: str, metric: str, text: str) -> float:
@@ -187,29 +196,23 @@ def dense_targets(
     rows: Iterable[Published], model: str, dataset: str, length: int, splits: Iterable[str]
 ) -> list[DenseTarget]:
     """The published perplexities of a dense model that a study measures, too."""
+    dense = Run.parse(f"{model}/{DENSE}")
+    measured = [Quantity(PERPLEXITY, split) for split in splits]
     return [
-        DenseTarget(row.split, row.value, f"{row.source}; {row.file}")
+        DenseTarget(row.quantity.split, row.value, f"{row.source}; {row.file}")
         for row in rows
-        if row.is_about((model, None, DENSE, None)) and row.metric == PERPLEXITY
-        if row.holds_for(dataset, length) and row.split in tuple(splits)
+        if row.is_about(dense) and row.quantity in measured and row.holds_for(dataset, length)
     ]
 
 
-def check_dense(
-    *, dense: str | Path, targets: Sequence[DenseTarget], tolerance: float, out: str | Path
-) -> None:
-    """Hold a dense model's perplexity against what is published of it; write what came out.
-
-    Args:
-        dense: the dense run's perplexity.json.
-        targets: what is published, as :func:`dense_targets` finds it.
-        tolerance: by which share of the published value ours may be off.
-        out: what to write, JSON: each target with ours and by how much it is off.
+def compare_dense(
+    result: PerplexityResult, targets: Iterable[DenseTarget], tolerance: float
+) -> list[dict[str, str | float]]:
+    """Each target with our perplexity, and by how much that is off, as a share.
 
     Raises:
-        NumericError: a value is off by more than ``tolerance``; nothing is written.
+        NumericError: one is off by more than ``tolerance``.
     """
-    result = read_result(dense, PerplexityResult)
     checks = []
     for target in targets:
         ours = result.splits[target.split].perplexity
@@ -217,7 +220,7 @@ def check_dense(
         if abs(off) > tolerance:
             raise NumericError(_too_far_off(result, target, ours, off, tolerance))
         checks.append(target._asdict() | {"perplexity": ours, "off": off})
-    write_json(out, {"model": result.run.model, "tolerance": tolerance, "checks": checks})
+    return checks
 
 
 def _too_far_off(
