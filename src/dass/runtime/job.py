@@ -71,7 +71,9 @@ def job(
 def _close_standard_input() -> None:
     """Let file 0 be empty, for this process and those that it starts."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    if nothing != 0:
+    if nothing == 0:  # it was closed
+        os.set_inheritable(0, True)
+    else:
         os.dup2(nothing, 0)
         os.close(nothing)
 
