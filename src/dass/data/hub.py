@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dass.data.model_folder import (
     CONFIG,
     INDEX,
     SINGLE,
+    Stored,
     check_config,
     check_dtypes,
     read_header,
@@ -195,9 +197,18 @@ def _shards(
 
 def _check_model(repository: str, paths: Mapping[str, Path]) -> None:
     """Each header fits its file to the byte, and holds the tensors that the index puts there."""
-    held = {n: read_header(path) for n, path in paths.items() if n.endswith(".safetensors")}
-    for tensors in held.values():
-        check_dtypes(tensors)
+    held: dict[str, dict[str, Stored]] = {}
+    for name, path in paths.items():
+        if name.endswith(".safetensors"):
+            try:
+                held[name] = read_header(path)
+            except ModelError:
+                raise DataError(
+                    f"{repository}: {name} is no valid safetensors file; choose another revision"
+                ) from None
+            check_dtypes(
+                {n: replace(t, file=Path(repository, name)) for n, t in held[name].items()}
+            )
     if INDEX in paths:
         for tensor, name in read_object(paths[INDEX])["weight_map"].items():
             if tensor not in held[name]:

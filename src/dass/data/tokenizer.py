@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dass.data.pretrained import load_config, load_tokenizer_of
+from dass.data.pretrained import load_config, load_tokenizer_of, one_line
 from dass.errors import DataError
 from dass.runtime.progress import log
 
@@ -60,7 +60,7 @@ def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
     known = getattr(tokenizer, "dass_known", len(tokenizer))
 
     def encode(text: str) -> list[int]:
-        tokens = list(tokenizer(text)["input_ids"])
+        tokens = _tokens(tokenizer, text)
         if tokens and max(tokens) >= known:
             name = tokenizer.convert_ids_to_tokens(max(tokens))
             raise DataError(
@@ -119,9 +119,23 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
 def _added(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts in front of a text, and those that it appends."""
     for text in (PROBE, *islice(tokenizer.get_vocab(), 20)):
-        bare = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        full = list(tokenizer(text)["input_ids"])
+        bare, full = _tokens(tokenizer, text, add_special_tokens=False), _tokens(tokenizer, text)
         for start in range(len(full) - len(bare) + 1):
             if bare and full[start : start + len(bare)] == bare:
                 return full[:start], full[start + len(bare) :]
-    raise DataError(f"{folder}: no text has tokens of this tokenizer; fetch the model again")
+    raise DataError(
+        f"{folder}: what special tokens its tokenizer adds to a text cannot be told; fetch the "
+        "model again"
+    )
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, **settings: bool) -> list[int]:
+    try:
+        return list(tokenizer(text, **settings)["input_ids"])
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # Rust's panics are no Exceptions
+        raise DataError(
+            f"{tokenizer.name_or_path}: its tokenizer fails on a text ({one_line(error)}); fetch "
+            "the model again"
+        ) from None

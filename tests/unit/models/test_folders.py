@@ -15,6 +15,11 @@ from torch import Tensor
 from dass.data.model_folder import INDEX, SINGLE, check_folder, files_read
 from dass.errors import ModelError
 from dass.models.streamed import StreamedModel
+from dass.pruning.export import export_checkpoint
+from dass.pruning.methods import make_method
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.prune import prune
+from dass.pruning.pruned_file import PrunedFile, save_pruned
 from tests.conftest import TinyModel, streamed_logits, whole_logits
 
 Tensors = dict[str, Tensor]
@@ -419,3 +424,40 @@ def test_the_files_that_results_may_depend_on(
         (folder / name).write_text("not read")
     read = {str(file.relative_to(folder)) for file in files_read(folder)}
     assert read == small | {"parts/a.safetensors", "parts/b.safetensors"}
+
+
+# --- Exports ----------------------------------------------------------------------------------
+
+
+def a_base_model(folder: Path, tensors: Tensors) -> None:
+    save(base_model(tensors), folder / SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arrange"),
+    [
+        ("llama", index_beside_a_newer_single_file),
+        ("llama", shards_in_a_folder),
+        ("llama", a_tensor_in_two_shards),
+        ("llama", rotary_frequencies_of_an_older_version),
+        ("gemma", a_base_model),
+    ],
+)
+def test_an_export_is_what_was_pruned(
+    architecture: str,
+    arrange: Callable[[Path, Tensors], object],
+    empty: Callable[[str], tuple[Path, Tensors]],
+    tokens: Tensor,
+    tmp_path: Path,
+) -> None:
+    folder, tensors = empty(architecture)
+    arrange(folder, tensors)
+    model = StreamedModel(folder, torch.float32)
+    run = prune(model, tokens, make_method("magnitude", {}), parse_pattern("2of4"))
+    save_pruned(tmp_path / "pruned", run.masks, run.values, run.shapes, {})
+    export_checkpoint(folder, tmp_path / "pruned", tmp_path / "out", torch.float32)
+    sparse = StreamedModel(folder, torch.float32, overlay=PrunedFile(tmp_path / "pruned"))
+    exported = whole_logits(tmp_path / "out", tokens)
+    torch.testing.assert_close(streamed_logits(sparse, tokens), exported, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(exported, whole_logits(folder, tokens), atol=0.1)
+    assert (folder / SINGLE).exists() != (tmp_path / "out" / INDEX).exists()
