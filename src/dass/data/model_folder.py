@@ -56,8 +56,11 @@ SIZES = (
 )
 """Keys of config.json that are whole numbers above 0 wherever they are one number."""
 
-READ = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
-"""Files of a folder that its config and its tokenizer may be read from."""
+SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+"""Files of a folder beside its weights: config, tokenizer, templates, index."""
+
+COPIED_ONLY = ("generation_config.json",)
+"""Small files that no result depends on: an export has them all the same."""
 
 _BLOCK = re.compile(r"^(?:model\.)?layers\.(\d{1,9})\.")
 _EMBEDDING = re.compile(r"^(?:model\.)?embed_tokens\.weight$")
@@ -106,14 +109,26 @@ def check_folder(folder: str | Path) -> dict[str, Stored]:
 
 
 def files_read(folder: str | Path) -> list[Path]:
-    """The files of a model folder that a result may depend on: config, tokenizer, weights.
+    """The files that a result may depend on: config, tokenizer, weights, and their index if read.
+
+    Raises:
+        ModelError: as :func:`weight_files`.
+    """
+    return [file for file in files_exported(folder) if file.name not in COPIED_ONLY]
+
+
+def files_exported(folder: str | Path) -> list[Path]:
+    """The files that an export depends on: :func:`files_read`, and what it copies as it is.
 
     Raises:
         ModelError: as :func:`weight_files`.
     """
     folder = Path(folder)
-    small = {file for pattern in READ for file in folder.glob(pattern) if file.is_file()}
-    return sorted(small | set(weight_files(folder)))
+    weights = weight_files(folder)
+    small = {file for pattern in SMALL for file in folder.glob(pattern) if file.is_file()}
+    if weights == [folder / SINGLE]:
+        small.discard(folder / INDEX)
+    return sorted(small | set(weights))
 
 
 # --- config.json ------------------------------------------------------------------------------
@@ -321,10 +336,20 @@ def read_header(file: Path) -> dict[str, Stored]:
                 for name, part in slices.items()
             }
     except (SafetensorError, OSError, ValueError) as error:
+        if _is_pointer(file):
+            raise ModelError(f"{file}: a pointer of Git LFS, not the file; git lfs pull") from None
         what = " ".join(str(error).split())
         raise ModelError(
             f"{file}: truncated or damaged safetensors file ({what}); fetch it again"
         ) from None
+
+
+def _is_pointer(file: Path) -> bool:
+    start = b"version https://git-lfs"
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(start)) == start
 
 
 def check_dtypes(tensors: Mapping[str, Stored]) -> None:

@@ -76,13 +76,20 @@ def whole_model(folder: str | Path, dtype: torch.dtype, **settings: Any) -> nn.M
     Raises:
         ModelError: as :func:`empty_model` and :func:`dass.data.model_folder.check_folder`.
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
     check_folder(folder)
     load_config(folder)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **SAFE, **settings
-    )
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **SAFE, **settings
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        what = one_line(error)
+        raise ModelError(f"{folder}: transformers cannot load the model ({what})") from None
     return model.eval()
 
 

@@ -104,8 +104,8 @@ def _renamed(folder: Path, model: Any, tensors: Mapping[str, Stored]) -> dict[st
             name, converted = rename_source_key(stored, [], [], prefix, state)
         if converted is not None and name in state:
             raise ModelError(
-                f"{tensors[stored].file}: {stored} is stored in an older form, which transformers "
-                "converts; save the model anew with from_pretrained() and save_pretrained()"
+                f"{tensors[stored].file}: {stored} is stored in another form than the model "
+                "has it, and transformers converts it; this is not supported, choose another model"
             )
         if name in filled:
             raise ModelError(

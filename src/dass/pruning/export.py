@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from dass.data.model_folder import INDEX, SINGLE
+from dass.data.model_folder import INDEX, files_exported
 from dass.data.pretrained import empty_model
 from dass.errors import ModelError
 from dass.models.matching import stored_names
@@ -58,9 +58,8 @@ def export_checkpoint(
 
 def _copy_small_files(weights: Weights, folder: Path) -> None:
     """Config and tokenizer; the index, if the weights are those that it names."""
-    for path in sorted(weights.folder.iterdir()):
-        unused = path.name == INDEX and weights.files == [weights.folder / SINGLE]
-        if path.is_file() and path.suffix in {".json", ".model", ".txt", ".jinja"} and not unused:
+    for path in files_exported(weights.folder):
+        if path not in weights.files:
             shutil.copyfile(path, folder / path.name)
 
 

@@ -279,6 +279,11 @@ def test_a_damaged_file_is_named(content: bytes, folder: Path) -> None:
     refused(folder, SINGLE, "truncated or damaged")
 
 
+def test_a_pointer_of_git_lfs_says_what_to_do(folder: Path) -> None:
+    (folder / SINGLE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    refused(folder, SINGLE, "git lfs pull")
+
+
 def test_a_file_that_cannot_be_opened(folder: Path) -> None:
     (folder / "other.safetensors").mkdir()
     with pytest.raises(ModelError, match=r"other\.safetensors: truncated or damaged"):

@@ -265,6 +265,13 @@ def test_out_of_memory_is_no_fault_of_config_json(
         StreamedModel(folder, torch.float32)
 
 
+def test_what_transformers_cannot_load_whole_is_one_line(folder: Path) -> None:
+    set_json(folder / "config.json", hidden_act="nonsense")
+    with pytest.raises(ModelError, match="transformers cannot load the model") as error:
+        whole_model(folder, torch.float32)
+    assert "\n" not in str(error.value)
+
+
 def test_a_whole_model_is_checked_as_a_streamed_one_is(folder: Path) -> None:
     set_json(folder / "config.json", num_hidden_layers=2)
     with pytest.raises(DassError, match="num_hidden_layers is 2"):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dass.data.model_folder import INDEX, SINGLE, check_folder, files_read
+from dass.data.model_folder import INDEX, SINGLE, check_folder, files_exported, files_read
 from dass.errors import ModelError
 from dass.models.streamed import StreamedModel
 from dass.pruning.export import export_checkpoint
@@ -20,7 +20,7 @@ from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile, save_pruned
-from tests.conftest import TinyModel, streamed_logits, whole_logits
+from tests.conftest import COMMON, TinyModel, streamed_logits, whole_logits
 
 Tensors = dict[str, Tensor]
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -366,6 +366,20 @@ def test_a_tensor_without_a_place_is_named(
     assert ("(see attention_bias, mlp_bias)" in str(error.value)) == extra.endswith("bias")
 
 
+def test_weights_that_transformers_would_convert_are_refused(tmp_path: Path) -> None:
+    """OLMo hybrid joins convolutions that are stored one by one."""
+    import transformers
+
+    layers = ["linear_attention", "full_attention", "linear_attention"]
+    heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
+    sizes = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "head_dim": 8}
+    config = transformers.OlmoHybridConfig(**COMMON, layer_types=layers, **heads, **sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"conv1d\.weight is stored in another form") as error:
+        StreamedModel(tmp_path, torch.float32)
+    assert "\n" not in str(error.value)
+
+
 def test_a_tensor_under_two_names_is_refused(
     empty: Callable[[str], tuple[Path, Tensors]],
 ) -> None:
@@ -422,8 +436,14 @@ def test_the_files_that_results_may_depend_on(
         (folder / name).write_text("{}")
     for name in ("README.md", "pytorch_model.bin", "modeling_x.py", "model.fp16.safetensors"):
         (folder / name).write_text("not read")
+    weights = {"parts/a.safetensors", "parts/b.safetensors"}
+    exported = {str(file.relative_to(folder)) for file in files_exported(folder)}
+    assert exported == small | weights
     read = {str(file.relative_to(folder)) for file in files_read(folder)}
-    assert read == small | {"parts/a.safetensors", "parts/b.safetensors"}
+    assert read == exported - {"generation_config.json"}
+    save(tensors, folder / SINGLE)
+    now = {str(file.relative_to(folder)) for file in files_read(folder)}
+    assert now == (read - weights - {INDEX}) | {SINGLE}  # an index that nobody reads
 
 
 # --- Exports ----------------------------------------------------------------------------------
