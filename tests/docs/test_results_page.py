@@ -64,7 +64,9 @@ def _expanded(name: str, hint: Any) -> set[str]:
 
 
 def _is_nested(hint: Any) -> bool:
-    return isinstance(hint, type) and (issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint))
+    if not isinstance(hint, type):
+        return False
+    return issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +95,7 @@ def test_every_field_of_the_provenance_is_explained() -> None:
 
 
 def test_every_column_is_explained(tmp_path: Path) -> None:
-    write_summary(
-        summarise(*results_of_one_run(tmp_path)), tmp_path / "s.json", tmp_path / "s.csv"
-    )
+    write_summary(summarise(*results_of_one_run(tmp_path)), tmp_path / "s.json", tmp_path / "s.csv")
     with (tmp_path / "s.csv").open() as file:
         (row,) = csv.DictReader(file)
     columns = {re.sub(r"^piqa_", "<task>_", name) for name in row}
