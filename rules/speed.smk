@@ -98,9 +98,9 @@ rule speed_prefill:
         **speed_block("gpu", "tokens", "repeats"),
         stage="speed_prefill",
         subject="{model}/{calibration}/{method}",
-        folder=speed_source,
+        folder=model_folder,
         pattern="{pattern}",
-        dtype=speed_dtype,
+        dtype=of_model("dtype"),
     message:
         "Timing prefill of {wildcards.model}, {wildcards.method} {wildcards.pattern}"
     script:

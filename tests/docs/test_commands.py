@@ -183,8 +183,8 @@ def test_options_of_python_programs_exist(command: Command) -> None:
 def test_make_clean_leaves_other_studies_alone(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     demo = ["results/demo/summary.csv", "resources/models/standin-llama/config.json",
-            "resources/standins/world/documents.jsonl.gz", "logs/prune_run/demo/a/b.log",
-            "logs/summary/demo.log", "logs/world/world.log", "logs/benchmarks/summary/demo.tsv",
+            "resources/standins/toy_corpus/documents.jsonl.gz", "logs/prune_run/demo/a/b.log",
+            "logs/summary/demo.log", "logs/toy_corpus/toy_corpus.log", "logs/benchmarks/summary/demo.tsv",
             "logs/benchmarks/prune_run/demo/a.tsv", "logs/train_standin/a.log"]  # fmt: skip
     others = ["results/paper/summary.csv", "resources/models/llama2-7b/config.json",
               "resources/datasets/c4/documents.jsonl", "logs/prune_run/paper/a.log",
@@ -211,14 +211,14 @@ def python_blocks() -> dict[str, list[Block]]:
 def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the demo leaves, of which pages make use: in small, made in seconds."""
     from dass.standins.training import train_standin
-    from dass.standins.writing import write_world
+    from dass.standins.writing import write_corpus
 
     folder = tmp_path_factory.mktemp("demo")
-    world = folder / "resources/standins/world"
+    world = folder / "resources/standins/toy_corpus"
     model = folder / "resources/models/standin-llama"
     world.parent.mkdir(parents=True)
     model.parent.mkdir(parents=True)
-    write_world(world, seed=0, documents=400)
+    write_corpus(world, seed=0, documents=400)
     train_standin("llama", world, model, seed=0, steps=2)
     _make_results(folder / "results/demo", world, model)
     return folder

@@ -18,16 +18,14 @@ METHOD = '''\
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import Field
-
-from dass.pruning.method import Comparison
+from dass.pruning.method import Argument, Comparison
 
 
 @dataclass(frozen=True)
 class Loud:
     """Weight times a power of the intermediate norm, within rows."""
 
-    power: Annotated[float, Field(ge=0, description="Of the norm.")] = 1.0
+    power: Annotated[float, Argument("Of the norm.", least=0)] = 1.0
     needs: ClassVar[frozenset] = frozenset({"intermediate_norm"})
 
     def comparison(self, role):

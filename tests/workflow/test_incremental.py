@@ -101,6 +101,7 @@ STALE = {
     "src/dass/results/summary.py": ENDS,
     "src/dass/report/experiment_tables.py": {"tables_of_experiment": 1, "report": 1, "all": 1},
     "src/dass/report/document.py": {"report": 1, "all": 1},
+    "src/dass/report/templates/report.typ": {"report": 1, "all": 1},
     "src/dass/stages/report.py": {"report": 1, "all": 1},
     "src/dass/results/schema.py": {},
     "src/dass/runtime/progress.py": {},
@@ -157,7 +158,7 @@ def test_a_changed_argument_makes_its_method_stale(study: Workflow) -> None:
 def test_one_model_asked_for_runs_that_model_only(fresh: Workflow) -> None:
     finished = fresh.snakemake("results/small/summary/standin-mistral.csv", "--dry-run")
     assert finished.jobs == {
-        "world": 1,
+        "toy_corpus": 1,
         "train_standin": 1,
         "calibration_tokens": 1,
         "evaluation_tokens": 1,

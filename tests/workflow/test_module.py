@@ -59,7 +59,7 @@ def test_jobs_use_the_library_beside_the_module(outer: Workflow) -> None:
     library = outer.folder.parent / "dass/src/dass"
     marked = library / "standins/writing.py"
     marked.write_text(marked.read_text() + '\nPath("here").touch()\n')
-    done = outer.snakemake("dass_world")
+    done = outer.snakemake("dass_toy_corpus")
     assert done.code == 0, done.output
-    assert (outer.folder / "resources/standins/world/documents.jsonl.gz").exists()
+    assert (outer.folder / "resources/standins/toy_corpus/documents.jsonl.gz").exists()
     assert (outer.folder / "here").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import stat
-import textwrap
 
 import pytest
 import yaml
@@ -33,8 +32,10 @@ def profile(name: str, **variables: str) -> dict:
 
 def example() -> dict[str, str]:
     """The variables that docs/cluster.md gives as an example."""
-    block = re.search(r"```yaml\n(   account:.*?)```", (ROOT / "docs/cluster.md").read_text(), re.S)
-    return yaml.safe_load(textwrap.dedent(block[1]))
+    page = (ROOT / "docs/cluster.md").read_text()
+    return yaml.safe_load(re.search(r"```yaml\n(__variables__:.*?)```", page, re.S)[1])[
+        "__variables__"
+    ]
 
 
 def rules_with_a_gpu() -> dict[str, str]:

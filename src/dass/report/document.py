@@ -93,20 +93,17 @@ def _section(
 def provenance_lines(rows: Sequence[SummaryRow]) -> list[tuple[str, str]]:
     """What produced the summary's numbers: name and words, where known."""
     pruned = [row.pruning for row in rows if row.pruning]
-    dates = sorted(row.date for row in rows if row.date)
+    dates = sorted(max(row.origins("date")) for row in rows if row.origins("date"))
     lines = [
         ("Runs", str(len(rows))),
         ("Date", " to ".join(dict.fromkeys(dates[:1] + dates[-1:]))),
-        ("Commit", _distinct(row.commits for row in rows)),
-        ("Device", _distinct(row.devices for row in rows)),
+        ("Commit", _distinct(row.origins("commit") for row in rows)),
+        ("Device", _distinct(row.origins("device") for row in rows)),
         ("Versions", _distinct(row.versions for row in rows)),
-        ("Sparsity of pruned matrices", _span((part.mean_sparsity for part in pruned), ".4f")),
-        ("Pruning time per run, s", _span((part.seconds for part in pruned), ".1f")),
-        ("Peak memory per run, GB", _span((row.peak_memory_bytes for row in rows), ".2f", 1e9)),
-        (
-            "Peak GPU memory per run, GB",
-            _span((row.peak_device_memory_bytes for row in rows), ".2f", 1e9),
-        ),
+        ("Sparsity of pruned matrices", _span((one.mean_sparsity for one in pruned), ".4f")),
+        ("Pruning time per run, s", _span((one.seconds.get("total") for one in pruned), ".1f")),
+        ("Peak memory per run, GB", _span((r.peak_memory("host") for r in rows), ".2f", 1e9)),
+        ("Peak GPU memory per run, GB", _span((r.peak_memory("device") for r in rows), ".2f", 1e9)),
     ]
     return [(name, words) for name, words in lines if words]
 

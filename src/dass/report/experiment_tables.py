@@ -19,10 +19,11 @@ from dass.report.experiment import (
 )
 from dass.report.table import Cell, RowGroup, Table, TableSection
 from dass.report.words import DASH, format_percent, format_perplexity, pattern_label, sentences
-from dass.results.summary import PerplexitySummary, SummaryRow, ZeroShotSummary
+from dass.results.schema import PerplexityResult, ZeroShotResult
+from dass.results.summary import SummaryRow
 from dass.tasks import TASKS
 
-Part = TypeVar("Part", PerplexitySummary, ZeroShotSummary)
+Result = TypeVar("Result", PerplexityResult, ZeroShotResult)
 
 
 def perplexity_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Table:
@@ -127,10 +128,10 @@ def _perplexity_caption(shown: Mapping[str, Lines], settings: TableSettings) -> 
         settings.models[model]: [row.perplexity for row in lines.values() if row.perplexity]
         for model, lines in shown.items()
     }
-    dataset = _common(own, lambda part: part.dataset)
-    length = _common(own, lambda part: part.length)
-    windows = _common(own, lambda part: _windows(part, settings.split))
-    bos = _common(own, lambda part: _BOS[part.bos] if part.bos else None)
+    dataset = _common(own, lambda result: result.dataset)
+    length = _common(own, lambda result: result.settings.get("length"))
+    windows = _common(own, lambda result: _windows(result, settings.split))
+    bos = _common(own, lambda result: _BOS.get(str(result.settings.get("bos"))))
     return sentences(
         settings.title,
         f"Perplexity on the {settings.split} split{f' of {dataset}' if dataset else ''}; "
@@ -142,8 +143,8 @@ def _perplexity_caption(shown: Mapping[str, Lines], settings: TableSettings) -> 
     )
 
 
-def _windows(part: PerplexitySummary, split: str) -> int | None:
-    return part.splits[split].windows if split in part.splits else None
+def _windows(result: PerplexityResult, split: str) -> int | None:
+    return result.splits[split].windows if split in result.splits else None
 
 
 def _zero_shot_caption(
@@ -153,8 +154,8 @@ def _zero_shot_caption(
         settings.models[model]: [row.zero_shot for row in lines.values() if row.zero_shot]
         for model, lines in shown.items()
     }
-    limits = _common(own, lambda part: part.limit)
-    counts = _common(own, lambda part: _sample_counts(part, settings))
+    limits = _common(own, lambda result: result.limit)
+    counts = _common(own, lambda result: _sample_counts(result, settings))
     marked = " and ".join(TASKS[task].label for task in without_norm)
     return sentences(
         settings.title,
@@ -167,9 +168,9 @@ def _zero_shot_caption(
     )
 
 
-def _sample_counts(part: ZeroShotSummary, settings: TableSettings) -> str:
+def _sample_counts(result: ZeroShotResult, settings: TableSettings) -> str:
     """``HellaSwag 10042, PIQA 1838``."""
-    counts = {TASKS[t].label: part.tasks[t].samples for t in settings.tasks if t in part.tasks}
+    counts = {TASKS[t].label: result.tasks[t].samples for t in settings.tasks if t in result.tasks}
     return ", ".join(f"{label} {count}" for label, count in counts.items())
 
 
@@ -183,7 +184,7 @@ def _closing(settings: TableSettings) -> list[str]:
     ]
 
 
-def _common(own: Mapping[str, Sequence[Part]], say: Callable[[Part], str | int | None]) -> str:
+def _common(own: Mapping[str, Sequence[Result]], say: Callable[[Result], str | int | None]) -> str:
     """What is said of each model's results: once where all agree, else with the models' labels."""
     found: dict[str, list[str]] = {}
     for label, parts in own.items():

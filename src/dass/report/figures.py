@@ -28,6 +28,7 @@ from dass.results.summary import SummaryRow
 from dass.runtime.files import writing
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -98,14 +99,14 @@ def figure_captions(settings: TableSettings) -> tuple[str, str]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as its file's ending says: pdf, svg or png; the same bytes every time."""
+    """Write a figure as its file's ending says: pdf or svg; the same bytes every time."""
     path = Path(path)
     with writing(path) as part:
         part.write_bytes(figure_bytes(figure, path.suffix.removeprefix(".")))
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as pdf, svg or png.
+    """A figure as pdf or svg.
 
     Raises:
         DataError: another kind.
@@ -115,12 +116,11 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "ModDate": None},
         "svg": {"Date": None},
-        "png": {},
     }
     if kind not in undated:
-        raise DataError(f"figures are written as .pdf, .svg or .png, not as .{kind}")
+        raise DataError(f"figures are written as .pdf or .svg, not as .{kind}")
     with matplotlib.rc_context(STYLE), io.BytesIO() as drawn:
-        figure.savefig(drawn, format=kind, dpi=200, metadata=undated[kind])
+        figure.savefig(drawn, format=kind, metadata=undated[kind])
         return drawn.getvalue()
 
 
@@ -188,20 +188,26 @@ def _draw_dense(axes: Axes, dense: Value | None) -> None:
         axes.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
 
 
+def add_legend(figure: Figure, marks: Mapping[str, Artist]) -> None:
+    """Label -> mark, below all panels, in as many columns as fit."""
+    fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (max(map(len, marks)) + 6))
+    figure.legend(
+        list(marks.values()), list(marks), loc="outside lower center",
+        ncols=max(1, min(5, fitting)), frameon=False,
+    )  # fmt: skip
+
+
 def _legend(figure: Figure, settings: TableSettings) -> None:
-    """One for all panels, below them: a method may be missing from any one of them."""
+    """One for all panels: a method may be missing from any one of them."""
     from matplotlib.lines import Line2D
 
-    marks = [
-        Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
-               markeredgewidth=0.4, linestyle="", label=label)
+    marks = {
+        label: Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
+                      markeredgewidth=0.4, linestyle="")
         for label, colour, marker in method_styles(settings).values()
-    ]  # fmt: skip
-    marks.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="Dense"))
-    longest = max(len(str(mark.get_label())) for mark in marks)
-    fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (longest + 6))
-    columns = max(1, min(5, fitting))
-    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
+    }  # fmt: skip
+    dense = Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+    add_legend(figure, marks | {"Dense": dense})
 
 
 def method_styles(settings: TableSettings) -> dict[tuple[str | None, str], tuple[str, str, str]]:

@@ -46,7 +46,7 @@ def _fitting(
     """Numbers about the experiment's runs, on the data set and context length of our own."""
     runs = [line.of(model) for model in settings.models for line in settings.all_lines]
     ours = [row.perplexity for lines in shown.values() for row in lines.values() if row.perplexity]
-    dataset, length = (ours[0].dataset, ours[0].length) if ours else (None, None)
+    dataset, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else (None, None)
     return [
         number
         for number in published
@@ -89,9 +89,7 @@ def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
     if task == MEAN:
         return row.zero_shot.mean(metric)
     accuracy = row.zero_shot.tasks.get(task)
-    if accuracy is None:
-        return None
-    return accuracy.acc if metric == "acc" else accuracy.acc_norm
+    return getattr(accuracy, metric) if accuracy else None
 
 
 def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list[Cell]:

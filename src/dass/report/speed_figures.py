@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dass.report.figures import STYLE
+from dass.report.figures import STYLE, add_legend
 from dass.report.speed_tables import (
     ENGINES,
     NOT_MEASURED,
@@ -77,8 +77,7 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
         shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
         handles = {label: handle for pairs in shown for handle, label in pairs}
         if handles:
-            where = {"loc": "outside lower center", "ncols": 3, "frameon": False}
-            figure.legend(list(handles.values()), list(handles), **where)
+            add_legend(figure, handles)
     return figure
 
 

@@ -20,7 +20,7 @@ def figures_of_experiment(
     Args:
         summary: of the study, JSON.
         settings: fields of :class:`dass.report.experiment.TableSettings`.
-        out: what to write: ``perplexity`` or ``zero_shot``, ``.pdf``, ``.svg`` or ``.png``.
+        out: what to write: ``perplexity`` or ``zero_shot``, ``.pdf`` or ``.svg``.
     """
     rows = read_result(summary, Summary).rows
     draw = {"perplexity": perplexity_figure, "zero_shot": zero_shot_figure}

@@ -201,7 +201,7 @@ def test_a_studys_metric_files_hold_one_method_each_beside_sparsegpt() -> None:
         settings={"methods": {"sgpt": ["sparsegpt", {}]}},
     )  # fmt: skip
     table = pruning_table([file("dass", 0.2, 2.0), alone, file("wanda", 0.1, 1.0)], [], SETTINGS)
-    (group,) = table.blocks[0].groups
+    (group,) = table.sections[0].groups
     assert [name for name, _ in group.rows] == ["Wanda", "SparseGPT", "DaSS"]
     assert cells(table, "Wanda") == ["1 0", "10.00 0.00"]
     assert cells(table, "SparseGPT") == ["10 0", "1"]

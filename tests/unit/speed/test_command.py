@@ -60,7 +60,7 @@ def test_what_was_measured_is_printed_once_and_what_was_not_with_its_reason(
     ("arguments", "complaint"),
     [
         ("metric --shapes 7c", "no shape '7c'; there are 7b, "),
-        ("metric --shapes tiny --methods magic", "unknown method 'magic'"),
+        ("metric --shapes tiny --methods magic", "no built-in method 'magic'"),
         ("tpu --shapes tiny", "invalid choice: 'tpu'"),
         ("gpu --shapes tiny --patterns u50", "unrecognized arguments: --patterns"),
     ],

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dass.standins.world import CHAINS, QUALITIES, RELATIONS, STEPS, Step, World
+from dass.standins.toy_world import CHAINS, QUALITIES, RELATIONS, STEPS, Step, World
 
 ORDINALS = ("first", "second", "third", "fourth", "last")
 
