@@ -184,8 +184,9 @@ def test_make_clean_leaves_other_studies_alone(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     demo = ["results/demo/summary.csv", "resources/models/standin-llama/config.json",
             "resources/standins/toy_corpus/documents.jsonl.gz", "logs/prune_run/demo/a/b.log",
-            "logs/summary/demo.log", "logs/toy_corpus/toy_corpus.log", "logs/benchmarks/summary/demo.tsv",
-            "logs/benchmarks/prune_run/demo/a.tsv", "logs/train_standin/a.log"]  # fmt: skip
+            "logs/summary/demo.log", "logs/toy_corpus/toy_corpus.log", "logs/train_standin/a.log",
+            "logs/benchmarks/summary/demo.tsv",
+            "logs/benchmarks/prune_run/demo/a.tsv"]  # fmt: skip
     others = ["results/paper/summary.csv", "resources/models/llama2-7b/config.json",
               "resources/datasets/c4/documents.jsonl", "logs/prune_run/paper/a.log",
               "logs/summary/paper.log", "logs/benchmarks/summary/paper.tsv",

@@ -11,8 +11,6 @@ from tests.docs.pages import blocks
 
 from .conftest import ROOT, Workflow, copy_workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 TARGET = """
 
 rule all:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
-
 from .conftest import Workflow, copy_workflow, small_study
-
-pytestmark = pytest.mark.workflow
 
 
 def test_a_clone_with_results_and_records_runs_nothing(

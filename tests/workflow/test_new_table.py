@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 
-import pytest
-
 from tests.docs.pages import blocks
 
 from .conftest import ROOT, Workflow
 from .test_extending import METHOD, TASK
-
-pytestmark = pytest.mark.workflow
 
 
 def examples() -> list[str]:
