@@ -11,8 +11,6 @@ import yte
 
 from .conftest import ROOT, copy_workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 CLUSTER_PROFILES = ["slurm", "generic"]
 
 
