@@ -24,7 +24,6 @@ from dass.errors import ConfigError
 from dass.models.shape import Shape
 from dass.terms import DENSE, ROLES
 
-
 # The exporter says for each model that torchvision is not installed.
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
