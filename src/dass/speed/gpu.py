@@ -126,17 +126,16 @@ def switch_mlps(model: nn.Module, settings: GpuSettings, outcome: Outcome, part:
     """Give every MLP of a model the weights of all variants; returns the variants."""
     names: list[Name] = []
     for number, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
-        dense = {role: getattr(layer.mlp, f"{role}_proj").weight.data for role in ROLES}
+        dense: Weights = {role: getattr(layer.mlp, f"{role}_proj").weight.data for role in ROLES}
         found = variants_of(dense, settings, outcome, part, round_trip=number == 0)
         for role in ROLES:
             weights = {name: (own[role], other[role]) for name, (own, other) in found.items()}
             setattr(layer.mlp, f"{role}_proj", SwitchedLinear(weights))
         names = list(found)
         # A backend that refused the first block's weights is not asked about the others'.
-        took = {
-            engine: one for engine, one in settings.compress.items() if (engine, "2of4") in found
-        }
-        settings = replace(settings, compress=took)
+        took = {engine for engine, _ in found}
+        left = {engine: one for engine, one in settings.compress.items() if engine in took}
+        settings = replace(settings, compress=left)
     return names
 
 
