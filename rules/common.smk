@@ -38,17 +38,18 @@ TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
 TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
-TABLES = expand(
+PRINTED = TABLE_KINDS + (["published"] if STUDY.published else [])
+TABLES_OF_EXPERIMENT = expand(
     f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
-    experiment=EXPERIMENTS,
-    kind=TABLE_KINDS + (["published"] if STUDY.published else []),
+    kind=PRINTED,
     form=["tex", "md"],
+    allow_missing=True,
 )
-FIGURES = expand(
-    f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
-    experiment=EXPERIMENTS,
-    kind=TABLE_KINDS,
-)
+FIGURES_OF_EXPERIMENT = [
+    f"{RESULTS}/figures/{{experiment}}/{kind}.pdf" for kind in TABLE_KINDS
+]
+TABLES = expand(TABLES_OF_EXPERIMENT, experiment=EXPERIMENTS)
+FIGURES = expand(FIGURES_OF_EXPERIMENT, experiment=EXPERIMENTS)
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 

@@ -16,8 +16,6 @@ import pytest
 
 from .conftest import PARTS, Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 ENDS = {
     "summary_of_model": 2,
     "summary": 1,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dass.report.experiment import DENSE_LINE, Line, Lines, TableSettings, shown_rows
-from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import DASH, format_percent, format_perplexity, pattern_label, sentences
+from dass.report.experiment import (
+    Line,
+    Lines,
+    TableSettings,
+    perplexity_of,
+    row_groups,
+    shown_rows,
+)
+from dass.report.table import Cell, Table, TableSection
+from dass.report.words import DASH, format_percent, format_perplexity, sentences
 from dass.results.published import ACCURACIES, MEAN, PERPLEXITY, Published, Quantity
-from dass.results.summary import SummaryRow
+from dass.results.summary import SummaryRow, mean_of_tasks
 from dass.tasks import TASKS
 
 
@@ -24,18 +31,32 @@ def published_table(
     shown = shown_rows(rows, settings)
     fitting = _fitting(published, shown, settings)
     quantities = list(dict.fromkeys(row.quantity for row in fitting))
-    sections = [
-        TableSection(
-            f"{label}: {_in_words(quantity)}",
-            _groups(settings, model, shown[model], fitting, quantity),
-        )
-        for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
-        for model, label in settings.models.items()
-    ]
+    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
+
+    def section(model: str, label: str, quantity: Quantity) -> TableSection:
+        about = [number for number in fitting if number.quantity == quantity]
+
+        def cells(line: Line) -> list[Cell]:
+            theirs = next((n.value for n in about if n.is_about(line.of(model))), None)
+            return _cells(quantity, _ours(shown[model].get(line), quantity), theirs)
+
+        return TableSection(f"{label}: {_in_words(quantity)}", row_groups(settings, cells))
+
     return Table(
         columns=["Ours", "Published", "Difference"],
-        sections=sections,
-        caption=_caption(settings, fitting),
+        sections=[
+            section(model, label, quantity)
+            for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
+            for model, label in settings.models.items()
+        ],
+        caption=sentences(
+            settings.title,
+            "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in "
+            "percent",
+            f"Published: {sources}" if sources else "Nothing is published about these runs",
+            f"{DASH}: not measured, or not published",
+            settings.note,
+        ),
         label=settings.label("published"),
     )
 
@@ -55,41 +76,18 @@ def _fitting(
     ]
 
 
-def _groups(
-    settings: TableSettings,
-    model: str,
-    lines: Lines,
-    published: list[Published],
-    quantity: Quantity,
-) -> list[RowGroup]:
-    """Dense on top, then one group per pattern, as in the other tables."""
-    about = [number for number in published if number.quantity == quantity]
-
-    def cells(line: Line) -> list[Cell]:
-        theirs = next((n.value for n in about if n.is_about(line.of(model))), None)
-        return _cells(quantity, _ours(lines.get(line), quantity), theirs)
-
-    groups = [RowGroup("", [("Dense", cells(DENSE_LINE))])]
-    for pattern in settings.patterns:
-        rows = [(label, cells(line)) for line, label in settings.lines(pattern).items()]
-        groups.append(RowGroup(pattern_label(pattern), rows))
-    return groups
-
-
 def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
     """What we measured; unlike in the zero-shot table, acc never takes acc_norm's place."""
-    if row is None:
-        return None
     if quantity.metric == PERPLEXITY:
-        values = row.perplexity.splits.get(quantity.split) if row.perplexity else None
-        return values.perplexity if values else None
-    if row.zero_shot is None:
+        perplexity = perplexity_of(row, quantity.split)
+        return perplexity.value if perplexity else None
+    if row is None or row.zero_shot is None:
         return None
     task, metric = ACCURACIES[quantity.metric]
     if task == MEAN:
-        return row.zero_shot.mean(metric)
-    accuracy = row.zero_shot.tasks.get(task)
-    return getattr(accuracy, metric) if accuracy else None
+        return mean_of_tasks(row.zero_shot, metric)
+    accuracy: float | None = getattr(row.zero_shot.tasks.get(task), metric, None)
+    return accuracy
 
 
 def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list[Cell]:
@@ -108,14 +106,3 @@ def _in_words(quantity: Quantity) -> str:
         return f"perplexity, {quantity.split}"
     task, metric = ACCURACIES[quantity.metric]
     return f"{'mean of the tasks' if task == MEAN else TASKS[task].label}, {metric}"
-
-
-def _caption(settings: TableSettings, fitting: list[Published]) -> str:
-    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
-    return sentences(
-        settings.title,
-        "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in percent",
-        f"Published: {sources}" if sources else "Nothing is published about these runs",
-        f"{DASH}: not measured, or not published",
-        settings.note,
-    )

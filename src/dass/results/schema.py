@@ -149,10 +149,6 @@ class ZeroShotResult(RunResult):
     mask_hash: str | None
     """None for the dense model."""
 
-    def mean(self, metric: Metric) -> float:
-        """The mean over all tasks; a task without acc_norm counts with its acc."""
-        return sum(task.by(metric)[0] for task in self.tasks.values()) / len(self.tasks)
-
 
 File = TypeVar("File", bound=Versioned)
 

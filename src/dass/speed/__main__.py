@@ -2,8 +2,8 @@
 
     python -m dass.speed gpu --shapes 7b,70b --out FILE.json
 
-``metric`` and ``gpu`` need torch and transformers only, ``cpu`` also onnx and onnxruntime. Options
-that are left out have the defaults of the kind's settings.
+``metric`` and ``gpu`` need torch and transformers only, ``cpu`` also onnxscript and onnxruntime.
+Options that are left out have the defaults of the kind's settings.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,15 @@ from dass.models.shape import Shape
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import parse_pattern
 from dass.speed import machine
-from dass.speed.engines import Engine, Network, Prepared, TorchDense, make_engines, shallow
+from dass.speed.engines import Engine, Network, TorchDense, make_engines, shallow
 from dass.speed.shapes import random_block, random_weight
-from dass.speed.timing import Measurement, Outcome, Skipped, Timed, interleave, reason_of
+from dass.speed.timing import Outcome, Timed, Variant, measure
 from dass.terms import DENSE, ROLES
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Largest relative error of an output that still counts as rounding."""
 MOST_SWEPT = 1 << 30
 SETTLE_SECONDS = 0.005
-
-Variant = tuple[str, str, str]
-"""Engine, dtype, ``dense`` or pattern."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,12 @@ def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> 
 
 def _masked(layer: Any, variant: str) -> nn.Module:
     """The layer with another MLP; its attention is shared."""
-    own: Any = shallow(layer)
-    own.mlp = copy.deepcopy(layer.mlp)
+    masked: nn.Module = shallow(layer)
+    masked.mlp = copy.deepcopy(layer.mlp)
     pattern = parse_pattern(variant)
     for role in ROLES:
-        weight = getattr(own.mlp, f"{role}_proj").weight.data
+        weight = getattr(masked.mlp, f"{role}_proj").weight.data
         weight.masked_fill_(~keep_mask(weight.abs(), pattern, "row", "input", role), 0)
-    masked: nn.Module = own
     return masked
 
 
@@ -96,61 +93,41 @@ def pairs(engines: list[Engine], variants: list[Network]) -> Iterator[tuple[Engi
                 yield engine, network
 
 
-def measure(
-    part: str, tokens: int, work: list[tuple[Engine, Network]], settings: CpuSettings,
-    sweep: Callable[[], None], outcome: Outcome,
-) -> None:  # fmt: skip
-    """Prepare, check and time all variants on ``tokens`` tokens per call."""
-    timed: dict[Variant, Timed] = {}
-    errors: dict[Variant, float] = {}
-    wanted: dict[str, np.ndarray[Any, Any]] = {}
-    for engine, network in work:
-        key = (engine.name, engine.dtype, network.variant)
-        try:
-            x = _input(tokens, network.shape)
-            if network.variant not in wanted:
-                wanted[network.variant] = _reference(network, x)
-            prepared = engine.prepare(network, x, settings.threads)
-            errors[key] = _checked(prepared, wanted[network.variant], engine.dtype)
-        except Exception as error:  # an engine's failure is its own result
-            reason = reason_of(error)
-            outcome.skip(Skipped(part, engine.name, network.variant, reason, "", tokens))
-            continue
-        timed[key] = _after(sweep, prepared.seconds)
-    seconds, failed = interleave(timed, settings.warmup, settings.repeats)
-    for (name, _, variant), reason in failed.items():
-        outcome.skip(Skipped(part, name, variant, reason, "", tokens))
-    for key, took in seconds.items():
-        name, dtype, variant = key
-        outcome.measurements.append(
-            Measurement(part, name, variant, tokens, dtype, took, "eager", errors[key])
-        )
-
-
-def _input(tokens: int, shape: Shape) -> Tensor:
-    """[tokens, hidden] of unit variance."""
-    return random_weight((tokens, shape.hidden), 99, torch.float32, "cpu").mul_(shape.hidden**0.5)
-
-
-def _reference(network: Network, x: Tensor) -> np.ndarray[Any, Any]:
-    """torch's dense float32 product of the (masked) weights."""
-    return TorchDense(torch.float32).prepare(network, x, 1).output()
-
-
-def _checked(prepared: Prepared, wanted: np.ndarray[Any, Any], dtype: str) -> float:
-    """The relative error of a prepared network; raises where it is more than rounding."""
+def prepare(
+    engine: Engine, network: Network, x: Tensor, wanted: np.ndarray[Any, Any], threads: int,
+    sweep: Callable[[], None],
+) -> tuple[Timed, float]:  # fmt: skip
+    """A network that is ready to be timed after a sweep, and its error; raises if it is wrong."""
+    prepared = engine.prepare(network, x, threads)
     error = float(np.abs(prepared.output() - wanted).max() / np.abs(wanted).max())
-    if not error <= TOLERANCE[dtype]:
+    if not error <= TOLERANCE[engine.dtype]:
         raise RuntimeError(f"wrong product: relative error {error:.2g}, not timed")
-    return error
 
-
-def _after(sweep: Callable[[], None], seconds: Callable[[], float]) -> Timed:
     def run(_: int) -> float:
         sweep()
-        return seconds()
+        return prepared.seconds()
 
-    return run
+    return run, error
+
+
+def measure_part(
+    part: str, tokens: int, work: list[tuple[Engine, Network]], settings: CpuSettings,
+    outcome: Outcome,
+) -> None:  # fmt: skip
+    """Time all variants on ``tokens`` tokens per call, of unit variance."""
+    hidden = work[0][1].shape.hidden
+    x = random_weight((tokens, hidden), 99, torch.float32, "cpu").mul_(hidden**0.5)
+    reference = TorchDense(torch.float32)
+    networks = {network.variant: network for _, network in work}
+    wanted = {name: reference.prepare(n, x, 1).output() for name, n in networks.items()}
+    sweep = Sweep()
+    variants = [
+        Variant(part, engine.name, network.variant, tokens, engine.dtype,
+                partial(prepare, engine, network, x, wanted[network.variant], settings.threads,
+                        sweep))
+        for engine, network in work
+    ]  # fmt: skip
+    measure(variants, settings.warmup, settings.repeats, outcome)
 
 
 def benchmark(
@@ -176,7 +153,7 @@ def benchmark(
                 folder = Path(scratch) / part
                 work = list(pairs(engines, list(networks(shape, part, settings.patterns, folder))))
                 for tokens in settings.tokens:
-                    measure(part, tokens, work, settings, Sweep(), outcome)
+                    measure_part(part, tokens, work, settings, outcome)
                     gc.collect()
                     save(outcome)
                 del work  # before the next part's networks are made

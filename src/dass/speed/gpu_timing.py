@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dass.errors import DataError
-from dass.speed.timing import Measurement, Outcome, Skipped, Timed, interleave, reason_of
+from dass.speed.timing import Outcome, Timed, Variant, measure
 from dass.speed.twofour import Compress, backends, relative_error
 
 TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
@@ -122,25 +123,13 @@ def timed_variants(
         blocks: decoder blocks that a call goes through.
     """
     part, tokens = about
-    timed: dict[tuple[str, str, str], Timed] = {}
-    errors: dict[tuple[str, str, str], float] = {}
-    for (engine, variant), (calls, reference) in variants.items():
-        for mode in ("eager", "graph"):
-            try:
-                run, error = _prepare(calls, reference, mode, settings, math.sqrt(blocks))
-            except Exception as problem:  # one backend's failure does not lose the rest
-                outcome.skip(Skipped(part, engine, variant, reason_of(problem), mode, tokens))
-                continue
-            timed[engine, variant, mode] = run
-            errors[engine, variant, mode] = error
-    seconds, failed = interleave(timed, settings.warmup, settings.repeats)
-    for (engine, variant, mode), reason in failed.items():
-        outcome.skip(Skipped(part, engine, variant, reason, mode, tokens))
-    for (engine, variant, mode), took in seconds.items():
-        outcome.measurements.append(
-            Measurement(part, engine, variant, tokens, settings.dtype, took, mode,
-                        errors[engine, variant, mode], blocks)
-        )  # fmt: skip
+    modes = [
+        Variant(part, *name, tokens, settings.dtype,
+                partial(_prepare, *calls, mode, settings, math.sqrt(blocks)), mode, blocks)
+        for name, calls in variants.items()
+        for mode in ("eager", "graph")
+    ]  # fmt: skip
+    measure(modes, settings.warmup, settings.repeats, outcome)
 
 
 def _prepare(
