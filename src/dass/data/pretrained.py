@@ -82,15 +82,20 @@ def whole_model(folder: str | Path, dtype: torch.dtype, **settings: Any) -> nn.M
     check_folder(folder)
     load_config(folder)
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, **SAFE, **settings
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **SAFE, **settings
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         what = one_line(error)
         raise ModelError(f"{folder}: transformers cannot load the model ({what})") from None
-    return model.eval()
+    if unclear := sorted({*loading["missing_keys"], *loading["unexpected_keys"]}):
+        raise ModelError(
+            f"{folder}: {unclear[0]} is missing from the files or has no place in the model; fetch "
+            "the model again"
+        )
+    return cast("nn.Module", model.eval())
 
 
 def _check_architecture(settings: Mapping[str, Any], where: Path) -> None:

@@ -276,6 +276,9 @@ def test_a_whole_model_is_checked_as_a_streamed_one_is(folder: Path) -> None:
     set_json(folder / "config.json", num_hidden_layers=2)
     with pytest.raises(DassError, match="num_hidden_layers is 2"):
         whole_model(folder, torch.float32)
+    set_json(folder / "config.json", num_hidden_layers=3, attention_bias=True)
+    with pytest.raises(DassError, match=r"bias is missing from the files or has no place"):
+        whole_model(folder, torch.float32)
     (folder / SINGLE).unlink()
     with pytest.raises(DassError, match="no safetensors"):
         whole_model(folder, torch.float32)
