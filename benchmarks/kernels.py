@@ -5,8 +5,6 @@
 The same model, tokens and engine as benchmarks/pruning.py, under PyTorch's profiler.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
