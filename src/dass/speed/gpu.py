@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers.activations import ACT2FN
 
 from dass.errors import DassError
 from dass.models.shape import Shape
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants
-from dass.speed.shapes import activation_of, random_model, random_weight
+from dass.speed.shapes import random_model, random_weight
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import check_axis, convert
 from dass.terms import DENSE, ROLES
@@ -151,7 +152,7 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
         dense = {role: _random(shape, role, settings, seed) for role in roles}
         copies.append(variants_of(dense, settings, outcome, part, round_trip=seed == 0))
     width = shape.matrix(roles[0])[1]
-    activation = activation_of(shape)
+    activation = ACT2FN[shape.activation]
     for tokens in settings.tokens:
         x = random_weight((tokens, width), 99, torch.float32, settings.device) * width**0.5
         x = x.to(settings.torch_dtype)
