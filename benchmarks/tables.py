@@ -60,27 +60,33 @@ def about(result: dict) -> str:
     )
 
 
+NUMBERS = {
+    "seconds per block": ("seconds_a_block", ".3f"),
+    "published procedure, s": ("baseline", ".2f"),
+    "times faster": ("ratio", ".2f"),
+    "floor, s": ("floor_seconds", ".3f"),
+    "share of floor": ("share_of_floor", ".0%"),
+    "bytes, s": ("bytes_seconds", ".3f"),
+    "whole model, s": ("model_seconds", ".1f"),
+}
+"""Column -> key and format."""
+
+
 def pruning_cells(row: dict) -> dict[str, str]:
     """Column -> cell of one measured run of the engine; a dash where there is nothing."""
-    baseline = row.get("baseline_seconds")
-    cells = {
+    seconds, peak = row.get("baseline_seconds"), row["peak_allocated_gib"]
+    found = row | {"baseline": seconds and statistics.median(seconds)}
+    return {
         "work": f"{NAMES[row['method']]} {PATTERNS[row['pattern']]}".strip(),
         "activations on": STORES[row["activations"]],
-        "seconds per block": f"{row['seconds_a_block']:.3f}",
-        "published procedure, s": baseline and f"{statistics.median(baseline):.2f}",
-        "times faster": row.get("ratio") and f"{row['ratio']:.2f}",
+        **{
+            column: f"{found[key]:{form}}".replace("%", " %") if found.get(key) else "–"
+            for column, (key, form) in NUMBERS.items()
+        },
+        "peak GPU memory, GiB (reserved)": f"{peak:.1f} ({row['peak_reserved_gib']:.1f})"
+        if peak
+        else "–",
     }
-    for column, key, form in (
-        ("floor, s", "floor_seconds", ".3f"),
-        ("share of floor", "share_of_floor", ".0%"),
-        ("bytes, s", "bytes_seconds", ".3f"),
-        ("whole model, s", "model_seconds", ".1f"),
-    ):
-        cells[column] = key in row and f"{row[key]:{form}}".replace("%", " %")
-    peak = row["peak_allocated_gib"]
-    reserved = row["peak_reserved_gib"]
-    cells["peak GPU memory, GiB (reserved)"] = peak and f"{peak:.1f} ({reserved:.1f})"
-    return {column: cell or "–" for column, cell in cells.items()}
 
 
 def pruning_table(name: str) -> str:

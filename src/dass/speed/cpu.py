@@ -27,12 +27,9 @@ from dass.pruning.patterns import parse_pattern
 from dass.speed import machine
 from dass.speed.engines import Engine, Network, TorchDense, make_engines, shallow
 from dass.speed.shapes import random_block, random_weight
-from dass.speed.timing import Outcome, Timed, Variant, measure
-from dass.speed.twofour import relative_error
+from dass.speed.timing import TOLERANCE, Outcome, Timed, Variant, checked, measure
 from dass.terms import DENSE, ROLES
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-"""Largest relative error of an output that still counts as rounding."""
 MOST_SWEPT = 1 << 30
 SETTLE_SECONDS = 0.005
 
@@ -92,9 +89,7 @@ def prepare(
 ) -> tuple[Timed, float]:
     """A network that is ready to be timed after a sweep, and its error; raises if it is wrong."""
     call = engine.prepare(network, x, threads)
-    error = relative_error(torch.as_tensor(call()), wanted)
-    if not error <= TOLERANCE[engine.dtype]:
-        raise RuntimeError(f"wrong product: relative error {error:.2g}, not timed")
+    error = checked(torch.as_tensor(call()), wanted, TOLERANCE[engine.dtype])
 
     def run(_: int) -> float:
         sweep(buffer)
@@ -113,8 +108,8 @@ def measure_part(
     hidden = work[0][1].shape.hidden
     x = random_weight((tokens, hidden), 99, torch.float32, "cpu").mul_(hidden**0.5)
     reference = TorchDense(torch.float32)
-    networks = {network.variant: network for _, network in work}
-    wanted = {name: reference.prepare(n, x, 1)() for name, n in networks.items()}
+    masks = {network.variant: network for _, network in work}
+    wanted = {name: reference.prepare(network, x, 1)() for name, network in masks.items()}
     buffer = torch.zeros(min(machine.cache_bytes() * 5 // 4, MOST_SWEPT) // 4)
     variants = [
         Variant(part, engine.name, network.variant, tokens, engine.dtype,
@@ -149,10 +144,10 @@ def benchmark(
                 work = list(pairs(engines, list(networks(shape, part, settings.patterns, folder))))
                 for tokens in settings.tokens:
                     measure_part(part, tokens, work, settings, outcome)
+                    shutil.rmtree(folder, ignore_errors=True)
                     gc.collect()
                     save(outcome)
                 del work  # before the next part's networks are made
-                shutil.rmtree(folder, ignore_errors=True)
                 gc.collect()
     finally:
         torch.set_num_threads(before)

@@ -84,9 +84,3 @@ def convert(weight: Tensor, compress: Compress, name: str, round_trip: bool = Tr
             if not torch.equal(sparse.to_dense(), weight):
                 raise PatternError(f"{name}: the conversion to 2:4 changed its entries; not timed")
     return sparse
-
-
-def relative_error(output: Tensor, reference: Tensor) -> float:
-    """The largest deviation over the reference's largest entry."""
-    deviation = (output.float() - reference.float()).abs().max()
-    return float(deviation / reference.float().abs().max())

@@ -11,7 +11,6 @@ import torch
 
 from dass.errors import ConfigError
 from dass.models.shape import Shape
-from dass.speed import cpu
 from dass.speed.__main__ import main
 from dass.speed.cpu import CpuSettings, benchmark, networks, pairs
 from dass.speed.engines import (
@@ -23,6 +22,7 @@ from dass.speed.engines import (
     make_engines,
 )
 from dass.speed.shapes import SHAPES
+from dass.speed.timing import TOLERANCE
 from dass.terms import DENSE
 
 TINY = SHAPES["tiny"]
@@ -110,7 +110,7 @@ def test_everything_is_measured_and_checked() -> None:
     assert found == wanted
     assert not outcome.skipped
     for one in outcome.measurements:
-        assert one.error is not None and one.error < cpu.TOLERANCE[one.dtype]
+        assert one.error is not None and one.error < TOLERANCE[one.dtype]
         assert len(one.seconds) == 2 and min(one.seconds) > 0
 
 
