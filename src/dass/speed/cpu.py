@@ -62,7 +62,7 @@ def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> 
     layer, rotary = random_block(shape, attention=part == "block")
     for variant in (DENSE, *patterns):
         own = layer if variant == DENSE else _masked(layer, variant)
-        yield Network(part, shape, variant, own, rotary, folder / variant)
+        yield Network(part, variant, own, rotary, folder / variant)
 
 
 def _masked(layer: Any, variant: str) -> nn.Module:
@@ -105,7 +105,7 @@ def measure_part(
     outcome: Outcome,
 ) -> None:  # fmt: skip
     """Time all variants on ``tokens`` tokens per call, of unit variance."""
-    hidden = work[0][1].shape.hidden
+    hidden = work[0][1].layer.hidden_size
     x = random_weight((tokens, hidden), 99, torch.float32, "cpu").mul_(hidden**0.5)
     reference = TorchDense(torch.float32)
     masks = {network.variant: network for _, network in work}

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import ConfigError
-from dass.models.shape import Shape
 from dass.terms import DENSE, ROLES
 
 # The exporter says for each model that torchvision is not installed.
@@ -47,7 +46,6 @@ class Network:
 
     part: str
     """``mlp`` or ``block``."""
-    shape: Shape
     variant: str
     """``dense`` or a pattern."""
     layer: Any

@@ -148,8 +148,9 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
     roles = ROLES if part == "mlp" else (part,)
     size = sum(math.prod(shape.matrix(role)) for role in roles) * settings.torch_dtype.itemsize
     copies = []
+    make = partial(random_weight, dtype=settings.torch_dtype, device=settings.device)
     for seed in range(_copies(size, settings)):
-        dense = {role: _random(shape, role, settings, seed) for role in roles}
+        dense = {r: make(shape.matrix(r), 10 * seed + ROLES.index(r)) for r in roles}
         copies.append(variants_of(dense, settings, outcome, part, round_trip=seed == 0))
     width = shape.matrix(roles[0])[1]
     activation = ACT2FN[shape.activation]
@@ -165,11 +166,6 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
             if all(variant in copy for copy in copies)
         }
         timed_variants(variants, settings, outcome, (part, tokens))
-
-
-def _random(shape: Shape, role: str, settings: GpuSettings, seed: int) -> Tensor:
-    number = 10 * seed + ROLES.index(role)
-    return random_weight(shape.matrix(role), number, settings.torch_dtype, settings.device)
 
 
 def _copies(size: int, settings: GpuSettings) -> int:

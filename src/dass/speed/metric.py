@@ -120,9 +120,7 @@ def benchmark(
 def _variant(
     part: str, name: str, pattern: str, settings: MetricSettings, call: Callable[[], None]
 ) -> Variant:
-    def synchronise() -> None:
-        if settings.device == "cuda":
-            torch.cuda.synchronize()
+    synchronise = torch.cuda.synchronize if settings.device == "cuda" else lambda: None
 
     def run(_: int) -> float:
         synchronise()
