@@ -143,7 +143,8 @@ STEPS = {
     "rotary embeddings as a single kernel",
     "-step4": "the same engine in a longer run, before the next change",
     "-step5": "exceptions that end a pass handled in place (a context manager had kept their "
-    "frames, and with them activations, until the next garbage collection); twice as many tokens at once",
+    "frames, and with them activations, until the next garbage collection); "
+    "twice as many tokens at once",
     "": "gating, masks and sums of squares as single kernels; overflow seen without a float64 copy",
 }
 """End of the name of raw results -> the change before them."""

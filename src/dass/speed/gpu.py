@@ -165,7 +165,7 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
             for variant, (_, reference) in copies[0].items()
             if all(variant in copy for copy in copies)
         }
-        timed_variants(variants, settings, outcome, (part, tokens))
+        timed_variants(variants, settings, outcome, part, tokens)
 
 
 def _copies(size: int, settings: GpuSettings) -> int:
@@ -215,7 +215,7 @@ def time_model(
             name: ([selecting(name, 0, call) for call in calls], selecting(name, 1, calls[0]))
             for name in names
         }
-        timed_variants(variants, settings, outcome, (part, tokens), blocks)
+        timed_variants(variants, settings, outcome, part, tokens, blocks)
 
 
 def _block_calls(

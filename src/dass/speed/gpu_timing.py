@@ -107,20 +107,17 @@ def calls_per_repeat(calls: Sequence[Call], device: str) -> int:
 
 
 def timed_variants(
-    variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]],
-    settings: GpuSettings,
-    outcome: Outcome,
-    about: tuple[str, int],
-    blocks: int = 1,
-) -> None:
+    variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]], settings: GpuSettings,
+    outcome: Outcome, part: str, tokens: int, blocks: int = 1,
+) -> None:  # fmt: skip
     """Check, then time all variants in turns, eagerly and as graphs; note what fails.
 
     Args:
         variants: (engine, variant) -> (calls on rotating weights, reference for the first).
-        about: part and tokens.
+        settings, outcome: what and how often; where it goes.
+        part, tokens: what a call is of.
         blocks: decoder blocks that a call goes through.
     """
-    part, tokens = about
     modes = [
         Variant(part, *name, tokens, settings.dtype,
                 partial(_prepare, *calls, mode, settings, math.sqrt(blocks)), mode, blocks)

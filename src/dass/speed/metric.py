@@ -120,7 +120,9 @@ def benchmark(
 def _variant(
     part: str, name: str, pattern: str, settings: MetricSettings, call: Callable[[], None]
 ) -> Variant:
-    synchronise = torch.cuda.synchronize if settings.device == "cuda" else lambda: None
+    def synchronise() -> None:
+        if settings.device == "cuda":
+            torch.cuda.synchronize()
 
     def run(_: int) -> float:
         synchronise()
