@@ -5,13 +5,6 @@
 The same model, tokens and engine as benchmarks/pruning.py, under PyTorch's profiler.
 """
 
-<<<<<<< HEAD
-import argparse
-import sys
-=======
-from __future__ import annotations
-
->>>>>>> dietspeed
 import tempfile
 from collections import defaultdict
 from pathlib import Path

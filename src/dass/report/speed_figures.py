@@ -75,15 +75,8 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
         shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
-<<<<<<< HEAD
-        handles = {label: handle for pairs in shown for handle, label in pairs}
-        if handles:
-            add_legend(figure, handles)
-=======
         if handles := {label: handle for pairs in shown for handle, label in pairs}:
-            figure.legend(handles.values(), handles, loc="outside lower center", ncols=3,
-                          frameon=False)  # fmt: skip
->>>>>>> dietspeed
+            add_legend(figure, handles)
     return figure
 
 
