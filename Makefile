@@ -69,4 +69,4 @@ docs: $(READY)
 clean:
 	rm -rf results/demo resources/standins resources/models/standin-*
 	rm -rf logs/*/demo logs/*/demo.log logs/benchmarks/*/demo logs/benchmarks/*/demo.tsv
-	rm -rf logs/world logs/train_standin logs/benchmarks/world logs/benchmarks/train_standin
+	rm -rf logs/toy_corpus logs/train_standin logs/benchmarks/toy_corpus logs/benchmarks/train_standin

@@ -5,8 +5,6 @@
 The same model, tokens and engine as benchmarks/pruning.py, under PyTorch's profiler.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections import defaultdict
 from pathlib import Path

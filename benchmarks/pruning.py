@@ -10,8 +10,6 @@ time of the bytes alone, at the rate of a large copy: each product's operands re
 written once. Masks and kept values are written to disk block by block, as in the workflow.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

@@ -4,8 +4,6 @@ python benchmarks/tables.py            # writes
 python benchmarks/tables.py --check    # fails if a page is not what the raw results say
 """
 
-from __future__ import annotations
-
 import json
 import re
 import statistics

@@ -34,21 +34,22 @@ except DassError as error:
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
-WORLD = "resources/standins/world"
+TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
 TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
-TABLES = expand(
+PRINTED = TABLE_KINDS + (["published"] if STUDY.published else [])
+TABLES_OF_EXPERIMENT = expand(
     f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
-    experiment=EXPERIMENTS,
-    kind=TABLE_KINDS + (["published"] if STUDY.published else []),
+    kind=PRINTED,
     form=["tex", "md"],
+    allow_missing=True,
 )
-FIGURES = expand(
-    f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
-    experiment=EXPERIMENTS,
-    kind=TABLE_KINDS,
-)
+FIGURES_OF_EXPERIMENT = [
+    f"{RESULTS}/figures/{{experiment}}/{kind}.pdf" for kind in TABLE_KINDS
+]
+TABLES = expand(TABLES_OF_EXPERIMENT, experiment=EXPERIMENTS)
+FIGURES = expand(FIGURES_OF_EXPERIMENT, experiment=EXPERIMENTS)
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
@@ -139,9 +140,9 @@ def dataset_path(name):
     if dataset.path is not None:
         return dataset.path
     if dataset.standin == "documents":
-        return f"{WORLD}/documents.jsonl.gz"
+        return f"{TOY_CORPUS}/documents.jsonl.gz"
     if dataset.standin is not None:
-        return f"{WORLD}/{dataset.standin}"
+        return f"{TOY_CORPUS}/{dataset.standin}"
     folder = f"resources/datasets/{name}"
     return f"{folder}/documents.jsonl" if dataset.kind == "documents" else folder
 
@@ -150,7 +151,7 @@ def dataset_input(name):
     """What a job that reads a data set has as input."""
     dataset = STUDY.datasets[name]
     if dataset.path is None:
-        return WORLD if dataset.standin else f"resources/datasets/{name}"
+        return TOY_CORPUS if dataset.standin else f"resources/datasets/{name}"
     if not Path(dataset.path).exists():
         stop(f"datasets.{name}.path: {dataset.path} does not exist")
     return dataset.path

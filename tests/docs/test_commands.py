@@ -23,6 +23,7 @@ from .pages import PAGES, ROOT, Block, Command, blocks, fenced_commands, inline_
 
 SKIPPED = {
     "export HF_TOKEN=": "sets a variable of the reader's shell",
+    "cp config/own.yaml my.yaml": "makes the reader's own config, as the fixture here does",
     "mkdir -p /scratch": "makes folders outside the repository",
     "ln -s /scratch": "links to folders outside the repository",
     "--unlock": "there is no lock to remove",
@@ -62,7 +63,7 @@ def test_every_block_and_every_command_is_classified() -> None:
             assert not block.language or block.language in LANGUAGES, block.place
     for command in fenced_commands():
         name = Path(command.words[0]).name if command.words else ""
-        runs = name in ("snakemake", "make", "python", "cp")
+        runs = name in ("snakemake", "make", "python")
         assert runs or why_skipped(command), f"{command.place}: {command.text}: list it in SKIPPED"
 
 
@@ -82,7 +83,8 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     for model in (made.folder / "my-model", *real_models(made.folder / "real")):
         model.mkdir(parents=True)
         (model / "config.json").write_text("{}")
-    (made.folder / "my.yaml").write_text((made.folder / "config/own.yaml").read_text())
+    own = (made.folder / "config/own.yaml").read_text()
+    (made.folder / "my.yaml").write_text(own.replace("${MODEL}", "my-model"))
     return made
 
 
@@ -178,6 +180,25 @@ def test_options_of_python_programs_exist(command: Command) -> None:
         assert option in done.stdout, f"{command.place}: {shlex.join(call)} has no {option}"
 
 
+def test_make_clean_leaves_other_studies_alone(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    demo = ["results/demo/summary.csv", "resources/models/standin-llama/config.json",
+            "resources/standins/toy_corpus/documents.jsonl.gz", "logs/prune_run/demo/a/b.log",
+            "logs/summary/demo.log", "logs/toy_corpus/toy_corpus.log", "logs/train_standin/a.log",
+            "logs/benchmarks/summary/demo.tsv",
+            "logs/benchmarks/prune_run/demo/a.tsv"]  # fmt: skip
+    others = ["results/paper/summary.csv", "resources/models/llama2-7b/config.json",
+              "resources/datasets/c4/documents.jsonl", "logs/prune_run/paper/a.log",
+              "logs/summary/paper.log", "logs/benchmarks/summary/paper.tsv",
+              ".snakemake/metadata/record"]  # fmt: skip
+    for file in (*demo, *others):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"Makefile", *others}
+
+
 # --- Python blocks ------------------------------------------------------------------------------
 
 
@@ -191,14 +212,14 @@ def python_blocks() -> dict[str, list[Block]]:
 def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the demo leaves, of which pages make use: in small, made in seconds."""
     from dass.standins.training import train_standin
-    from dass.standins.writing import write_world
+    from dass.standins.writing import write_corpus
 
     folder = tmp_path_factory.mktemp("demo")
-    world = folder / "resources/standins/world"
+    world = folder / "resources/standins/toy_corpus"
     model = folder / "resources/models/standin-llama"
     world.parent.mkdir(parents=True)
     model.parent.mkdir(parents=True)
-    write_world(world, seed=0, documents=400)
+    write_corpus(world, seed=0, documents=400)
     train_standin("llama", world, model, seed=0, steps=2)
     _make_results(folder / "results/demo", world, model)
     return folder

@@ -73,6 +73,9 @@ OTHERS_SAY = {"MissingRuleException", "LockException: Directory cannot be locked
               "Nothing to be done", "FileNotFoundError"}  # fmt: skip
 """What those tables quote of Snakemake, Python and the system."""
 
+EXAMPLE = re.compile(r"…|models\.my-model\.(?:\w+: )?|did you mean \w+\?|\(HTTP 503\)")
+"""Parts of a quoted line that differ from case to case."""
+
 
 @pytest.mark.parametrize(
     ("page", "headings"),
@@ -104,12 +107,8 @@ def fragments(cell: str) -> list[str]:
     quoted = re.findall(r"`([^`]+)`|\*([^*]+)\*", cell)
     texts = [code or words for code, words in quoted]
     texts = [t for t in texts if t not in OTHERS_SAY and not t.startswith(".venv")]
-    parts = [
-        p
-        for t in texts
-        for p in re.split(r"…|models\.my-model\.(?:\w+: )?|did you mean \w+\?|\(HTTP 503\)", t)
-    ]
-    return [part.strip(" ;:,'") for part in parts if len(part.strip(" ;:,'")) > 5]
+    parts = [part.strip(" ;:,") for text in texts for part in EXAMPLE.split(text)]
+    return [part for part in parts if len(part) > 5]
 
 
 def test_logs_are_where_pages_say() -> None:

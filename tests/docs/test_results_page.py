@@ -64,9 +64,9 @@ def _expanded(name: str, hint: Any) -> set[str]:
 
 
 def _is_nested(hint: Any) -> bool:
-    return isinstance(hint, type) and (
-        issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint)
-    )
+    if not isinstance(hint, type):
+        return False
+    return issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ import pytest
 from .conftest import Workflow, small_study
 from .test_incremental import ENDS
 
-pytestmark = pytest.mark.workflow
-
 METHOD = '''\
 """Weights that feed loud neurons stay."""
 

@@ -16,8 +16,6 @@ import pytest
 
 from .conftest import PARTS, Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 ENDS = {
     "summary_of_model": 2,
     "summary": 1,
@@ -158,7 +156,7 @@ def test_a_changed_argument_makes_its_method_stale(study: Workflow) -> None:
 def test_one_model_asked_for_runs_that_model_only(fresh: Workflow) -> None:
     finished = fresh.snakemake("results/small/summary/standin-mistral.csv", "--dry-run")
     assert finished.jobs == {
-        "world": 1,
+        "toy_corpus": 1,
         "train_standin": 1,
         "calibration_tokens": 1,
         "evaluation_tokens": 1,

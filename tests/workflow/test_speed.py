@@ -9,8 +9,6 @@ import pytest
 
 from .conftest import Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 SIZES = {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2, "blocks": 2}
 
 

@@ -1,7 +1,5 @@
 """Text on disk: documents to calibrate on, rows to evaluate on."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -1,7 +1,5 @@
 """Token ids on disk, saved once, hashed, with the source of their text."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A pruned model as a plain Hugging Face folder."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -12,8 +12,6 @@ is safetensors:
 Its metadata holds the run's settings and each parameter's shape.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ model, tokens, method, pattern, dtype and code. When all blocks are there they a
 bytes, so that a pruned 70B model never stands in memory.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import struct

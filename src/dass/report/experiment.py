@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dass.report.table import Cell, RowGroup
+from dass.report.words import pattern_label
 from dass.results.schema import Run
 from dass.results.summary import SummaryRow
 from dass.tasks import TASKS
@@ -82,6 +84,15 @@ def shown_rows(rows: Iterable[SummaryRow], settings: TableSettings) -> dict[str,
     }
 
 
+def row_groups(settings: TableSettings, cells: Callable[[Line], list[Cell]]) -> list[RowGroup]:
+    """The rows of a model or of all: dense on top, then one group per pattern."""
+    groups = [RowGroup("", [("Dense", cells(DENSE_LINE))])]
+    for pattern in settings.patterns:
+        rows = [(label, cells(line)) for line, label in settings.lines(pattern).items()]
+        groups.append(RowGroup(pattern_label(pattern), rows))
+    return groups
+
+
 # --- Values -------------------------------------------------------------------------------------
 
 
@@ -91,6 +102,17 @@ class Value:
 
     value: float
     error: float | None = None
+
+    def times(self, factor: float) -> Value:
+        """In another unit."""
+        return Value(factor * self.value, None if self.error is None else factor * self.error)
+
+
+def cell_of(value: Value | None, show: Callable[[float], str]) -> Cell:
+    """A value as it is printed; a dash where it was not measured."""
+    if value is None:
+        return Cell()
+    return Cell(show(value.value), "" if value.error is None else show(value.error))
 
 
 def perplexity_of(row: SummaryRow | None, split: str) -> Value | None:

@@ -1,40 +1,40 @@
 """The tables of an experiment: perplexity, and accuracy on zero-shot tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from dass.report.experiment import (
-    DENSE_LINE,
     Line,
     Lines,
     TableSettings,
-    Value,
     accuracy_of,
+    cell_of,
     mean_value,
     perplexity_of,
+    row_groups,
     shown_rows,
 )
 from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import DASH, format_percent, format_perplexity, pattern_label, sentences
-from dass.results.summary import PerplexitySummary, SummaryRow, ZeroShotSummary
+from dass.report.words import DASH, format_percent, format_perplexity, sentences
+from dass.results.schema import PerplexityResult, ZeroShotResult
+from dass.results.summary import SummaryRow
 from dass.tasks import TASKS
 
-Part = TypeVar("Part", PerplexitySummary, ZeroShotSummary)
+Part = TypeVar("Part", PerplexityResult, ZeroShotResult)
 
 
 def perplexity_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Table:
     """Rows: dense, then the methods under each pattern; columns: models; lowest in bold."""
     shown = shown_rows(rows, settings)
 
-    def values(line: Line) -> list[Value | None]:
-        return [perplexity_of(shown[model].get(line), settings.split) for model in settings.models]
+    def cells(line: Line) -> list[Cell]:
+        values = [perplexity_of(shown[model].get(line), settings.split) for model in shown]
+        return [cell_of(value, format_perplexity) for value in values]
 
     return Table(
         columns=list(settings.models.values()),
-        sections=[TableSection("", _groups(settings, values, _perplexity_cell, min))],
+        sections=[TableSection("", _best_in_bold(row_groups(settings, cells), min))],
         caption=_perplexity_caption(shown, settings),
         label=settings.label("perplexity"),
     )
@@ -48,12 +48,12 @@ def zero_shot_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Tabl
     shown = shown_rows(rows, settings)
 
     def section(model: str, title: str) -> TableSection:
-        def values(line: Line) -> list[Value | None]:
+        def cells(line: Line) -> list[Cell]:
             row = shown[model].get(line)
             tasks = [accuracy_of(row, task, settings.metric) for task in settings.tasks]
-            return [*tasks, mean_value(tasks)]
+            return [cell_of(value, format_percent) for value in (*tasks, mean_value(tasks))]
 
-        return TableSection(title, _groups(settings, values, _accuracy_cell, max))
+        return TableSection(title, _best_in_bold(row_groups(settings, cells), max))
 
     without_norm = _tasks_without_norm(shown, settings)
     heads = [TASKS[t].label + ("†" if t in without_norm else "") for t in settings.tasks]
@@ -65,43 +65,26 @@ def zero_shot_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Tabl
     )
 
 
-def _groups(
-    settings: TableSettings,
-    values: Callable[[Line], list[Value | None]],
-    show: Callable[[Value], Cell],
-    better: Callable[[Iterable[float]], float],
+def _best_in_bold(
+    groups: list[RowGroup], better: Callable[[Iterable[float]], float]
 ) -> list[RowGroup]:
-    """Dense on top, never bold; then one group per pattern, the best of each column in bold."""
-    dense = [Cell() if value is None else show(value) for value in values(DENSE_LINE)]
-    groups = [RowGroup("", [("Dense", dense)])]
-    for pattern in settings.patterns:
-        lines = settings.lines(pattern)
-        columns = zip(*map(values, lines), strict=True)
-        marked = zip(*(_mark_best(column, show, better) for column in columns), strict=True)
-        rows = [(label, list(cells)) for label, cells in zip(lines.values(), marked, strict=True)]
-        groups.append(RowGroup(pattern_label(pattern), rows))
-    return groups
-
-
-def _mark_best(
-    values: Sequence[Value | None],
-    show: Callable[[Value], Cell],
-    better: Callable[[Iterable[float]], float],
-) -> list[Cell]:
-    """Cells of one column; whatever prints like the best value is best."""
-    present = [value.value for value in values if value is not None]
-    best = show(Value(better(present))).text if present else None
-    cells = [Cell() if value is None else show(value) for value in values]
-    return [replace(cell, best=cell.text == best) for cell in cells]
-
-
-def _perplexity_cell(value: Value) -> Cell:
-    return Cell(format_perplexity(value.value))
-
-
-def _accuracy_cell(value: Value) -> Cell:
-    error = "" if value.error is None else format_percent(value.error)
-    return Cell(format_percent(value.value), error)
+    """In each group the best of each column, as it is printed; never dense, in the first group."""
+    dense, *patterns = groups
+    marked = []
+    for group in patterns:
+        best = []
+        for column in zip(*(cells for _, cells in group.rows), strict=True):
+            printed = {float(cell.text): cell.text for cell in column if cell.text != DASH}
+            best.append(printed[better(printed)] if printed else None)
+        rows = [
+            (
+                label,
+                [replace(cell, best=cell.text == b) for cell, b in zip(cells, best, strict=True)],
+            )
+            for label, cells in group.rows
+        ]
+        marked.append(RowGroup(group.label, rows))
+    return [dense, *marked]
 
 
 def _tasks_without_norm(shown: Mapping[str, Lines], settings: TableSettings) -> list[str]:
@@ -128,9 +111,9 @@ def _perplexity_caption(shown: Mapping[str, Lines], settings: TableSettings) -> 
         for model, lines in shown.items()
     }
     dataset = _common(own, lambda part: part.dataset)
-    length = _common(own, lambda part: part.length)
-    windows = _common(own, lambda part: _windows(part, settings.split))
-    bos = _common(own, lambda part: _BOS[part.bos] if part.bos else None)
+    length = _common(own, lambda part: part.settings.get("length"))
+    windows = _common(own, lambda part: getattr(part.splits.get(settings.split), "windows", None))
+    bos = _common(own, lambda part: _BOS.get(part.settings.get("bos", "")))
     return sentences(
         settings.title,
         f"Perplexity on the {settings.split} split{f' of {dataset}' if dataset else ''}; "
@@ -142,19 +125,20 @@ def _perplexity_caption(shown: Mapping[str, Lines], settings: TableSettings) -> 
     )
 
 
-def _windows(part: PerplexitySummary, split: str) -> int | None:
-    return part.splits[split].windows if split in part.splits else None
-
-
 def _zero_shot_caption(
     shown: Mapping[str, Lines], settings: TableSettings, without_norm: list[str]
 ) -> str:
+    def counts(part: ZeroShotResult) -> str:
+        """``HellaSwag 10042, PIQA 1838``."""
+        own = [task for task in settings.tasks if task in part.tasks]
+        return ", ".join(f"{TASKS[task].label} {part.tasks[task].samples}" for task in own)
+
     own = {
         settings.models[model]: [row.zero_shot for row in lines.values() if row.zero_shot]
         for model, lines in shown.items()
     }
     limits = _common(own, lambda part: part.limit)
-    counts = _common(own, lambda part: _sample_counts(part, settings))
+    examples = _common(own, counts)
     marked = " and ".join(TASKS[task].label for task in without_norm)
     return sentences(
         settings.title,
@@ -162,15 +146,9 @@ def _zero_shot_caption(
         f"Metric: {_METRICS[settings.metric]}",
         f"†: acc, since there is no acc_norm ({marked})" if marked else "",
         f"Limited to the first examples of each task, at most {limits}" if limits else "",
-        f"Examples: {counts}" if counts else "",
+        f"Examples: {examples}" if examples else "",
         *_closing(settings),
     )
-
-
-def _sample_counts(part: ZeroShotSummary, settings: TableSettings) -> str:
-    """``HellaSwag 10042, PIQA 1838``."""
-    counts = {TASKS[t].label: part.tasks[t].samples for t in settings.tasks if t in part.tasks}
-    return ", ".join(f"{label} {count}" for label, count in counts.items())
 
 
 def _closing(settings: TableSettings) -> list[str]:

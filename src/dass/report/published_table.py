@@ -1,14 +1,19 @@
 """The table that holds our numbers against published ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
-from dass.report.experiment import DENSE_LINE, Line, Lines, TableSettings, shown_rows
-from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import DASH, format_percent, format_perplexity, pattern_label, sentences
+from dass.report.experiment import (
+    Line,
+    Lines,
+    TableSettings,
+    perplexity_of,
+    row_groups,
+    shown_rows,
+)
+from dass.report.table import Cell, Table, TableSection
+from dass.report.words import DASH, format_percent, format_perplexity, sentences
 from dass.results.published import ACCURACIES, MEAN, PERPLEXITY, Published, Quantity
-from dass.results.summary import SummaryRow
+from dass.results.summary import SummaryRow, mean_of_tasks
 from dass.tasks import TASKS
 
 
@@ -24,18 +29,32 @@ def published_table(
     shown = shown_rows(rows, settings)
     fitting = _fitting(published, shown, settings)
     quantities = list(dict.fromkeys(row.quantity for row in fitting))
-    sections = [
-        TableSection(
-            f"{label}: {_in_words(quantity)}",
-            _groups(settings, model, shown[model], fitting, quantity),
-        )
-        for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
-        for model, label in settings.models.items()
-    ]
+    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
+
+    def section(model: str, label: str, quantity: Quantity) -> TableSection:
+        about = [number for number in fitting if number.quantity == quantity]
+
+        def cells(line: Line) -> list[Cell]:
+            theirs = next((n.value for n in about if n.is_about(line.of(model))), None)
+            return _cells(quantity, _ours(shown[model].get(line), quantity), theirs)
+
+        return TableSection(f"{label}: {_in_words(quantity)}", row_groups(settings, cells))
+
     return Table(
         columns=["Ours", "Published", "Difference"],
-        sections=sections,
-        caption=_caption(settings, fitting),
+        sections=[
+            section(model, label, quantity)
+            for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
+            for model, label in settings.models.items()
+        ],
+        caption=sentences(
+            settings.title,
+            "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in "
+            "percent",
+            f"Published: {sources}" if sources else "Nothing is published about these runs",
+            f"{DASH}: not measured, or not published",
+            settings.note,
+        ),
         label=settings.label("published"),
     )
 
@@ -46,7 +65,7 @@ def _fitting(
     """Numbers about the experiment's runs, on the data set and context length of our own."""
     runs = [line.of(model) for model in settings.models for line in settings.all_lines]
     ours = [row.perplexity for lines in shown.values() for row in lines.values() if row.perplexity]
-    dataset, length = (ours[0].dataset, ours[0].length) if ours else (None, None)
+    dataset, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else (None, None)
     return [
         number
         for number in published
@@ -55,43 +74,18 @@ def _fitting(
     ]
 
 
-def _groups(
-    settings: TableSettings,
-    model: str,
-    lines: Lines,
-    published: list[Published],
-    quantity: Quantity,
-) -> list[RowGroup]:
-    """Dense on top, then one group per pattern, as in the other tables."""
-    about = [number for number in published if number.quantity == quantity]
-
-    def cells(line: Line) -> list[Cell]:
-        theirs = next((n.value for n in about if n.is_about(line.of(model))), None)
-        return _cells(quantity, _ours(lines.get(line), quantity), theirs)
-
-    groups = [RowGroup("", [("Dense", cells(DENSE_LINE))])]
-    for pattern in settings.patterns:
-        rows = [(label, cells(line)) for line, label in settings.lines(pattern).items()]
-        groups.append(RowGroup(pattern_label(pattern), rows))
-    return groups
-
-
 def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
     """What we measured; unlike in the zero-shot table, acc never takes acc_norm's place."""
-    if row is None:
-        return None
     if quantity.metric == PERPLEXITY:
-        values = row.perplexity.splits.get(quantity.split) if row.perplexity else None
-        return values.perplexity if values else None
-    if row.zero_shot is None:
+        perplexity = perplexity_of(row, quantity.split)
+        return perplexity.value if perplexity else None
+    if row is None or row.zero_shot is None:
         return None
     task, metric = ACCURACIES[quantity.metric]
     if task == MEAN:
-        return row.zero_shot.mean(metric)
-    accuracy = row.zero_shot.tasks.get(task)
-    if accuracy is None:
-        return None
-    return accuracy.acc if metric == "acc" else accuracy.acc_norm
+        return mean_of_tasks(row.zero_shot, metric)
+    accuracy: float | None = getattr(row.zero_shot.tasks.get(task), metric, None)
+    return accuracy
 
 
 def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list[Cell]:
@@ -110,14 +104,3 @@ def _in_words(quantity: Quantity) -> str:
         return f"perplexity, {quantity.split}"
     task, metric = ACCURACIES[quantity.metric]
     return f"{'mean of the tasks' if task == MEAN else TASKS[task].label}, {metric}"
-
-
-def _caption(settings: TableSettings, fitting: list[Published]) -> str:
-    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
-    return sentences(
-        settings.title,
-        "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in percent",
-        f"Published: {sources}" if sources else "Nothing is published about these runs",
-        f"{DASH}: not measured, or not published",
-        settings.note,
-    )

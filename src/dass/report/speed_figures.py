@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dass.report.figures import STYLE
+from dass.report.figures import STYLE, add_legend
 from dass.report.speed_tables import (
     ENGINES,
     NOT_MEASURED,
@@ -76,8 +76,7 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
             axes.remove()
         shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
         if handles := {label: handle for pairs in shown for handle, label in pairs}:
-            figure.legend(handles.values(), handles, loc="outside lower center", ncols=3,
-                          frameon=False)  # fmt: skip
+            add_legend(figure, handles)
     return figure
 
 

@@ -4,8 +4,6 @@ Every ratio comes from one interleaved run; its ± is half the distance of its q
 say what was measured on what machine, and what was skipped and why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

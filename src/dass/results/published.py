@@ -4,13 +4,11 @@ The file has one row per number, with the columns of :data:`COLUMNS` and any of
 :data:`CONDITIONS`; docs/running.md says what goes into them. An empty condition restricts nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -61,12 +59,6 @@ class Published:
     file: str
     """Where it was read."""
 
-    @property
-    def subject(self) -> tuple[str | int | None, ...]:
-        """What the number is about: two rows must not be about the same."""
-        run = (self.model, self.calibration, self.method, self.pattern)
-        return (*run, *self.quantity, self.dataset, self.length)
-
     def is_about(self, run: Run) -> bool:
         """Whether it is about this model, calibration, method and pattern."""
         same = (self.model, self.method, self.pattern) == (run.model, run.method, run.pattern)
@@ -88,84 +80,81 @@ def read_published(path: str | Path) -> list[Published]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            _check_columns(path, reader.fieldnames or [])
+            _check_columns(path, list(reader.fieldnames or []))
             rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except OSError as error:
         raise DataError(f"published.file: {path} cannot be read ({error.strerror})") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no CSV in UTF-8 ({error})") from None
-    published: dict[tuple[str | int | None, ...], tuple[str, Published]] = {}
+    numbers: list[Published] = []
+    places: dict[Published, str] = {}
     for where, row in rows:
-        number = _parse(where, row, str(path))
-        first, _ = published.setdefault(number.subject, (where, number))
-        if first != where:
+        try:
+            number = _parse(row, str(path))
+        except (ValueError, PatternError) as error:
+            raise DataError(f"{where}: {error}") from None
+        about = replace(number, value=0.0, source="")
+        if first := places.get(about):
             raise DataError(f"{where}: says what {first} says already; keep one of the two")
-    return [number for _, number in published.values()]
+        places[about] = where
+        numbers.append(number)
+    return numbers
 
 
-def _check_columns(path: Path, found: Sequence[str]) -> None:
+def _check_columns(path: Path, found: list[str]) -> None:
     for name in COLUMNS:
         if name not in found:
-            listed = ",".join(COLUMNS)
-            raise DataError(f"{path}:1: no column {name!r}; the first line must be {listed}")
+            must = f"the first line must be {','.join(COLUMNS)}"
+            raise DataError(f"{path}:1: no column {name!r}; {must}")
     for name in found:
-        if name not in COLUMNS + CONDITIONS or list(found).count(name) > 1:
-            listed = ", ".join(CONDITIONS)
-            raise DataError(
-                f"{path}:1: column {name!r} is unknown or there twice; remove it (optional ones: "
-                f"{listed})"
-            )
+        if name not in COLUMNS + CONDITIONS or found.count(name) > 1:
+            remedy = f"remove it (optional ones: {', '.join(CONDITIONS)})"
+            raise DataError(f"{path}:1: column {name!r} is unknown or there twice; {remedy}")
 
 
-def _parse(where: str, row: Mapping[str | None, Any], file: str) -> Published:
-    """One row of the file; ``csv`` keys cells beyond the last column by None, missing ones too."""
+def _parse(row: Mapping[str | None, Any], file: str) -> Published:
+    """One row of the file; ``csv`` keys cells beyond the last column by None, missing ones too.
+
+    Raises:
+        ValueError or PatternError: what is wrong with it.
+    """
     if None in row or None in row.values():
-        raise DataError(f"{where}: not as many cells as columns; put text with commas in quotes")
-    cell = {str(name): str(value).strip() for name, value in row.items()}
+        raise ValueError("not as many cells as columns; put text with commas in quotes")
+    cell = dict.fromkeys(CONDITIONS, "") | {str(n): str(text).strip() for n, text in row.items()}
     for name in ("model", "method", "metric", "value", "source"):
         if not cell[name]:
-            raise DataError(f"{where}: {name} is empty; every number needs one")
-    _check_run(where, cell["method"], cell["pattern"])
-    length = cell.get("length", "")
+            raise ValueError(f"{name} is empty; every number needs one")
+    method, pattern, length = cell["method"], cell["pattern"], cell["length"]
+    if (method == DENSE) != (pattern == ""):
+        raise ValueError(f"method {DENSE} has no pattern, every other method has one")
+    if pattern and (spelled := str(parse_pattern(pattern))) != pattern:
+        raise ValueError(f"pattern {pattern!r} is spelled {spelled}")
     if length and not re.fullmatch(r"[1-9]\d*", length):
-        raise DataError(f"{where}: length {length!r} is no number of tokens")
+        raise ValueError(f"length {length!r} is no number of tokens")
     return Published(
         model=cell["model"],
-        calibration=cell.get("calibration") or None,
-        method=cell["method"],
-        pattern=cell["pattern"] or None,
-        quantity=_quantity(where, cell["metric"], cell["split"]),
-        dataset=cell.get("dataset") or None,
+        calibration=cell["calibration"] or None,
+        method=method,
+        pattern=pattern or None,
+        quantity=_quantity(cell["metric"], cell["split"]),
+        dataset=cell["dataset"] or None,
         length=int(length) if length else None,
-        value=_value(where, cell["metric"], cell["value"]),
+        value=_value(cell["metric"], cell["value"]),
         source=", ".join(part for part in (cell["source"], cell["table"]) if part),
         file=file,
     )
 
 
-def _check_run(where: str, method: str, pattern: str) -> None:
-    if (method == DENSE) != (pattern == ""):
-        raise DataError(f"{where}: method {DENSE} has no pattern, every other method has one")
-    try:
-        spelled = str(parse_pattern(pattern)) if pattern else ""
-    except PatternError as error:
-        raise DataError(f"{where}: {error}") from None
-    if spelled != pattern:
-        raise DataError(f"{where}: pattern {pattern!r} is spelled {spelled}")
-
-
-def _quantity(where: str, metric: str, split: str) -> Quantity:
+def _quantity(metric: str, split: str) -> Quantity:
     if metric != PERPLEXITY and metric not in ACCURACIES:
-        raise DataError(
-            f"{where}: unknown metric {metric!r}: write perplexity, or a task and its metric, as "
-            "in piqa_acc, arc_easy_acc_norm, mean_acc"
-        )
+        known = "perplexity, or a task and its metric, as in piqa_acc, arc_easy_acc_norm, mean_acc"
+        raise ValueError(f"unknown metric {metric!r}: write {known}")
     if split not in SPLITS and (split or metric == PERPLEXITY):
-        raise DataError(f"{where}: split {split!r} is neither {' nor '.join(SPLITS)}")
+        raise ValueError(f"split {split!r} is neither {' nor '.join(SPLITS)}")
     return Quantity(metric, split if metric == PERPLEXITY else "")
 
 
-def _value(where: str, metric: str, text: str) -> float:
+def _value(metric: str, text: str) -> float:
     """Perplexity, or an accuracy that the file gives in percent as a share."""
     try:
         value = float(text)
@@ -173,10 +162,10 @@ def _value(where: str, metric: str, text: str) -> float:
         value = math.nan
     if metric == PERPLEXITY:
         if not 1 <= value < math.inf:
-            raise DataError(f"{where}: value {text!r} is no perplexity (a number from 1)")
+            raise ValueError(f"value {text!r} is no perplexity (a number from 1)")
         return value
     if not 1 < value <= 100:
-        raise DataError(f"{where}: value {text!r} is no accuracy in percent, as in 76.4")
+        raise ValueError(f"value {text!r} is no accuracy in percent, as in 76.4")
     return value / 100
 
 
@@ -213,28 +202,23 @@ def compare_dense(
     Raises:
         NumericError: one is off by more than ``tolerance``.
     """
+    model, dataset, length = result.run.model, result.dataset, result.settings.get("length")
     checks = []
     for target in targets:
-        ours = result.splits[target.split].perplexity
-        off = ours / target.value - 1
+        split, value, source = target
+        ours = result.splits[split].perplexity
+        off = ours / value - 1
         if abs(off) > tolerance:
-            raise NumericError(_too_far_off(result, target, ours, off, tolerance))
+            raise NumericError(
+                f"{model}: its dense perplexity is {ours:.4g} on the {split} split of {dataset}, "
+                f"but {value:g} is published ({source}): {100 * off:+.1f} % off, more than "
+                f"published.tolerance of {100 * tolerance:g} %, so nothing of this model is "
+                f"pruned; check models.{model} (revision, dtype, bos) and the text "
+                f"(datasets.{dataset}, context length {length}), or go on regardless with "
+                "published.gate: false"
+            )
         checks.append(target._asdict() | {"perplexity": ours, "off": off})
     return checks
-
-
-def _too_far_off(
-    result: PerplexityResult, target: DenseTarget, ours: float, off: float, tolerance: float
-) -> str:
-    model, length = result.run.model, result.settings.get("length")
-    return (
-        f"{model}: its dense perplexity is {ours:.4g} on the {target.split} split of "
-        f"{result.dataset}, but {target.value:g} is published ({target.source}): "
-        f"{100 * off:+.1f} % off, more than published.tolerance of {100 * tolerance:g} %, so "
-        f"nothing of this model is pruned; check models.{model} (revision, dtype, bos) and the "
-        f"text (datasets.{result.dataset}, context length {length}), or go on regardless with "
-        "published.gate: false"
-    )
 
 
 def was_pruned_from(result: str | Path, *, folder: str | Path, dtype: str, bos: str) -> bool:

@@ -4,88 +4,61 @@ Tables and figures are made from the rows, which are kept as JSON, closed and ve
 files are. The CSV beside it says the same to people and to pandas; nothing here reads it back.
 """
 
-from __future__ import annotations
-
-import csv
 from collections.abc import Iterable, Iterator
+from csv import DictWriter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal
 
 from dass.errors import DataError
 from dass.results.schema import (
     Closed,
-    Count,
     PerplexityResult,
     PruningResult,
     Run,
-    Share,
-    SplitPerplexity,
-    TaskAccuracy,
+    RunResult,
     Versioned,
     ZeroShotResult,
     read_result,
 )
 from dass.runtime.files import write_json, writing
-from dass.terms import DENSE, Bos, Metric
+from dass.terms import DENSE, Metric
 
-Result = TypeVar("Result", PruningResult, PerplexityResult, ZeroShotResult)
-Cells = dict[str, str | int | float | None]
+Files = Iterable[str | Path]
+Cells = dict[str, Any]
 """Columns of the CSV, and what one run has in them."""
 
 
-class PerplexitySummary(Closed):
-    """A run's perplexities, and what they were measured on."""
-
-    dataset: str
-    length: Count | None
-    """Tokens of context."""
-    bos: Bos | None
-    splits: dict[str, SplitPerplexity]
-    seconds: float | None
-
-
-class ZeroShotSummary(Closed):
-    """A run's accuracies, as shares."""
-
-    tasks: dict[str, TaskAccuracy]
-    limit: Count | None
-    """At most this many examples of each task; None: all."""
-    seconds: float | None
-
-    def mean(self, metric: Metric) -> float:
-        """The mean over all tasks; a task without acc_norm counts with its acc."""
-        values = [task.by(metric)[0] for task in self.tasks.values()]
-        return sum(values) / len(values)
-
-
-class PruningSummary(Closed):
-    """How far a run was pruned, and how long that took."""
-
-    mean_sparsity: Share
-    seconds: float | None
-    tokens: Count
-    """Calibration tokens."""
-    calibration_hash: str
-
-
 class SummaryRow(Closed):
-    """One run; None for a stage that it has no result of."""
+    """One run and its results; None for a stage that it has none of."""
 
     run: Run
-    mask_hash: str | None
-    """None for the dense model."""
-    perplexity: PerplexitySummary | None
-    zero_shot: ZeroShotSummary | None
-    pruning: PruningSummary | None
-    peak_memory_bytes: Count | None
-    """Of the host: the highest of the run's stages."""
-    peak_device_memory_bytes: Count | None
-    date: str | None
-    """When the last stage ended."""
-    commits: list[str]
-    """Of the library; here and below, those of all stages, each once."""
-    devices: list[str]
-    versions: list[str]
+    pruning: PruningResult | None = None
+    perplexity: PerplexityResult | None = None
+    zero_shot: ZeroShotResult | None = None
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Of each stage, as :func:`dass.runtime.provenance.provenance` gives it."""
+        results = (self.pruning, self.perplexity, self.zero_shot)
+        return [result.provenance for result in results if result]
+
+    def origins(self, name: Literal["commit", "date", "device"]) -> list[str]:
+        """What the provenance of the stages says, each once."""
+        said = (origin.get(name) for origin in self.provenance)
+        return list(dict.fromkeys(text for text in said if text))
+
+    @property
+    def versions(self) -> list[str]:
+        """The packages that the stages ran with, each set once: ``torch 2.13, numpy 2.4``."""
+        said = ((origin.get("versions") or {}).items() for origin in self.provenance)
+        texts = (", ".join(f"{name} {version}" for name, version in found) for found in said)
+        return list(dict.fromkeys(text for text in texts if text))
+
+    def peak_memory(self, place: Literal["host", "device"]) -> int | None:
+        """The highest of the run's stages, in bytes."""
+        peaks = [origin.get("peak_memory_bytes") or {} for origin in self.provenance]
+        peaks += [self.pruning.peak_memory_bytes.model_dump()] if self.pruning else []
+        return max((peak[place] for peak in peaks if peak.get(place) is not None), default=None)
 
 
 class Summary(Versioned):
@@ -94,28 +67,58 @@ class Summary(Versioned):
     rows: list[SummaryRow]
 
 
-def summarise(
-    pruning: Iterable[str | Path], perplexity: Iterable[str | Path], zero_shot: Iterable[str | Path]
-) -> Summary:
+def mean_of_tasks(result: ZeroShotResult, metric: Metric) -> float:
+    """The mean accuracy, a share; a task without acc_norm counts with its acc."""
+    values = [task.by(metric)[0] for task in result.tasks.values()]
+    return sum(values) / len(values)
+
+
+def summarise(pruning: Files, perplexity: Files, zero_shot: Files) -> Summary:
     """One row per run: models and runs in the order of the paths, each model's dense run first.
 
     Raises:
         DataError: a file is malformed; two files are about one run; results of one run come from
             different masks, or results of one model from different evaluation tokens.
     """
-    hashes: Hashes = {}
-    pruned = _read(pruning, PruningResult, hashes)
-    measured = _read(perplexity, PerplexityResult, hashes)
-    scored = _read(zero_shot, ZeroShotResult, hashes)
-    runs = dict.fromkeys([*pruned, *measured, *scored])
-    models = list(dict.fromkeys(run.model for run in runs))
-    ordered = sorted(runs, key=lambda run: (models.index(run.model), run.method != DENSE))
-    return Summary(
-        rows=[_row(run, pruned.get(run), measured.get(run), scored.get(run)) for run in ordered]
-    )
+    found: dict[Run, dict[str, RunResult]] = {}
+    hashes: dict[tuple[str, str], tuple[str | None, str | Path]] = {}
+
+    def add(stage: str, path: str | Path, result: RunResult) -> None:
+        if stage in found.setdefault(result.run, {}):
+            what = f"a second {stage} result of run {result.run}"
+            raise DataError(f"{path}: {what}; give each file once")
+        for about, name, value, means in _hashes(result):
+            first, other = hashes.setdefault((about, name), (value, path))
+            if value != first:
+                remedy = "delete the older one and run again"
+                raise DataError(f"{path}: {name} differs from {other}: {means}; {remedy}")
+        found[result.run][stage] = result
+
+    for path in pruning:
+        add("pruning", path, read_result(path, PruningResult))
+    for path in perplexity:
+        add("perplexity", path, read_result(path, PerplexityResult))
+    for path in zero_shot:
+        add("zero_shot", path, read_result(path, ZeroShotResult))
+    models = list(dict.fromkeys(run.model for run in found))
+    ordered = sorted(found, key=lambda run: (models.index(run.model), run.method != DENSE))
+    return Summary(rows=[SummaryRow.model_validate({"run": r, **found[r]}) for r in ordered])
 
 
-def merge(paths: Iterable[str | Path]) -> Summary:
+def _hashes(result: RunResult) -> Iterator[tuple[str, str, str | None, str]]:
+    """Run or model, a hash's name, the hash, and what it means if another file has another."""
+    tokens = "the runs were not evaluated on the same tokens"
+    if isinstance(result, PruningResult | PerplexityResult | ZeroShotResult):
+        yield str(result.run), "mask_hash", result.mask_hash, "the two are of different masks"
+    if isinstance(result, PerplexityResult):
+        for split, values in result.splits.items():
+            yield result.run.model, f"tokens_hash_{split}", values.tokens_hash, tokens
+    if isinstance(result, ZeroShotResult):
+        for task, accuracy in result.tasks.items():
+            yield result.run.model, f"{task}_requests_hash", accuracy.requests_hash, tokens
+
+
+def merge(paths: Files) -> Summary:
     """The summaries of several models below one another.
 
     Raises:
@@ -125,185 +128,76 @@ def merge(paths: Iterable[str | Path]) -> Summary:
     for path in paths:
         for row in read_result(path, Summary).rows:
             if row.run in rows:
-                raise DataError(
-                    f"{path}: run {row.run} is in more than one summary; give each model once"
-                )
+                what = f"run {row.run} is in more than one summary"
+                raise DataError(f"{path}: {what}; give each model once")
             rows[row.run] = row
     return Summary(rows=list(rows.values()))
 
 
-# --- Result files -------------------------------------------------------------------------------
-
-Hashes = dict[tuple[str, str], tuple[str | None, str | Path]]
-"""Run or model, and the name of a hash -> the hash, and the file that it was first read from."""
-
-
-def _read(paths: Iterable[str | Path], cls: type[Result], hashes: Hashes) -> dict[Run, Result]:
-    """Read the files of one stage, and hold their hashes against those of the files before."""
-    found: dict[Run, Result] = {}
-    for path in paths:
-        result = read_result(path, cls)
-        if result.run in found:
-            stage = Path(path).stem
-            raise DataError(
-                f"{path}: a second {stage} result of run {result.run}; give each file once"
-            )
-        for about, name, value, means in _hashes(result):
-            first, other = hashes.setdefault((about, name), (value, path))
-            if value != first:
-                raise DataError(
-                    f"{path}: {name} differs from {other}: {means}; "
-                    "delete the older one and run again"
-                )
-        found[result.run] = result
-    return found
-
-
-def _hashes(
-    result: PruningResult | PerplexityResult | ZeroShotResult,
-) -> Iterator[tuple[str, str, str | None, str]]:
-    """Run or model, a hash's name, the hash, and what it means if another file has another."""
-    tokens = "the runs were not evaluated on the same tokens"
-    yield str(result.run), "mask_hash", result.mask_hash, "the two are of different masks"
-    if isinstance(result, PerplexityResult):
-        for split, values in result.splits.items():
-            yield result.run.model, f"tokens_hash_{split}", values.tokens_hash, tokens
-    if isinstance(result, ZeroShotResult):
-        for task, accuracy in result.tasks.items():
-            yield result.run.model, f"{task}_requests_hash", accuracy.requests_hash, tokens
-
-
-def _row(
-    run: Run,
-    pruned: PruningResult | None,
-    measured: PerplexityResult | None,
-    scored: ZeroShotResult | None,
-) -> SummaryRow:
-    results = [result for result in (pruned, measured, scored) if result is not None]
-    origins = [result.provenance for result in results]
-    peaks: list[dict[str, int | None]] = [o.get("peak_memory_bytes") or {} for o in origins]
-    peaks += [pruned.peak_memory_bytes.model_dump()] if pruned else []
-    dates = [origin["date"] for origin in origins if origin.get("date")]
-    versions = [
-        ", ".join(f"{name} {version}" for name, version in (o.get("versions") or {}).items())
-        for o in origins
-    ]
-    return SummaryRow(
-        run=run,
-        mask_hash=results[0].mask_hash,
-        perplexity=PerplexitySummary(
-            dataset=measured.dataset,
-            length=measured.settings.get("length"),
-            bos=measured.settings.get("bos"),
-            splits=measured.splits,
-            seconds=measured.provenance.get("seconds"),
-        )
-        if measured
-        else None,
-        zero_shot=ZeroShotSummary(
-            tasks=scored.tasks, limit=scored.limit, seconds=scored.provenance.get("seconds")
-        )
-        if scored
-        else None,
-        pruning=PruningSummary(
-            mean_sparsity=pruned.mean_sparsity,
-            seconds=pruned.seconds.get("total"),
-            tokens=pruned.tokens,
-            calibration_hash=pruned.calibration_hash,
-        )
-        if pruned
-        else None,
-        peak_memory_bytes=_highest(peak.get("host") for peak in peaks),
-        peak_device_memory_bytes=_highest(peak.get("device") for peak in peaks),
-        date=max(dates, default=None),
-        commits=_each_once(origin.get("commit") for origin in origins),
-        devices=_each_once(origin.get("device") for origin in origins),
-        versions=_each_once(versions),
-    )
-
-
-def _highest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def _each_once(texts: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(text for text in texts if text))
-
-
-# --- Files --------------------------------------------------------------------------------------
-
-
 def write_summary(summary: Summary, json: str | Path, csv: str | Path) -> None:
-    """Write the rows as JSON, and the same numbers as CSV, with all their digits.
-
-    Columns of the CSV, where measured (accuracies and sparsity are shares, times in seconds):
-
-    - model, calibration, method, pattern
-    - perplexity_<split>, windows_<split>, tokens_hash_<split>, perplexity_dataset,
-      perplexity_length, perplexity_bos, perplexity_seconds, mask_hash
-    - <task>_acc, <task>_acc_stderr, <task>_acc_norm, <task>_acc_norm_stderr, <task>_samples,
-      <task>_version, <task>_requests_hash; mean_acc, and mean_acc_norm, where a task without
-      acc_norm counts with its acc; zero_shot_limit, zero_shot_seconds
-    - mean_sparsity, pruning_seconds, calibration_tokens, calibration_hash
-    - peak_memory_bytes (host), peak_device_memory_bytes, date, commit, device, versions
-    """
+    """Write the rows as JSON, and as CSV, with all digits; docs/results.md lists its columns."""
     write_json(json, summary.model_dump())
-    _write_csv(csv, [_cells(row) for row in summary.rows])
-
-
-def _write_csv(path: str | Path, rows: list[list[Cells]]) -> None:
-    """Write rows that are given in parts; the columns of a part stay side by side."""
-    columns = dict.fromkeys(
-        name for part in zip(*rows, strict=True) for row in part for name in row
-    )
-    with writing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns or Run.model_fields), lineterminator="\n")
+    rows = [_cells(row) for row in summary.rows]
+    # Part by part, so that the columns of a part stay side by side.
+    columns = dict.fromkeys(n for part in zip(*rows, strict=True) for cells in part for n in cells)
+    with writing(csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+        writer = DictWriter(file, list(columns or Run.model_fields), lineterminator="\n")
         writer.writeheader()
         writer.writerows({n: v for cells in row for n, v in cells.items()} for row in rows)
 
 
 def _cells(row: SummaryRow) -> list[Cells]:
     """A row of the CSV, in parts: the run, perplexity, zero-shot, pruning, how it came to be."""
-    mask: Cells = {"mask_hash": row.mask_hash}
-    origin: Cells = {
-        "peak_memory_bytes": row.peak_memory_bytes,
-        "peak_device_memory_bytes": row.peak_device_memory_bytes,
-        "date": row.date,
-        "commit": "; ".join(row.commits),
-        "device": "; ".join(row.devices),
+    origin = {
+        "peak_memory_bytes": row.peak_memory("host"),
+        "peak_device_memory_bytes": row.peak_memory("device"),
+        "date": max(row.origins("date"), default=None),
+        "commit": "; ".join(row.origins("commit")),
+        "device": "; ".join(row.origins("device")),
         "versions": "; ".join(row.versions),
     }
     return [
         row.run.model_dump(),
-        _perplexity_cells(row.perplexity) | mask if row.perplexity else {},
-        _zero_shot_cells(row.zero_shot) | mask if row.zero_shot else {},
-        _pruning_cells(row.pruning) | mask if row.pruning else {},
+        _perplexity_cells(row.perplexity) if row.perplexity else {},
+        _zero_shot_cells(row.zero_shot) if row.zero_shot else {},
+        _pruning_cells(row.pruning) if row.pruning else {},
         origin,
     ]
 
 
-def _perplexity_cells(part: PerplexitySummary) -> Cells:
+def _perplexity_cells(result: PerplexityResult) -> Cells:
     cells: Cells = {}
-    for split, values in part.splits.items():
+    for split, values in result.splits.items():
         cells[f"perplexity_{split}"] = values.perplexity
         cells[f"windows_{split}"] = values.windows
         cells[f"tokens_hash_{split}"] = values.tokens_hash
-    others = part.model_dump(exclude={"splits"})
-    return cells | {f"perplexity_{name}": value for name, value in others.items()}
+    return cells | {
+        "perplexity_dataset": result.dataset,
+        "perplexity_length": result.settings.get("length"),
+        "perplexity_bos": result.settings.get("bos"),
+        "perplexity_seconds": result.provenance.get("seconds"),
+        "mask_hash": result.mask_hash,
+    }
 
 
-def _zero_shot_cells(part: ZeroShotSummary) -> Cells:
+def _zero_shot_cells(result: ZeroShotResult) -> Cells:
     cells: Cells = {}
-    for task, values in part.tasks.items():
+    for task, values in result.tasks.items():
         cells |= {f"{task}_{name}": value for name, value in values.model_dump().items()}
-    cells |= {"mean_acc": part.mean("acc"), "mean_acc_norm": part.mean("acc_norm")}
-    return cells | {"zero_shot_limit": part.limit, "zero_shot_seconds": part.seconds}
+    return cells | {
+        "mean_acc": mean_of_tasks(result, "acc"),
+        "mean_acc_norm": mean_of_tasks(result, "acc_norm"),
+        "zero_shot_limit": result.limit,
+        "zero_shot_seconds": result.provenance.get("seconds"),
+        "mask_hash": result.mask_hash,
+    }
 
 
-def _pruning_cells(part: PruningSummary) -> Cells:
+def _pruning_cells(result: PruningResult) -> Cells:
     return {
-        "mean_sparsity": part.mean_sparsity,
-        "pruning_seconds": part.seconds,
-        "calibration_tokens": part.tokens,
-        "calibration_hash": part.calibration_hash,
+        "mean_sparsity": result.mean_sparsity,
+        "pruning_seconds": result.seconds.get("total"),
+        "calibration_tokens": result.tokens,
+        "calibration_hash": result.calibration_hash,
+        "mask_hash": result.mask_hash,
     }

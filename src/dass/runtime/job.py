@@ -1,7 +1,5 @@
 """How a stage runs as a job: where it logs, how many threads it has, how it fails."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -6,8 +6,6 @@
 Options that are left out have the defaults of the kind's settings.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

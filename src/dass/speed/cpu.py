@@ -5,8 +5,6 @@ a buffer larger than the last-level cache, as the weights of a model's other lay
 output of each variant is first checked against torch's dense float32 product of the masked weight.
 """
 
-from __future__ import annotations
-
 import copy
 import gc
 import shutil

@@ -4,8 +4,6 @@ torch (dense float32 and bfloat16, and CSR) and onnxruntime (dense) are always m
 is an option.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import warnings

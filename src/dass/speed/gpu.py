@@ -7,8 +7,6 @@ power and would raise its clock). The output of a sparse variant is first checke
 product of the masked weight.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 from collections.abc import Callable, Iterator

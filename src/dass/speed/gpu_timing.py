@@ -1,7 +1,5 @@
 """Timing on a GPU: events around many calls, eager and as a CUDA graph, checked before timed."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The machine that a measurement is of: processor, caches, load, GPU, driver, clocks."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

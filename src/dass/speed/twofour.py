@@ -6,8 +6,6 @@ gate and up, give the hardware nothing to skip; given such a matrix, a conversio
 non-zeros without a word. Hence the axis is checked before the conversion and the round trip after.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 

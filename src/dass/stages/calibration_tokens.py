@@ -1,7 +1,5 @@
 """Draw a model's calibration windows and save their tokens."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dass.data.documents import Documents

@@ -1,7 +1,5 @@
 """Tokenise an evaluation text for one model and save the windows of each split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Draw an experiment's figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ def figures_of_experiment(
     Args:
         summary: of the study, JSON.
         settings: fields of :class:`dass.report.experiment.TableSettings`.
-        out: what to write: ``perplexity`` or ``zero_shot``, ``.pdf``, ``.svg`` or ``.png``.
+        out: what to write: ``perplexity`` or ``zero_shot``, ``.pdf`` or ``.svg``.
     """
     rows = read_result(summary, Summary).rows
     draw = {"perplexity": perplexity_figure, "zero_shot": zero_shot_figure}

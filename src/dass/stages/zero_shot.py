@@ -1,7 +1,5 @@
 """Measure the zero-shot accuracy of one run on every task."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The toy world as files: documents, articles and five tasks."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
@@ -11,10 +9,10 @@ from typing import Any
 
 from dass.runtime.files import writing_directory
 from dass.standins import DEFAULT_DOCUMENTS, corpus, tasks
-from dass.standins.world import World
+from dass.standins.toy_world import World
 
 
-def write_world(out: str | Path, seed: int, documents: int = DEFAULT_DOCUMENTS) -> None:
+def write_corpus(out: str | Path, seed: int, documents: int = DEFAULT_DOCUMENTS) -> None:
     """Write all text of the toy world of ``seed``: equal arguments give equal bytes.
 
     ``out`` then holds documents.jsonl.gz (C4's columns), wikitext/ and the five tasks, each a

@@ -4,38 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
-from dass.results.schema import Run, SplitPerplexity, TaskAccuracy
-from dass.results.summary import PerplexitySummary, PruningSummary, SummaryRow, ZeroShotSummary
+from dass.results.schema import (
+    PeakMemory,
+    PerplexityResult,
+    PruningResult,
+    Run,
+    SplitPerplexity,
+    TaskAccuracy,
+    ZeroShotResult,
+)
+from dass.results.summary import SummaryRow
 
 
 def row(
     run: str,
-    perplexity: PerplexitySummary | float | None = None,
+    perplexity: dict[str, float] | float | None = None,
     tasks: dict[str, TaskAccuracy] | None = None,
     limit: int | None = None,
-    **changes: Any,
+    bos: str = "text",
+    seconds: float | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> SummaryRow:
-    """A run that came to this, e.g. ``row("a/c4/dass/u50", 5.5)``: on the validation split."""
+    """A run that came to this, e.g. ``row("a/c4/dass/u50", 5.5)``: on the validation split.
+
+    With seconds it has a result of pruning.
+    """
     if isinstance(perplexity, int | float):
-        perplexity = perplexities(validation=perplexity)
-    given: dict[str, Any] = {
-        "run": Run.parse(run), "mask_hash": None, "perplexity": perplexity,
-        "zero_shot": ZeroShotSummary(tasks=tasks, limit=limit, seconds=None) if tasks else None,
-        "pruning": None, "peak_memory_bytes": None, "peak_device_memory_bytes": None,
-        "date": None, "commits": [], "devices": [], "versions": [],
-    }  # fmt: skip
-    return SummaryRow(**given | changes)
+        perplexity = {"validation": perplexity}
+    common: dict[str, Any] = {"run": Run.parse(run), "provenance": provenance or {}}
+    unmasked = common | {"mask_hash": None}
+    return SummaryRow(
+        run=common["run"],
+        pruning=PruningResult(
+            **common, settings={}, calibration_hash="c", mask_hash="m", sparsity={"w": 0.5},
+            mean_sparsity=0.5, seconds={"total": seconds}, block_seconds=[], tokens=512,
+            peak_memory_bytes=PeakMemory(host=2_000_000_000, device=None),
+        )
+        if seconds
+        else None,
+        perplexity=PerplexityResult(
+            **unmasked, settings={"length": 2048, "bos": bos}, dataset="wikitext2",
+            splits={split: _split(value) for split, value in perplexity.items()},
+        )
+        if perplexity
+        else None,
+        zero_shot=ZeroShotResult(**unmasked, settings={}, tasks=tasks, limit=limit)
+        if tasks
+        else None,
+    )  # fmt: skip
 
 
-def perplexities(bos: Any = "text", length: int = 2048, **values: float) -> PerplexitySummary:
-    """Split -> perplexity, on WikiText2."""
-    splits = {
-        split: SplitPerplexity(perplexity=value, nll=1.0, tokens=9, windows=100, tokens_hash="t")
-        for split, value in values.items()
-    }
-    return PerplexitySummary(
-        dataset="wikitext2", length=length, bos=bos, splits=splits, seconds=None
-    )
+def _split(value: float) -> SplitPerplexity:
+    return SplitPerplexity(perplexity=value, nll=1.0, tokens=9, windows=100, tokens_hash="t")
 
 
 def accuracy(
@@ -46,7 +66,3 @@ def accuracy(
         acc=acc, acc_stderr=stderr, acc_norm=norm, acc_norm_stderr=stderr if norm else None,
         samples=samples, version=1, requests_hash="r",
     )  # fmt: skip
-
-
-def pruning(seconds: float, sparsity: float = 0.5) -> PruningSummary:
-    return PruningSummary(mean_sparsity=sparsity, seconds=seconds, tokens=512, calibration_hash="c")

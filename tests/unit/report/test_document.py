@@ -19,7 +19,7 @@ from dass.report.table import Cell, RowGroup, Table, TableSection
 from dass.results.published import Published, Quantity
 from dass.results.summary import SummaryRow
 
-from .rows import accuracy, pruning, row
+from .rows import accuracy, row
 
 needs_poppler = pytest.mark.skipif(
     shutil.which("pdftotext") is None, reason="poppler-utils is not installed"
@@ -40,12 +40,15 @@ SETTINGS = TableSettings(
 
 def measured(run: str, value: float) -> SummaryRow:
     pruned = not run.endswith("dense")
-    return row(
-        run, value, tasks={"piqa": accuracy(0.5 + 1 / value, 0.02)},
-        pruning=pruning(value) if pruned else None, peak_memory_bytes=2_000_000_000,
-        date=f"2026-01-0{round(value)}T00:00:00+00:00", devices=["cpu"],
-        commits=["abc", "def"] if pruned else ["abc"], versions=["torch 2.11"],
-    )  # fmt: skip
+    origin = {
+        "date": f"2026-01-0{round(value)}T00:00:00+00:00",
+        "commit": "def" if pruned else "abc",
+        "device": "cpu",
+        "versions": {"torch": "2.11"},
+        "peak_memory_bytes": {"host": 2_000_000_000, "device": None},
+    }
+    tasks = {"piqa": accuracy(0.5 + 1 / value, 0.02)}
+    return row(run, value, tasks, seconds=value if pruned else None, provenance=origin)
 
 
 ROWS = [

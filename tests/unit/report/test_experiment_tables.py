@@ -16,7 +16,7 @@ from dass.results.schema import TaskAccuracy
 from dass.results.summary import SummaryRow
 
 from .latex import check_latex, latex
-from .rows import accuracy, perplexities, row
+from .rows import accuracy, row
 
 SETTINGS = TableSettings(
     experiment="main_1",
@@ -204,7 +204,7 @@ def test_captions_name_limits_and_what_differs_between_models() -> None:
     )
     limited = [row(f"{model}/dense", tasks=tasks(0.7, 0.6, 0.5), limit=10) for model in "ab"]
     assert "at most 10." in zero_shot_table(limited, SETTINGS).caption
-    mixed = [row("a/dense", 5.0), row("b/dense", perplexities(bos="window", validation=5.0))]
+    mixed = [row("a/dense", 5.0), row("b/dense", 5.0, bos="window")]
     assert (
         "BOS: at the start of the text (Model A); at the start of each window (Model_B)."
         in perplexity_table(mixed, SETTINGS).caption
@@ -225,7 +225,7 @@ def test_several_calibrations_are_rows_of_their_own() -> None:
 
 
 def test_the_split_is_chosen() -> None:
-    both = perplexities(validation=5.0, test=9.0)
+    both = {"validation": 5.0, "test": 9.0}
     rows = [row("a/dense", both), row("b/dense", both), row("b/c4/dass/u50", 5.0)]
     table = perplexity_table(rows, replace(SETTINGS, split="test"))
     assert rows_of(table)["", "", "Dense"] == [Cell("9.00"), Cell("9.00")]

@@ -6,13 +6,11 @@ from the documents (the fact stands there, and it is asked there in other words)
 is new to the model.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dass.standins.world import CHAINS, QUALITIES, RELATIONS, STEPS, Step, World
+from dass.standins.toy_world import CHAINS, QUALITIES, RELATIONS, STEPS, Step, World
 
 ORDINALS = ("first", "second", "third", "fourth", "last")
 
