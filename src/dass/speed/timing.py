@@ -4,6 +4,8 @@ Variants that are compared take turns, round after round, and each round begins 
 a clock that drops or a neighbour that wakes up affects all of them alike.
 """
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
