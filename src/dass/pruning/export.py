@@ -6,8 +6,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from dass.data.model_folder import INDEX, files_exported
+from dass.data.pretrained import empty_model
 from dass.errors import ModelError
-from dass.models.weights import INDEX, Weights
+from dass.models.matching import stored_names
+from dass.models.weights import Weights
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.files import read_json, write_json, writing_directory
 from dass.runtime.progress import Progress
@@ -28,27 +31,33 @@ def export_checkpoint(
         ModelError: the pruned file names a tensor that the model does not have.
     """
     weights, overlay = Weights(dense), PrunedFile(pruned)
+    names = stored_names(weights.folder, empty_model(dense, dtype), weights.stored)
     for name in overlay.shapes:
-        if name not in weights:
+        if name not in names:
             raise ModelError(f"{pruned}: prunes {name}, which {dense} does not have")
+    model_names = {stored: name for name, stored in names.items()}
     progress = Progress("exporting", len(weights.files), "files")
     with writing_directory(out) as folder:
-        _copy_small_files(weights.folder, folder)
+        _copy_small_files(weights, folder)
         size = 0
         for shard in weights.files:
-            names = [name for name, file in weights.file_of.items() if file == shard.name]
-            read = weights.read(names, dtype)
-            tensors = {name: overlay(name, tensor) for name, tensor in read.items()}
-            save_file(tensors, folder / shard.name, metadata={"format": "pt"})
+            held = [name for name, tensor in weights.stored.items() if tensor.file == shard]
+            tensors = {
+                name: overlay(model_names.get(name, name), tensor)
+                for name, tensor in weights.read(held, dtype).items()
+            }
+            copy = folder / shard.relative_to(weights.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, copy, metadata={"format": "pt"})
             size += sum(tensor.nbytes for tensor in tensors.values())
-            progress.step(note=shard.name)
+            progress.step(note=copy.name)
         _describe(folder, dtype, size)
 
 
-def _copy_small_files(source: Path, folder: Path) -> None:
-    """Config, tokenizer, index: everything but weights."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix in {".json", ".model", ".txt", ".jinja"}:
+def _copy_small_files(weights: Weights, folder: Path) -> None:
+    """Config and tokenizer; the index, if the weights are those that it names."""
+    for path in files_exported(weights.folder):
+        if path not in weights.files:
             shutil.copyfile(path, folder / path.name)
 
 

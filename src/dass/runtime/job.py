@@ -30,7 +30,8 @@ def job(
 
     Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
     ends the process with its one line; any other keeps its traceback, in both places. A job that
-    a scheduler ends has the time to clear away what is half-written.
+    a scheduler ends has the time to clear away what is half-written. Whatever asks a question finds
+    nobody to answer it: a job has no standard input.
 
     Args:
         log_file: the job's log.
@@ -39,6 +40,7 @@ def job(
         gpus: how many cards the job gets for itself (:func:`dass.runtime.gpus.claim`); 0: none;
             None: whatever is visible.
     """
+    _close_standard_input()
     _start_logging(Path(log_file))
     signal.signal(signal.SIGTERM, _end_from_outside)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
@@ -62,6 +64,16 @@ def job(
             log.exception("error: unexpected %s", type(error).__name__)
             raise
         sys.exit(1)
+
+
+def _close_standard_input() -> None:
+    """Let file 0 be empty, for this process and those that it starts."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing == 0:  # it was closed
+        os.set_inheritable(0, True)
+    else:
+        os.dup2(nothing, 0)
+        os.close(nothing)
 
 
 def _end_from_outside(number: int, _frame: object) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dass.data.documents import Documents
 from dass.data.token_file import save_tokens
-from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import calibration_windows
 from dass.runtime.provenance import origin
 from dass.terms import Bos
@@ -34,4 +34,4 @@ def calibration_tokens(
         Documents(documents), encoder(tokenizer), sequences, length, seed, bos,
         tokenizer.bos_token_id,
     )  # fmt: skip
-    save_tokens(out, {"windows": windows}, origin(documents))
+    save_tokens(out, {"windows": windows}, (origin(documents) or {}) | taken_off(tokenizer))

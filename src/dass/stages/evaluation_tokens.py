@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dass.data.documents import find_split, read_rows
 from dass.data.token_file import save_tokens
-from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import cut_windows, tokenise
 from dass.runtime.provenance import origin
 from dass.terms import Bos, Rows, Split
@@ -41,4 +41,4 @@ def evaluation_tokens(
         path = find_split(text, split)
         tokens = tokenise(read_rows(path, rows), encoder(tokenizer), bos, bos_id)
         windows[split] = cut_windows(tokens, length, bos, bos_id, str(path))
-    save_tokens(out, windows, origin(text))
+    save_tokens(out, windows, (origin(text) or {}) | taken_off(tokenizer))

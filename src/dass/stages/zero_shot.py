@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dass.data.tokenizer import load_tokenizer
+from dass.data.tokenizer import load_tokenizer, taken_off
 from dass.evaluation.likelihood import score_continuations
 from dass.evaluation.zero_shot import evaluate
 from dass.models.streamed import StreamedModel
@@ -45,9 +45,10 @@ def zero_shot(
     started = time.monotonic()
     overlay = PrunedFile(pruned) if pruned else None
     model = StreamedModel(folder, getattr(torch, dtype), device(), overlay, resident=None)
+    tokenizer = load_tokenizer(folder)
     accuracies = evaluate(
         partial(score_continuations, model),
-        load_tokenizer(folder),
+        tokenizer,
         {task: Path(path) for task, path in tasks.items()},
         max_length=model.max_length,
         limit=limit,
@@ -60,7 +61,9 @@ def zero_shot(
         limit=limit,
         mask_hash=overlay.hash() if overlay else None,
         provenance=provenance(
-            started, {"model": origin(folder)} | {t: origin(path) for t, path in tasks.items()}
+            started,
+            {"model": (origin(folder) or {}) | taken_off(tokenizer)}
+            | {task: origin(path) for task, path in tasks.items()},
         ),
     )
     write_result(result_file, result)

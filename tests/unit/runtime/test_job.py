@@ -131,6 +131,27 @@ def test_a_log_is_written_anew_and_each_line_once(tmp_path: Path) -> None:
     assert text.count("two") == shown.count("two") == 1
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_job_has_no_standard_input(tmp_path: Path, closed: bool) -> None:
+    """Nor have the processes that it starts: nothing that is asked there is ever answered."""
+    script = """import os, subprocess, sys
+from dass.runtime.job import job
+with job("a.log", 1):
+    assert os.read(0, 1) == b""
+    assert subprocess.run(["cat"], capture_output=True, check=True).stdout == b""
+    assert sys.stdin is None or sys.stdin.read() == ""
+    try:
+        input("Do you wish to run the custom code? [y/N] ")
+    except (EOFError, RuntimeError):
+        sys.exit(7)
+"""
+    command = [sys.executable, "-c", script]
+    if closed:
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    done = subprocess.run(command, cwd=tmp_path, input="y\n" * 99, text=True, capture_output=True)
+    assert done.returncode == 7, done.stderr
+
+
 @pytest.mark.parametrize(("offline", "left"), [(True, "None"), (False, "hf_secret")])
 def test_only_a_job_with_network_keeps_the_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, left: str
