@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +35,8 @@ def job(
 
     Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
     ends the process with its one line; any other keeps its traceback, in both places. A job that
-    a scheduler ends has the time to clear away what is half-written.
+    is ended from outside has the time to clear away what is half-written. It has no standard input:
+    whatever would ask a question gets no answer, not that of a pipe.
 
     Args:
         log_file: the job's log.
@@ -42,8 +46,13 @@ def job(
             None: whatever is visible.
     """
     _start_logging(Path(log_file))
-    signal.signal(signal.SIGTERM, _end_from_outside)
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
+    _close_standard_input()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, _end_from_outside)
+    os.environ |= (
+        _home() | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
+    )
     if offline:
         os.environ |= OFFLINE
         for name in TOKENS:
@@ -53,23 +62,59 @@ def job(
             claim(gpus)
         yield
     except DassError as error:
-        log.error("error: %s", error)
+        log.error("error: %s", one_line(error))
         sys.exit(1)
     except Exception as error:
-        if _is_disk_full(error):
-            log.error("error: no space left to write to; free some, or raise the quota: %s", error)
-        elif type(error).__name__ == "OutOfMemoryError":
-            log.error("error: the GPU is out of memory; free it, or take one with more: %s", error)
-        else:
+        if (line := _explained(error)) is None:
             log.exception("error: unexpected %s", type(error).__name__)
             raise
+        log.error("error: %s", line)
         sys.exit(1)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _explained(error: Exception) -> str | None:
+    """What an error of the machine means for the user; None where it is a fault of ours."""
+    said = one_line(error)
+    if _is_disk_full(error):
+        return f"no space left to write to; free some, or raise the quota: {said}"
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the GPU is out of memory; free it, or take one with more: {said}"
+    if isinstance(error, MemoryError):
+        return "the machine is out of memory; free some, or raise the job's mem_mb"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check that it is there, readable and writable"
+    return None
 
 
 def _end_from_outside(number: int, _frame: object) -> None:
     """Leave as an error would, so that half-written files are removed, and say why."""
-    log.error("error: ended from outside (SIGTERM): cancelled, out of time, or the node goes down")
+    name = signal.Signals(number).name
+    log.error("error: ended from outside (%s): cancelled, out of time, or the node goes down", name)
     sys.exit(128 + number)
+
+
+def _close_standard_input() -> None:
+    with open(os.devnull) as nothing:  # noqa: PTH123 (a descriptor is wanted)
+        os.dup2(nothing.fileno(), 0)
+
+
+def _home() -> dict[str, str]:
+    """A home for the caches of libraries where the user has none that can be written to.
+
+    In a container, a job may run as a number without a name: such a user's home is ``~`` or ``/``.
+    Nobody else can have put anything into the one that is made here: caches hold code.
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111 (Path.home() fails instead)
+    if home != "~" and os.access(home, os.W_OK):
+        return {}
+    folder = tempfile.mkdtemp(prefix="dass-home-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"HOME": folder, "USER": os.environ.get("USER", f"uid-{os.getuid()}")}
 
 
 def _is_disk_full(error: Exception) -> bool:
