@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dass.errors import DataError
-from dass.runtime.files import writing
+from dass.runtime.files import seal, unseal, writing
 
 
 def token_hash(tokens: Tensor) -> str:
@@ -37,7 +36,7 @@ def save_tokens(
     int32 = {name: tensor.to(torch.int32) for name, tensor in tensors.items()}
     with writing(path) as part:
         # One entry only: safetensors writes several in any order.
-        save_file(int32, part, {"about": json.dumps(said)})
+        save_file(int32, part, {"about": seal(said)})
 
 
 def tokens_about(path: str | Path) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tokens by name, and how they came to be, once each hash is right."""
     try:
         with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
+            about: dict[str, Any] = unseal(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         found = {name: token_hash(t) for name, t in tensors.items() if t.dtype == torch.int32}
         if found.keys() != tensors.keys() or found != about["hashes"]:

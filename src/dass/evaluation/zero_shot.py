@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dass.data.documents import is_unicode, parse_object, read_lines
 from dass.errors import ConfigError, DassError, DataError, NumericError
 from dass.evaluation.requests import LogLikelihood, Request, requests_hash
 from dass.tasks import TASKS, Row
@@ -82,7 +83,7 @@ def evaluate(
     """
     _check_settings(tasks, max_length, limit, bos)
     with _quiet(), _templates_compiled_once():
-        files = {name: Path(tasks[name]) / f"{TASKS[name].split}.jsonl" for name in tasks}
+        files = {name: task_file(name, folder) for name, folder in tasks.items()}
         loaded = {name: _load(name, files[name], limit, seed) for name in tasks}
         examples = {name: _examples(name, loaded[name], files[name]) for name in tasks}
         model = language_model(scorer, tokenizer, max_length)
@@ -205,36 +206,38 @@ def local_dataset(task: str, file: str, limit: int | None, **_: Any) -> dict[str
         return {TASKS[task].split: Dataset.from_list(rows)}
 
 
+def task_file(task: str, folder: str | Path) -> Path:
+    """The file of a task's folder that is evaluated."""
+    return Path(folder) / f"{TASKS[task].split}.jsonl"
+
+
 def _read_rows(task: str, file: Path, limit: int | None) -> list[Row]:
     rows: list[Row] = []
     try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if len(rows) == limit:
-                    break
-                if line.strip():
-                    rows.append(_read_row(line, task, f"{task}: {file}: line {number}"))
-    except FileNotFoundError:
-        raise DataError(f"{task}: {file}: no such file; fetch or generate the data set") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{task}: {file}: not UTF-8 ({error})") from None
-    if not rows:
-        raise DataError(f"{task}: {file}: holds no rows; fetch or generate it again")
+        for number, line in read_lines(file):
+            if len(rows) == limit:
+                break
+            if line.strip():
+                rows.append(_read_row(line, task, f"{file}: line {number}"))
+        if not rows:
+            raise DataError(f"{file}: holds no rows; fetch or generate it again")
+    except DataError as error:
+        raise DataError(f"{task}: {error}") from None
     return rows
 
 
-def _read_row(line: str, task: str, where: str) -> Row:
+def _read_row(line: bytes, task: str, where: str) -> Row:
     """The columns of one row that the task reads."""
     try:
-        row = json.loads(line)
+        row = parse_object(line)
     except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from None
+        raise DataError(f"{where}: not valid JSON of a row ({error}); mend or remove it") from None
     definition = TASKS[task]
     columns = definition.columns
     for column, kind in columns.items():
-        if not isinstance(row, dict) or column not in row:
+        if column not in row:
             raise DataError(f"{where}: no column {column!r}; the task needs {', '.join(columns)}")
-        if not isinstance(row[column], kind):
+        if not _is_of(kind, row[column]):
             found = type(row[column]).__name__
             raise DataError(f"{where}: column {column!r} holds {found}, not the official type")
     with _fitting(where):
@@ -246,6 +249,22 @@ def _read_row(line: str, task: str, where: str) -> Row:
             "give a split with its answers"
         )
     return {column: row[column] for column in columns}
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    """Whether a value is of the official type: lists are of text, and a dict's values such lists.
+
+    A choice that is a number would be read as text, and an answer ``true`` as 1.
+    """
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    if isinstance(value, str):
+        return is_unicode(value)
+    if isinstance(value, list):
+        return all(_is_of(str, part) for part in value)
+    if isinstance(value, dict):
+        return all(_is_of(list, part) for part in value.values())
+    return True
 
 
 @contextmanager

@@ -137,3 +137,25 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(content: Any) -> str:
+    """JSON with its hash, so that a flipped bit in it is noticed."""
+    text = json.dumps(content)
+    return json.dumps({"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def unseal(text: str) -> Any:
+    """What :func:`seal` has sealed.
+
+    Raises:
+        ValueError: it is not what was sealed.
+    """
+    try:
+        sealed = json.loads(text)
+        content, digest = sealed["content"], sealed["sha256"]
+        if hashlib.sha256(content.encode()).hexdigest() == digest:
+            return json.loads(content)
+    except (AttributeError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError("its metadata is not what was saved")

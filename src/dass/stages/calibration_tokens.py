@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dass.data.documents import Documents
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer
 from dass.data.windows import calibration_windows
-from dass.runtime.provenance import origin
+from dass.runtime.provenance import origin, source
 from dass.terms import Bos
 
 
 def calibration_tokens(
     *,
     folder: str | Path,
+    dataset: str,
     documents: str | Path,
     sequences: int,
     length: int,
@@ -26,6 +28,7 @@ def calibration_tokens(
 
     Args:
         folder: of the model, for its tokenizer.
+        dataset: what the config calls the data set, for the record.
         documents: the JSON-lines file to draw from.
         sequences, length, seed: how many windows of how many tokens, and which draws.
         bos: where BOS stands.
@@ -36,4 +39,12 @@ def calibration_tokens(
         Documents(documents), encoder(tokenizer), sequences, length, seed, bos,
         tokenizer.bos_token_id,
     )  # fmt: skip
-    save_tokens(out, {"windows": windows}, origin(documents))
+    about: dict[str, Any] = {
+        "dataset": dataset,
+        "sequences": sequences,
+        "length": length,
+        "seed": seed,
+        "bos": bos,
+    }
+    about |= {"source": source(documents), "origin": origin(documents)}
+    save_tokens(out, {"windows": windows}, about)

@@ -22,6 +22,7 @@ from dass.pruning.prune import Pruned, prune
 from dass.pruning.pruned_file import PrunedFile, save_pruned
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import PruningResult, read_result
+from dass.runtime.files import sha256
 from dass.stages.prune_run import prune_run
 
 ABOUT = {"run": "tiny", "tokens": "abc"}
@@ -65,8 +66,10 @@ def test_killed_and_resumed_is_never_killed(
     pieces = BlockCheckpoints(tmp_path / "blocks", ABOUT)
     assert pieces.done == block + 1
     resumed = prune_with(folder, pieces, method)
-    pieces.join(tmp_path / "resumed", 3, ABOUT)
-
+    digest = pieces.join(tmp_path / "resumed", 3, ABOUT)
+    assert digest == sha256(tmp_path / "resumed")
+    assert BlockCheckpoints(tmp_path / "blocks", ABOUT).done == 3  # until the result is there
+    pieces.remove()
     assert not (tmp_path / "blocks").exists()
     assert resumed.sparsity == whole.sparsity
     assert resumed.shapes == whole.shapes
