@@ -18,9 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dass.data.documents import is_unicode, parse_object, read_lines
-from dass.errors import ConfigError, DassError, DataError, NumericError
+from dass.errors import ConfigError, DataError, NumericError
 from dass.evaluation.requests import LogLikelihood, Request, requests_hash
+from dass.evaluation.task_rows import fitting, local_dataset, task_file
 from dass.tasks import TASKS, Row
 from dass.terms import Bos
 
@@ -191,99 +191,6 @@ def _check_settings(
         raise ConfigError(f"zero-shot: max_length is {max_length}; give at least 1")
 
 
-# --- Data -------------------------------------------------------------------------------------
-
-
-def local_dataset(task: str, file: str, limit: int | None, **_: Any) -> dict[str, Any]:
-    """What lm-eval asks for as a task's data set: the one split that is evaluated.
-
-    Rows are held in memory: no data set cache, so nothing is written and nothing locked.
-    """
-    from datasets import Dataset
-
-    rows = _read_rows(task, Path(file), limit)
-    with _fitting(f"{task}: {file}"):
-        return {TASKS[task].split: Dataset.from_list(rows)}
-
-
-def task_file(task: str, folder: str | Path) -> Path:
-    """The file of a task's folder that is evaluated."""
-    return Path(folder) / f"{TASKS[task].split}.jsonl"
-
-
-def _read_rows(task: str, file: Path, limit: int | None) -> list[Row]:
-    rows: list[Row] = []
-    try:
-        for number, line in read_lines(file):
-            if len(rows) == limit:
-                break
-            if line.strip():
-                rows.append(_read_row(line, task, f"{file}: line {number}"))
-        if not rows:
-            raise DataError(f"{file}: holds no rows; fetch or generate it again")
-    except DataError as error:
-        raise DataError(f"{task}: {error}") from None
-    return rows
-
-
-def _read_row(line: bytes, task: str, where: str) -> Row:
-    """The columns of one row that the task reads."""
-    try:
-        row = parse_object(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON of a row ({error}); mend or remove it") from None
-    definition = TASKS[task]
-    columns = definition.columns
-    for column, kind in columns.items():
-        if column not in row:
-            raise DataError(f"{where}: no column {column!r}; the task needs {', '.join(columns)}")
-        if not _is_of(kind, row[column]):
-            found = type(row[column]).__name__
-            raise DataError(f"{where}: column {column!r} holds {found}, not the official type")
-    with _fitting(where):
-        answers = list(definition.answers(row))
-    # A hidden or wrong answer would count as a miss: lm-eval only warns, or says nothing.
-    if (answer := row[definition.answer]) not in answers:
-        raise DataError(
-            f"{where}: the answer {answer!r} in column {definition.answer!r} is none of {answers}; "
-            "give a split with its answers"
-        )
-    return {column: row[column] for column in columns}
-
-
-def _is_of(kind: type, value: Any) -> bool:
-    """Whether a value is of the official type: lists are of text, and a dict's values such lists.
-
-    A choice that is a number would be read as text, and an answer ``true`` as 1.
-    """
-    if not isinstance(value, kind) or isinstance(value, bool):
-        return False
-    if isinstance(value, str):
-        return is_unicode(value)
-    if isinstance(value, list):
-        return all(_is_of(str, part) for part in value)
-    if isinstance(value, dict):
-        return all(_is_of(list, part) for part in value.values())
-    return True
-
-
-@contextmanager
-def _fitting(where: str) -> Iterator[None]:
-    """Whatever else a row may make lm-eval's functions raise, as one line that says where."""
-    try:
-        yield
-    except DassError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{where}: does not fit the task ({type(error).__name__}: {_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 # --- lm-eval ----------------------------------------------------------------------------------
 
 # Tasks' own methods are called here rather than lm_eval.evaluator.evaluate: that builds the same
@@ -337,11 +244,11 @@ def _load(name: str, file: Path, limit: int | None, seed: int) -> Any:
     }
     # JSON is YAML; only the function needs YAML's own notation.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
-    lines.append(f"custom_dataset: !function {__name__}.{local_dataset.__name__}")
+    lines.append(f"custom_dataset: !function {local_dataset.__module__}.{local_dataset.__name__}")
     with tempfile.TemporaryDirectory(prefix="dass-zero-shot-") as scratch:
         (Path(scratch) / f"{name}.yaml").write_text("\n".join(lines), encoding="utf-8")
         manager = lm_eval.tasks.TaskManager(include_path=scratch, include_defaults=False)
-        with _fitting(f"{name}: {file}"):
+        with fitting(f"{name}: {file}"):
             task = manager.load([name])["tasks"][name]
     task.set_fewshot_seed(seed)
     return task
@@ -358,7 +265,7 @@ class _Example:
 def _examples(name: str, task: Any, file: Path) -> list[_Example]:
     examples = []
     for number, row in enumerate(task.task_docs, 1):
-        with _fitting(f"{name}: {file}: row {number}"):
+        with fitting(f"{name}: {file}: row {number}"):
             context = task.fewshot_context(doc=row, num_fewshot=0)
             instances = task.construct_requests(
                 doc=row, ctx=context, metadata=(name, number - 1, 1)

@@ -14,7 +14,8 @@ from dass.data.token_file import check_vocabulary
 from dass.data.tokenizer import load_tokenizer
 from dass.evaluation.likelihood import score_continuations
 from dass.evaluation.requests import LogLikelihood, Request
-from dass.evaluation.zero_shot import evaluate, task_file
+from dass.evaluation.task_rows import task_file
+from dass.evaluation.zero_shot import evaluate
 from dass.models.streamed import StreamedModel
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import Run, TaskAccuracy, ZeroShotResult, write_result

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tests.conftest import TinyModel
+from tests.unit.stages.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -24,3 +25,11 @@ def folder(tiny_model: TinyModel, tmp_path: Path) -> Path:
     )
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def pipeline(folder: Path, tmp_path: Path) -> Pipeline:
+    """The stages on that model, with data of random words."""
+    made = Pipeline(folder, tmp_path / "work")
+    made.write_data()
+    return made

@@ -56,8 +56,8 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
     run = work / "run"
     return {
         "calibration_tokens": tokens | {
-            "dataset": "d", "documents": work / "documents.jsonl", "sequences": 2, "length": 16, "seed": 0,
-            "out": work / "calibration",
+            "dataset": "d", "documents": work / "documents.jsonl", "sequences": 2, "length": 16,
+            "seed": 0, "out": work / "calibration",
         },
         "evaluation_tokens": tokens | {
             "dataset": "t", "text": work / "text", "rows": "line", "splits": ["test"], "length": 16,

@@ -40,8 +40,8 @@ def test_calibration_windows(folder: Path, tmp_path: Path, bos: str) -> None:
         for _ in range(5):
             file.write(json.dumps({"text": words(10, 100)}) + "\n")
     calibration_tokens(
-        folder=folder, dataset="d", documents=tmp_path / "d.json.gz", sequences=3, length=8, seed=1, bos=bos,
-        out=tmp_path / "tokens",
+        folder=folder, dataset="d", documents=tmp_path / "d.json.gz", sequences=3, length=8, seed=1,
+        bos=bos, out=tmp_path / "tokens",
     )  # fmt: skip
     encode = encoder(load_tokenizer(folder))
     drawn = draw_windows(Documents(tmp_path / "d.json.gz"), encode, 3, 8, seed=1).tolist()
@@ -137,8 +137,8 @@ def test_a_result_names_the_commits_of_what_was_fetched(
         said = {"repository": name, "commit": f"commit of {name}"}
         (place / "fetched.json").write_text(json.dumps(said | {"files": {}}))
     calibration_tokens(
-        folder=folder, dataset="d", documents=tmp_path / "d" / "documents.jsonl", sequences=1, length=8,
-        seed=0, bos="text", out=tmp_path / "calibration",
+        folder=folder, dataset="d", documents=tmp_path / "d" / "documents.jsonl", sequences=1,
+        length=8, seed=0, bos="text", out=tmp_path / "calibration",
     )  # fmt: skip
     text = {"repository": "a/text", "commit": "commit of a/text"}
     assert tokens_about(tmp_path / "calibration")["origin"] == text
