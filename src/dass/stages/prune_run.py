@@ -106,4 +106,5 @@ def _made_with(model: StreamedModel) -> dict[str, Any]:
         "files": [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in files],
         "versions": versions(PACKAGES),
         "device": device_name(),
+        "threads": torch.get_num_threads() if device() == "cpu" else None,
     }

@@ -34,10 +34,10 @@ class Pipeline:
     dtype: Any = "float32"
     bos: Any = "text"
 
-    def write_data(self, rows: int = 40) -> None:
-        """Documents, a text and a task, the same each time."""
+    def write_data(self, tokens: int = 40, rows: int = 40) -> None:
+        """Documents of so many tokens, a text and a task of so many rows; the same each time."""
         draw = random.Random(3)
-        documents = [json.dumps({"text": words(draw, 40)}) + "\n" for _ in range(12)]
+        documents = [json.dumps({"text": words(draw, tokens)}) + "\n" for _ in range(12)]
         self.work.mkdir(parents=True, exist_ok=True)
         (self.work / "documents.jsonl").write_text("".join(documents))
         for split in ("validation", "test"):
