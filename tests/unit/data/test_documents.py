@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dass.data.documents import (
@@ -20,7 +20,8 @@ from dass.data.documents import (
     index_documents,
     read_rows,
 )
-from dass.errors import DataError
+from dass.errors import DassError, DataError
+from tests.conftest import damaged
 
 TEXTS = ["one", "two\nlines", "naïve \u2028 café", ""]
 LINES = "".join(json.dumps({"text": text, "url": "u"}) + "\n" for text in TEXTS)
@@ -309,3 +310,64 @@ def test_splits_are_found_by_name(tmp_path: Path) -> None:
     assert find_split(tmp_path, "test") == tmp_path / "test.jsonl"
     with pytest.raises(DataError, match=r"neither validation\.jsonl nor validation\.txt"):
         find_split(tmp_path, "validation")
+
+
+# --- Whatever a file holds --------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=300)
+@given(content=damaged(LINES.encode()) | damaged(gzip.compress(LINES.encode())))
+def test_any_file_is_documents_or_an_error_in_one_line(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What is taken can be tokenised; and an index refuses what reading refuses."""
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "d.jsonl").write_bytes(content)
+    try:
+        documents = Documents(folder / "d.jsonl")
+    except DassError as error:
+        assert "\n" not in str(error) and "d.jsonl" in str(error)
+        with pytest.raises(DataError):
+            indexed(folder, content)
+        return
+    texts = [documents[i] for i in range(len(documents))]
+    assert texts and all(text.encode().decode() == text for text in texts)
+    again = Documents(indexed(folder, content))
+    assert [again[i] for i in range(len(again))] == texts
+
+
+@settings(deadline=None, max_examples=300)
+@given(content=damaged(TEXT.encode()) | damaged(gzip.compress(TEXT.encode())))
+def test_any_file_is_rows_or_an_error_in_one_line(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "t.txt"
+    path.write_bytes(content)
+    try:
+        rows, (whole,) = read_rows(path, "line"), read_rows(path, "file")
+    except DassError as error:
+        assert "\n" not in str(error) and "t.txt" in str(error)
+        return
+    assert "\r" not in whole and "\0" not in whole
+    assert all(row == "" or row.strip() for row in rows)
+    assert len(rows) == whole.count("\n") + (not whole.endswith("\n"))
+    if not content.startswith(b"\x1f\x8b"):
+        with path.open(encoding="utf-8-sig") as lines:
+            assert rows == [line if line.strip() else "" for line in lines]
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_damaged_index_gives_a_document_or_an_error_in_one_line(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = indexed(tmp_path_factory.mktemp("any"), LINES.encode())
+    offsets = path.with_name(OFFSETS)
+    offsets.write_bytes(data.draw(damaged(offsets.read_bytes())))
+    try:
+        documents = Documents(path)
+        found = [documents[i] for i in range(len(documents))]
+    except DassError as error:
+        assert "\n" not in str(error)
+        return
+    assert found == TEXTS

@@ -151,7 +151,8 @@ def other_code(patch: pytest.MonkeyPatch, tmp_path: Path, **_: Any) -> dict[str,
 
 OTHERS: list[Callable[..., dict[str, Any]]] = [
     other_seed, other_arguments, other_method, other_pattern, other_dtype, other_bos,
-    other_weights, weights_of_another_date, other_config, other_versions, other_device, other_threads, other_code,
+    other_weights, weights_of_another_date, other_config, other_versions, other_device,
+    other_threads, other_code,
 ]  # fmt: skip
 
 
