@@ -323,6 +323,24 @@ def test_a_pruned_file_of_another_model_exports_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_export_of_shards_in_subfolders(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model("llama", sharded=True), tmp_path / "dense"))
+    index = json.loads((folder / INDEX).read_text())
+    (folder / "shards").mkdir()
+    for name in set(index["weight_map"].values()):
+        (folder / name).rename(folder / "shards" / name)
+    index["weight_map"] = {n: f"shards/{file}" for n, file in index["weight_map"].items()}
+    (folder / INDEX).write_text(json.dumps(index))
+    path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.float32)
+    export_checkpoint(folder, path, tmp_path / "out", torch.float32)
+    exported, overlay = Weights(tmp_path / "out"), PrunedFile(path)
+    assert exported.file_of == Weights(folder).file_of
+    for name, tensor in exported.read(exported.file_of).items():
+        assert torch.equal(tensor, overlay(name, Weights(folder).read([name])[name]))
+
+
 def test_a_failed_export_leaves_the_earlier_one(
     tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
 ) -> None:
