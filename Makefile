@@ -1,6 +1,7 @@
-# make demo   the whole pipeline on three stand-in models, offline, on a CPU: about ten minutes
-# make test   every check: lint, types, unit tests, workflow tests
-# Both set themselves up on first use. See README.md for everything else.
+# make demo        the whole pipeline on three stand-in models, offline, on a CPU: about ten minutes
+# make test        every check: lint, types, docs, unit tests, workflow tests
+# make test-fast   lint and unit tests only: about two minutes
+# All set themselves up on first use. See README.md for everything else.
 
 PYTHON ?= python3
 CORES ?= all
@@ -9,10 +10,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo real paper test lint format lock docs clean
+.PHONY: help demo real paper test test-fast lint format lock docs clean
 
 help:
-	@sed -n '1,3s/^# \{0,1\}//p' Makefile
+	@sed -n '1,4s/^# \{0,1\}//p' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,12 +37,16 @@ paper: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
+test-fast: lint
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not (workflow or hub or cluster or real)"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
+	$(BIN)/mkdocs build --quiet --strict
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -57,6 +62,11 @@ lock: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m dass.config --write
+	$(BIN)/mkdocs build --quiet --strict
+	@echo "The documentation as a site: site/index.html"
 
+# What the demo made, and its logs; other studies keep theirs.
 clean:
-	rm -rf results/demo resources/standins resources/models/standin-* logs .snakemake
+	rm -rf results/demo resources/standins resources/models/standin-*
+	rm -rf logs/*/demo logs/*/demo.log logs/benchmarks/*/demo logs/benchmarks/*/demo.tsv
+	rm -rf logs/toy_corpus logs/train_standin logs/benchmarks/toy_corpus logs/benchmarks/train_standin

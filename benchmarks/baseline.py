@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class _Norms:
-    """Sum of squares of each input channel, updated a sequence at a time."""
+    """Sum of squares of each input channel, updated one sequence at a time."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.squares = torch.zeros(linear.in_features, device=linear.weight.device)
@@ -28,7 +28,7 @@ class _Norms:
 
 
 class _Hessian:
-    """H = mean of 2·x·xᵀ in float32, updated a sequence at a time."""
+    """H = mean of 2·x·xᵀ in float32, updated one sequence at a time."""
 
     def __init__(self, linear: nn.Linear) -> None:
         n = linear.in_features

@@ -14,14 +14,16 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from pruning import DTYPE, measure, write_model
+from pruning import DTYPE, measure, write_model  # which puts src/ on the path
 from torch.profiler import ProfilerActivity, profile
 
-from dass.runtime.files import write_json
+from dass.runtime.files import write_text
 from dass.runtime.provenance import provenance
+from dass.speed.results import compact
+from dass.speed.shapes import SHAPES
 
 SHOWN = 18
-"""How many kernels are listed; the others are summed up."""
+"""How many kernels are listed; the rest is summed up."""
 
 
 def kernels_of(run: str, folder: Path, windows: torch.Tensor) -> dict:
@@ -62,7 +64,7 @@ def main() -> None:
                             generator=torch.Generator().manual_seed(0))  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        write_model(Path(name), arguments.shape, arguments.blocks)
+        write_model(Path(name), SHAPES[arguments.shape], arguments.blocks)
         for run in arguments.runs.split(","):
             rows.append(kernels_of(run, Path(name), windows))
             print(f"\n{run}: stages {rows[-1]['stage_seconds']}, "
@@ -70,11 +72,11 @@ def main() -> None:
             for kernel in rows[-1]["kernels"]:
                 print(f"{kernel['seconds']:8.4f} s {kernel['calls']:6d}  {kernel['name'][:90]}")
             print(f"{rows[-1]['other_seconds']:8.4f} s         others")
-    write_json(arguments.out, {
+    write_text(arguments.out, compact({
         "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
         "sequences": arguments.sequences, "length": arguments.length, "dtype": str(DTYPE),
         "rows": rows, "provenance": provenance(),
-    })  # fmt: skip
+    }))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Seconds a decoder block and peak GPU memory of pruning, beside the published procedure.
+"""Seconds per decoder block and peak GPU memory of pruning, beside the published procedure.
 
     python benchmarks/pruning.py --shape 7b --out benchmarks/results/pruning-7b.json
 
 Random weights of a model's shapes are written to disk first; the engine reads them as it would read
 the model. The baseline (benchmarks/baseline.py) runs on the same blocks and tokens in the same
 process. The floor is what the arithmetic alone would take at the rate that a large matrix product
-reaches here: one attention half, two thirds of a dense MLP, one pruned MLP. Beside it stands what
-the bytes alone would take at the rate of a large copy: each product's operands read and its result
+reaches here: one attention half, two thirds of a dense MLP, one pruned MLP. Beside it stands the
+time of the bytes alone, at the rate of a large copy: each product's operands read and its result
 written once. Masks and kept values are written to disk block by block, as in the workflow.
 """
 
@@ -19,66 +19,50 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from baseline import prune_block, synchronise
 
-from dass.models.batches import window_losses
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from dass.evaluation.likelihood import window_losses
+from dass.models.shape import Shape
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import unpack
-from dass.pruning.resume import Pieces
-from dass.runtime.files import write_json
+from dass.pruning.resume import BlockCheckpoints
+from dass.runtime.files import write_text
 from dass.runtime.provenance import provenance
+from dass.speed.results import compact
+from dass.speed.shapes import SHAPES, llama_config
 
-SHAPES = {
-    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
-           "num_key_value_heads": 32},
-    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40,
-            "num_key_value_heads": 40},
-    "70b": {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
-            "num_key_value_heads": 8},
-    "small": {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8,
-              "num_key_value_heads": 8},
-    "standin": {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4,
-                "num_key_value_heads": 4},
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
-             "num_key_value_heads": 4},
-}  # fmt: skip
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.float16 if DEVICE == "cuda" else torch.float32
-BLOCKS_OF_MODEL = {"7b": 32, "13b": 40, "70b": 80, "small": 12, "standin": 4, "tiny": 2}
 
 
-def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) -> None:
-    """A LLaMA checkpoint of random weights, one shard a block: float16, or float32 on a CPU."""
+def write_model(folder: Path, shape: Shape, blocks: int) -> None:
+    """A LLaMA checkpoint of random weights, one shard per block, in DTYPE."""
     from safetensors.torch import save_file
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        num_hidden_layers=blocks, vocab_size=vocabulary, max_position_embeddings=4096,
-        dtype=str(DTYPE).removeprefix("torch."), tie_word_embeddings=False, **SHAPES[shape],
-    )  # fmt: skip
+    config = llama_config(shape, blocks, vocabulary=32000)
+    config.dtype = DTYPE
     config.save_pretrained(folder)
     with torch.device("meta"):
         shapes = {n: t.shape for n, t in LlamaForCausalLM(config).state_dict().items()}
     generator = torch.Generator(DEVICE).manual_seed(0)
-    weight_map: dict[str, str] = {}
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    for name in shapes:
-        part = name.split(".")[2] if ".layers." in name else "outside"
-        groups.setdefault(f"model-{part}.safetensors", {})[name] = torch.empty(0)
-        weight_map[name] = f"model-{part}.safetensors"
-    for file, names in groups.items():
+    weight_map = {
+        name: f"model-{name.split('.')[2] if '.layers.' in name else 'outside'}.safetensors"
+        for name in shapes
+    }
+    for file in dict.fromkeys(weight_map.values()):
         tensors = {}
-        for name in names:
-            value = torch.empty(shapes[name], device=DEVICE, dtype=DTYPE)
-            if len(shapes[name]) == 1:
-                value.fill_(1.0)
-            else:
+        for name in (name for name, own in weight_map.items() if own == file):
+            value = torch.ones(shapes[name], device=DEVICE, dtype=DTYPE)
+            if value.dim() > 1:
                 value.normal_(0, 0.02, generator=generator)
             tensors[name] = value.cpu()
         save_file(tensors, folder / file, metadata={"format": "pt"})
@@ -86,67 +70,60 @@ def write_model(folder: Path, shape: str, blocks: int, vocabulary: int = 32000) 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def matmul_rate() -> float:
-    """FLOP/s of a large product of random matrices: the median of 20."""
-    size = 8192 if DEVICE == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
+def median_seconds(call: Callable[[], object]) -> float:
+    """Seconds of a call: the median of 20, after 5 that do not count."""
     times = []
     for _ in range(25):
         synchronise()
         started = time.perf_counter()
-        a @ b
+        call()
         synchronise()
         times.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(times[5:])
+    return statistics.median(times[5:])
+
+
+def matmul_rate() -> float:
+    """FLOP/s of a large product of random matrices."""
+    size = 8192 if DEVICE == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
+    return 2 * size**3 / median_seconds(lambda: a @ b)
 
 
 def copy_rate() -> float:
-    """Bytes a second, read and written, of a large copy on the device: the median of 20."""
+    """Bytes per second, read and written, of a large copy on the device."""
     source = torch.empty((1 << 30) if DEVICE == "cuda" else (1 << 26), dtype=torch.uint8,
                          device=DEVICE).random_()  # fmt: skip
     target = torch.empty_like(source)
-    times = []
-    for _ in range(25):
-        synchronise()
-        started = time.perf_counter()
-        target.copy_(source)
-        synchronise()
-        times.append(time.perf_counter() - started)
-    return 2 * source.numel() / statistics.median(times[5:])
+    return 2 * source.numel() / median_seconds(lambda: target.copy_(source))
 
 
-def bytes_moved(shape: str, tokens: int, method: str) -> float:
+def bytes_moved(shape: Shape, tokens: int, method: str) -> float:
     """The fewest bytes of a block if every product's operands and result pass memory once.
 
     A token's hidden state is read for q, k and v, which are written and read; attention's result
     is written, read, and its projection written. The MLP's input is written and read twice (dense,
     pruned), as are gate's and up's results; Z is written once for `down` of the pruned pass, and
-    for a Gram matrix once more; the block's output is written. Weights are read once a pass.
+    for a Gram matrix once more; the block's output is written. Weights are read once per pass.
     """
-    s = SHAPES[shape]
-    hidden, inner = s["hidden_size"], s["intermediate_size"]
-    share = s["num_key_value_heads"] / s["num_attention_heads"]
+    hidden, inner, share = shape.hidden, shape.intermediate, shape.key_value_heads / shape.heads
     attention = hidden * (1 + 2 * (1 + 2 * share) + 2 + 1)
     mlp = 2 * (2 * hidden + 4 * inner) + 2 * inner + hidden
     gram = 2 * inner if method == "sparsegpt" else 0
-    weights = hidden * hidden * (2 + 2 * share) + 5 * hidden * inner
+    weights = shape.attention + 5 * hidden * inner
     return float(DTYPE.itemsize * (tokens * (attention + mlp + gram) + weights))
 
 
-def operations(shape: str, tokens: int, length: int, method: str) -> float:
+def operations(shape: Shape, tokens: int, length: int, method: str) -> float:
     """The fewest floating-point operations of a block."""
-    s = SHAPES[shape]
-    hidden, inner = s["hidden_size"], s["intermediate_size"]
-    share = s["num_key_value_heads"] / s["num_attention_heads"]
-    projections = 2 * hidden * hidden * (2 + 2 * share)
+    hidden, inner = shape.hidden, shape.intermediate
     scores = 2 * 2 * hidden * (length + 1) / 2  # each query sees half of the keys on average
     mlp = 2 * hidden * inner * (2 + 3)
     gram = 2 * (hidden**2 + inner**2) / 2 if method == "sparsegpt" else 0  # symmetric
-    return tokens * (projections + scores + mlp + gram)
+    return tokens * (2 * shape.attention + scores + mlp + gram)
 
 
 def forget_peak() -> None:
-    """Begin to measure the GPU's peak memory anew."""
+    """Start measuring the GPU's peak memory again."""
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -160,16 +137,16 @@ def peaks() -> tuple[float | None, float | None]:
 
 
 def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, store: str | None):
-    """One run of the engine: result, seconds a block, peak memory."""
+    """One run of the engine: result, peak memory."""
     gc.collect()
     forget_peak()
-    model = StreamedModel(folder, DTYPE, DEVICE, store=store)
+    model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     with tempfile.TemporaryDirectory(dir=folder.parent) as pieces:
         pruned = prune(
             model, windows, make_method(method, {}), parse_pattern(pattern),
-            Pieces(Path(pieces), {}),
+            BlockCheckpoints(Path(pieces), {}),
         )  # fmt: skip
-        first = Pieces(Path(pieces), {}).read(0)
+        first = BlockCheckpoints(Path(pieces), {}).read(0)
         pruned.masks |= {name: first.packed_mask(name) for name in first.shapes}
     return pruned, *peaks()
 
@@ -178,7 +155,7 @@ def measure_perplexity(folder: Path, windows: torch.Tensor, store: str) -> dict:
     """Perplexity streamed block by block: seconds and peak memory."""
     gc.collect()
     forget_peak()
-    model = StreamedModel(folder, DTYPE, DEVICE, store=store)
+    model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     synchronise()
     started = time.perf_counter()
     window_losses(model, windows)
@@ -193,7 +170,7 @@ def measure_perplexity(folder: Path, windows: torch.Tensor, store: str) -> dict:
 
 
 def baseline_run(folder: Path, windows: torch.Tensor, method: str, pattern: str, blocks: int):
-    """The published procedure on the first blocks: seconds a block, and masks of what it keeps."""
+    """The published procedure on the first blocks: seconds of each, and masks of what it keeps."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE).to(DEVICE).eval()
@@ -233,31 +210,31 @@ def main() -> None:
                         "wanda:u50,sparsegpt:2of4,sparsegpt:u50")  # fmt: skip
     parser.add_argument("--stores", default=DEVICE, help="cuda,cpu")
     parser.add_argument("--baseline", type=int, default=0, help="blocks of the baseline to run")
-    parser.add_argument("--perplexity", type=int, default=0, help="windows to evaluate, too")
+    parser.add_argument("--perplexity", type=int, default=0, help="windows to evaluate as well")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, help="where to write the model")
     arguments = parser.parse_args()
-    rate, bandwidth = matmul_rate(), copy_rate()
+    shape, rate, bandwidth = SHAPES[arguments.shape], matmul_rate(), copy_rate()
     windows = torch.randint(3, 31999, (arguments.sequences, arguments.length),
                             generator=torch.Generator().manual_seed(0))  # fmt: skip
     rows: list[dict] = []
 
     def keep(row: dict) -> None:
-        """Write all rows so far: what is measured is not lost."""
+        """Write all rows so far, so that nothing measured is lost."""
         rows.append(row)
         print(json.dumps({k: v for k, v in row.items() if k != "block_seconds"}), flush=True)
-        write_json(arguments.out, {
+        write_text(arguments.out, compact({
             "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
             "sequences": arguments.sequences, "length": arguments.length, "device": DEVICE,
             "dtype": str(DTYPE), "threads": torch.get_num_threads(),
             "blocks": arguments.blocks, "matmul_tflops": rate / 1e12,
             "copy_gb_per_second": bandwidth / 1e9, "rows": rows,
             "provenance": provenance(),
-        })  # fmt: skip
+        }))  # fmt: skip
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        write_model(folder, arguments.shape, arguments.blocks)
+        write_model(folder, shape, arguments.blocks)
         measure(folder, windows[:8], "wanda", "2of4", None)  # warm-up
         for run in filter(None, arguments.runs.split(",")):
             method, pattern = run.split(":")
@@ -269,8 +246,8 @@ def main() -> None:
                 pruned, allocated, reserved = measure(folder, windows, method, pattern, store)
                 # The first block waits for its weights, the last feeds no other.
                 seconds = statistics.median(pruned.block_seconds[1:-1])
-                work = operations(arguments.shape, windows.numel(), arguments.length, method)
-                moved = bytes_moved(arguments.shape, windows.numel(), method)
+                work = operations(shape, windows.numel(), arguments.length, method)
+                moved = bytes_moved(shape, windows.numel(), method)
                 keep({
                     "method": method, "pattern": pattern, "activations": store,
                     "seconds_a_block": seconds, "block_seconds": pruned.block_seconds,
@@ -281,7 +258,7 @@ def main() -> None:
                     "operations": work, "floor_seconds": work / rate,
                     "share_of_floor": work / rate / seconds,
                     "bytes": moved, "bytes_seconds": moved / bandwidth,
-                    "model_seconds": seconds * BLOCKS_OF_MODEL[arguments.shape],
+                    "model_seconds": seconds * shape.blocks,
                     "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
                 })  # fmt: skip
         for store in arguments.stores.split(",") if arguments.perplexity else []:

@@ -1,7 +1,7 @@
-"""Write the tables of docs/performance.md from the raw JSON under benchmarks/results/.
+"""Write the tables of docs/performance.md and docs/reproduce.md from benchmarks/results/*.json.
 
 python benchmarks/tables.py            # writes
-python benchmarks/tables.py --check    # fails if the page is not what the JSON says
+python benchmarks/tables.py --check    # fails if a page is not what the raw results say
 """
 
 from __future__ import annotations
@@ -10,20 +10,35 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from dass.config.load import read_config
+from dass.config.study import runs
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.speed.results import parse_speed
+from dass.speed.shapes import SHAPES
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "reproduce.md")]
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"dass": "DaSS", "wanda": "Wanda", "sparsegpt": "SparseGPT", "perplexity": "perplexity"}
-SHAPES = {"7b": "LLaMA2-7B sizes", "70b": "LLaMA2-70B sizes", "gemma-7b": "Gemma-7B sizes"}
+LABELS = {"7b": "LLaMA2-7B sizes", "70b": "LLaMA2-70B sizes", "gemma-7b": "Gemma-7B sizes"}
 PATTERNS = {"2of4": "2:4", "4of8": "4:8", "u50": "50 %", "": ""}
 STORES = {"cuda": "GPU", "cpu": "host"}
+
+
+def raw(name: str) -> dict:
+    """The raw results of this name."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> str:
+    """A table whose first ``text`` columns are words."""
+    rule = "|" + "---|" * text + "---:|" * (len(head) - text)
+    return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def about(result: dict) -> str:
@@ -45,38 +60,73 @@ def about(result: dict) -> str:
     )
 
 
+def pruning_cells(row: dict) -> dict[str, str]:
+    """Column -> cell of one measured run of the engine; a dash where there is nothing."""
+    baseline = row.get("baseline_seconds")
+    cells = {
+        "work": f"{NAMES[row['method']]} {PATTERNS[row['pattern']]}".strip(),
+        "activations on": STORES[row["activations"]],
+        "seconds per block": f"{row['seconds_a_block']:.3f}",
+        "published procedure, s": baseline and f"{statistics.median(baseline):.2f}",
+        "times faster": row.get("ratio") and f"{row['ratio']:.2f}",
+    }
+    for column, key, form in (
+        ("floor, s", "floor_seconds", ".3f"),
+        ("share of floor", "share_of_floor", ".0%"),
+        ("bytes, s", "bytes_seconds", ".3f"),
+        ("whole model, s", "model_seconds", ".1f"),
+    ):
+        cells[column] = key in row and f"{row[key]:{form}}".replace("%", " %")
+    peak = row["peak_allocated_gib"]
+    reserved = row["peak_reserved_gib"]
+    cells["peak GPU memory, GiB (reserved)"] = peak and f"{peak:.1f} ({reserved:.1f})"
+    return {column: cell or "–" for column, cell in cells.items()}
+
+
 def pruning_table(name: str) -> str:
-    """Seconds a block, the baseline's, the floor, and peak memory."""
-    result = json.loads((RESULTS / f"{name}.json").read_text())
-    lines = [
-        "| work | activations on | s a block | published procedure, s | times faster | "
-        "floor, s | share of floor | bytes, s | whole model, s | peak GPU memory, GiB (reserved) |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in result["rows"]:
-        baseline = row.get("baseline_seconds")
-        cells = [
-            f"{NAMES[row['method']]} {PATTERNS[row['pattern']]}".strip(),
-            STORES[row["activations"]],
-            f"{row['seconds_a_block']:.3f}",
-            f"{statistics.median(baseline):.2f}" if baseline else "–",
-            f"{row['ratio']:.2f}" if row.get("ratio") else "–",
-            f"{row['floor_seconds']:.3f}" if "floor_seconds" in row else "–",
-            f"{row['share_of_floor']:.0%}".replace("%", " %") if "share_of_floor" in row else "–",
-            f"{row['bytes_seconds']:.3f}" if "bytes_seconds" in row else "–",
-            f"{row['model_seconds']:.1f}" if "model_seconds" in row else "–",
-            f"{row['peak_allocated_gib']:.1f} ({row['peak_reserved_gib']:.1f})"
-            if row["peak_allocated_gib"]
-            else "–",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([about(result), "", *lines])
+    """Seconds per block, the baseline's, the floor, and peak memory."""
+    result = raw(name)
+    rows = [pruning_cells(row) for row in result["rows"]]
+    table = markdown(list(rows[0]), [list(row.values()) for row in rows], text=2)
+    return f"{about(result)}\n\n{table}"
+
+
+SHORT = (
+    "work", "activations on", "seconds per block", "whole model, s",
+    "peak GPU memory, GiB (reserved)",
+)  # fmt: skip
+
+
+def measured_table(name: str) -> str:
+    """The columns that planning a study needs, of the 2:4 runs and perplexity."""
+    result = raw(name)
+    cells = [pruning_cells(row) for row in result["rows"] if row["pattern"] in ("2of4", "")]
+    table = markdown(SHORT, [[row[column] for column in SHORT] for row in cells], text=2)
+    return f"{table}\n\n{about(result)}"
+
+
+def disk_table(name: str) -> str:
+    """GB of each model's weights and pruned files, which follow from sizes alone."""
+    study = read_config(ROOT / "config" / f"{name}.yaml")
+    totals, rows = [0.0, 0.0], []
+    for key, model in study.models.items():
+        shape = SHAPES[key.removeprefix("llama2-")]
+        masks = shape.blocks * shape.mlp / 8  # one bit per weight
+        updated = 9 * masks  # and two bytes per kept weight, which are half
+        functions = [study.methods[run.method].function for run in runs(study) if run.model == key]
+        pruned = sum(updated if one == "sparsegpt" else masks for one in functions)
+        assert model.parameters is not None
+        sizes = [2e9 * model.parameters, masks, updated, pruned]
+        totals = [totals[0] + sizes[0], totals[1] + pruned]
+        rows.append([model.label, *(f"{size / 1e9:.1f}" for size in sizes)])
+    rows.append(["all", f"{totals[0] / 1e9:.1f}", "", "", f"{totals[1] / 1e9:.1f}"])
+    head = ["model", "weights, GB", "one run, GB", "one run of SparseGPT, GB", "all runs, GB"]
+    return markdown(head, rows)
 
 
 def blocks_line(name: str) -> str:
-    """Seconds of each block of the first run: whether they are constant."""
-    row = json.loads((RESULTS / f"{name}.json").read_text())["rows"][0]
-    return ", ".join(f"{seconds:.3f}" for seconds in row["block_seconds"])
+    """Seconds of each block of the first run, which show whether they are constant."""
+    return ", ".join(f"{seconds:.3f}" for seconds in raw(name)["rows"][0]["block_seconds"])
 
 
 STEPS = {
@@ -93,16 +143,14 @@ LAST = "gating, masks and sums of squares as single kernels; overflow seen witho
 
 
 def steps_table(name: str) -> str:
-    """Seconds a block of DaSS 2:4 after each change of the engine, activations on the GPU."""
-    lines = ["| change | s a block | peak GPU memory, GiB |", "|---|---:|---:|"]
+    """Seconds per block of DaSS 2:4 after each change of the engine, activations on the GPU."""
     files = {f"{name}-step{step}": change for step, change in STEPS.items()} | {name: LAST}
+    rows = []
     for file, change in files.items():
-        result = json.loads((RESULTS / f"{file}.json").read_text())
-        row = next(r for r in result["rows"] if (r["method"], r["activations"]) == ("dass", "cuda"))
-        lines.append(
-            f"| {change} | {row['seconds_a_block']:.3f} | {row['peak_allocated_gib']:.1f} |"
-        )
-    return "\n".join(lines)
+        wanted = ("dass", "cuda")
+        row = next(r for r in raw(file)["rows"] if (r["method"], r["activations"]) == wanted)
+        rows.append([change, f"{row['seconds_a_block']:.3f}", f"{row['peak_allocated_gib']:.1f}"])
+    return markdown(["change", "seconds per block", "peak GPU memory, GiB"], rows)
 
 
 KERNELS = {
@@ -114,14 +162,14 @@ KERNELS = {
     "columns of SparseGPT": ("_prune_columns",),
     "factorisation": ("getrf", "trsm", "potrf"),
     "sorting": ("sort", "Sort"),
-    "weights to the GPU (beside the rest)": ("HtoD",),
+    "weights to the GPU (at the same time)": ("HtoD",),
 }
 """What a kernel does -> parts of the names of such kernels; the rest is summed up."""
 
 
 def kernels_table(name: str) -> str:
-    """Milliseconds a block by what its kernels do, one column a run."""
-    result = json.loads((RESULTS / f"{name}.json").read_text())
+    """Milliseconds per block by what its kernels do, one column per run."""
+    result = raw(name)
     columns = []
     for row in result["rows"]:
         own = dict.fromkeys(KERNELS, 0.0) | {"all others": row["other_seconds"]}
@@ -130,50 +178,43 @@ def kernels_table(name: str) -> str:
             own[kinds[0] if kinds else "all others"] += kernel["seconds"]
         columns.append({kind: 1000 * seconds / row["blocks"] for kind, seconds in own.items()})
     heads = [f"{NAMES[r['method']]} {PATTERNS[r['pattern']]}" for r in result["rows"]]
-    lines = [f"| kernels, ms a block | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    for kind in columns[0]:
-        cells = [f"{column[kind]:.1f}" if column[kind] else "–" for column in columns]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join([about(result), "", *lines])
+    rows = [
+        [kind, *(f"{column[kind]:.1f}" if column[kind] else "–" for column in columns)]
+        for kind in columns[0]
+    ]
+    return f"{about(result)}\n\n{markdown(['kernels, ms per block', *heads], rows)}"
 
 
 def speed_part(kind: str, name: str) -> str:
     """The speed table of one kind, as the pipeline makes it, from raw repeats."""
-    file = RESULTS / f"{name}.json"
-    if not file.exists():
-        return f"Not measured yet: there is no `benchmarks/results/{name}.json`."
-    content = json.loads(file.read_text())
-    results = [parse_speed(result, file) for result in content["results"]]
-    labels = {r.subject: SHAPES.get(r.subject, r.subject) for r in results}
+    content = raw(name)
+    results = [parse_speed(result, name) for result in content["results"]]
+    labels = {r.subject: LABELS.get(r.subject, r.subject) for r in results}
     table = speed_table(kind, results, [], SpeedSettings("performance", labels, NAMES))
     return f"{table.markdown()}\nCommand: `{content['command']}`."
 
 
 def dag_table(name: str) -> str:
-    """Jobs and seconds of a dry-run of each study, now and before lists of inputs were cached."""
-    result, before = (
-        json.loads((RESULTS / f"{file}.json").read_text()) for file in (name, f"{name}-before")
-    )
+    """Jobs and seconds of a dry run of each study."""
+    result = raw(name)
     origin = result["provenance"]
-    machine, versions = origin["machine"], origin["versions"]
-    lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, snakemake {versions['snakemake']}, "
-        f"{origin['date'][:10]}. Command: `{result['command']}`.",
-        "",
-        "| study | jobs | s | processor s | processor s before |",
-        "|---|---:|---:|---:|---:|",
+    rows = [
+        [row["study"], str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
+        for row in result["rows"]
     ]
-    for row, old in zip(result["rows"], before["rows"], strict=True):
-        cells = [row["study"], row["jobs"], f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} | {old['cpu_seconds']:.1f} |")
-    return "\n".join(lines)
+    about = (
+        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
+        f"{origin['versions']['snakemake']}, {origin['date'][:10]}; load of the machine in the "
+        f"last minute, itself included: {result['load']}. Command: `{result['command']}`."
+    )
+    return f"{about}\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
 
 
 def rendered(page: str) -> str:
-    """The page with each generated part made anew: `<!-- kind name -->` to `<!-- end -->`."""
+    """The page with each generated part made again: `<!-- kind name -->` to `<!-- end -->`."""
     kinds: dict[str, Callable[[str], str]] = {
-        "pruning": pruning_table, "blocks": blocks_line, "steps": steps_table,
-        "kernels": kernels_table, "dag": dag_table,
+        "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
+        "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 
@@ -185,11 +226,11 @@ def rendered(page: str) -> str:
 
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    new = rendered(page)
-    if "--check" in sys.argv:
-        sys.exit(0 if new == page else f"{PAGE} is not current: run python benchmarks/tables.py")
-    PAGE.write_text(new, encoding="utf-8")
+    stale = [page for page in PAGES if rendered(page.read_text("utf-8")) != page.read_text("utf-8")]
+    if "--check" in sys.argv and stale:
+        sys.exit(f"{stale[0]} is not current: run python benchmarks/tables.py")
+    for page in stale:
+        page.write_text(rendered(page.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

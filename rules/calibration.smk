@@ -25,7 +25,7 @@ rule calibration_tokens:
         documents=calibration_documents_input,
         modules=modules("calibration_tokens"),
     output:
-        f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
+        out=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
     log:
         f"logs/calibration_tokens/{STUDY.study}/{{model}}/{{calibration}}.log",
     benchmark:
@@ -36,6 +36,7 @@ rule calibration_tokens:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
+        stage="calibration_tokens",
         folder=model_folder,
         bos=of_model("bos"),
         documents=calibration_documents,
@@ -45,7 +46,7 @@ rule calibration_tokens:
     message:
         "Drawing calibration windows: {wildcards.model}, {wildcards.calibration}"
     script:
-        "../workflow/scripts/calibration_tokens.py"
+        "../workflow/scripts/stage.py"
 
 
 def text_input(wildcards):
@@ -64,7 +65,7 @@ rule evaluation_tokens:
         text=text_input,
         modules=modules("evaluation_tokens"),
     output:
-        f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
+        out=f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
     log:
         f"logs/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.log",
     benchmark:
@@ -75,6 +76,7 @@ rule evaluation_tokens:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
+        stage="evaluation_tokens",
         folder=model_folder,
         bos=of_model("bos"),
         text=text_folder,
@@ -84,4 +86,4 @@ rule evaluation_tokens:
     message:
         "Tokenising {wildcards.dataset} for {wildcards.model}"
     script:
-        "../workflow/scripts/evaluation_tokens.py"
+        "../workflow/scripts/stage.py"

@@ -34,7 +34,7 @@ except DassError as error:
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
-WORLD = "resources/standins/world"
+TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
 TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
@@ -54,11 +54,12 @@ SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 @lru_cache(None)
 def modules(stage):
-    """The library's files that a stage depends on; relative, so that a moved folder is not stale.
+    """The files that a stage depends on; relative, so that a moved folder is not stale.
 
     Of thousands of jobs each asks for one of a few answers: they are remembered.
     """
-    return [os.path.relpath(file) for file in module_files(f"stages.{stage}")]
+    script = f"{workflow.basedir}/workflow/scripts/stage.py"
+    return [os.path.relpath(f) for f in [script, *module_files(f"stages.{stage}")]]
 
 
 @lru_cache(None)
@@ -138,9 +139,9 @@ def dataset_path(name):
     if dataset.path is not None:
         return dataset.path
     if dataset.standin == "documents":
-        return f"{WORLD}/documents.jsonl.gz"
+        return f"{TOY_CORPUS}/documents.jsonl.gz"
     if dataset.standin is not None:
-        return f"{WORLD}/{dataset.standin}"
+        return f"{TOY_CORPUS}/{dataset.standin}"
     folder = f"resources/datasets/{name}"
     return f"{folder}/documents.jsonl" if dataset.kind == "documents" else folder
 
@@ -149,7 +150,7 @@ def dataset_input(name):
     """What a job that reads a data set has as input."""
     dataset = STUDY.datasets[name]
     if dataset.path is None:
-        return WORLD if dataset.standin else f"resources/datasets/{name}"
+        return TOY_CORPUS if dataset.standin else f"resources/datasets/{name}"
     if not Path(dataset.path).exists():
         stop(f"datasets.{name}.path: {dataset.path} does not exist")
     return dataset.path

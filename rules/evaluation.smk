@@ -22,7 +22,7 @@ rule perplexity:
         tokens=f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors",
         modules=modules("perplexity"),
     output:
-        f"{EVALUATED}/perplexity.json",
+        result_file=f"{EVALUATED}/perplexity.json",
     log:
         f"logs/perplexity/{STUDY.study}/{{model}}/{{run}}.log",
     benchmark:
@@ -35,6 +35,8 @@ rule perplexity:
         runtime=minutes(per_billion=2),
         gpu=1,
     params:
+        stage="perplexity",
+        run="{model}/{run}",
         folder=model_folder,
         dtype=of_model("dtype"),
         bos=of_model("bos"),
@@ -43,7 +45,7 @@ rule perplexity:
     message:
         "Perplexity of {wildcards.model}, {wildcards.run}"
     script:
-        "../workflow/scripts/perplexity.py"
+        "../workflow/scripts/stage.py"
 
 
 def published_of(wildcards):
@@ -65,7 +67,7 @@ checkpoint check_dense:
         dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
         modules=modules("check_dense"),
     output:
-        f"{RESULTS}/runs/{{model}}/dense/checked.json",
+        out=f"{RESULTS}/runs/{{model}}/dense/checked.json",
     log:
         f"logs/check_dense/{STUDY.study}/{{model}}.log",
     benchmark:
@@ -76,12 +78,13 @@ checkpoint check_dense:
         mem_mb=growing(500),
         runtime=growing(5),
     params:
+        stage="check_dense",
         targets=published_of,
         tolerance=STUDY.published.tolerance if STUDY.published else None,
     message:
         "Comparing {wildcards.model}'s dense perplexity with what is published"
     script:
-        "../workflow/scripts/check_dense.py"
+        "../workflow/scripts/stage.py"
 
 
 rule zero_shot:
@@ -91,7 +94,7 @@ rule zero_shot:
         tasks=[dataset_input(dataset) for dataset in TASKS.values()],
         modules=modules("zero_shot"),
     output:
-        f"{EVALUATED}/zero_shot.json",
+        result_file=f"{EVALUATED}/zero_shot.json",
     log:
         f"logs/zero_shot/{STUDY.study}/{{model}}/{{run}}.log",
     benchmark:
@@ -104,6 +107,8 @@ rule zero_shot:
         runtime=minutes(per_billion=10),
         gpu=1,
     params:
+        stage="zero_shot",
+        run="{model}/{run}",
         folder=model_folder,
         dtype=of_model("dtype"),
         bos=of_model("bos"),
@@ -112,4 +117,4 @@ rule zero_shot:
     message:
         "Zero-shot tasks of {wildcards.model}, {wildcards.run}"
     script:
-        "../workflow/scripts/zero_shot.py"
+        "../workflow/scripts/stage.py"

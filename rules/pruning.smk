@@ -46,8 +46,8 @@ rule prune_run:
         method=files_of_method,
         modules=modules("prune_run"),
     output:
-        pruned=f"{RUN}/pruned.safetensors",
-        result=f"{RUN}/pruning.json",
+        pruned_file=f"{RUN}/pruned.safetensors",
+        result_file=f"{RUN}/pruning.json",
     log:
         f"logs/prune_run/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
@@ -60,6 +60,8 @@ rule prune_run:
         runtime=minutes(per_billion=3),
         gpu=1,
     params:
+        stage="prune_run",
+        run="{model}/{calibration}/{method}/{pattern}",
         folder=model_folder,
         dtype=of_model("dtype"),
         bos=of_model("bos"),
@@ -68,7 +70,7 @@ rule prune_run:
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
     script:
-        "../workflow/scripts/prune_run.py"
+        "../workflow/scripts/stage.py"
 
 
 rule export:
@@ -77,7 +79,9 @@ rule export:
         pruned=f"{RUN}/pruned.safetensors",
         modules=modules("export"),
     output:
-        directory(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
+        out=directory(
+            f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
+        ),
     log:
         f"logs/export/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
@@ -88,9 +92,10 @@ rule export:
         mem_mb=growing(20000),
         runtime=growing(120),
     params:
+        stage="export",
         folder=model_folder,
         dtype=of_model("dtype"),
     message:
         "Exporting {wildcards.model}, {wildcards.method} {wildcards.pattern}, as a plain checkpoint"
     script:
-        "../workflow/scripts/export.py"
+        "../workflow/scripts/stage.py"

@@ -17,7 +17,7 @@ rule fetch:
 
 rule fetch_model:
     output:
-        directory("resources/models/{model}"),
+        out=directory("resources/models/{model}"),
     log:
         "logs/fetch_model/{model}.log",
     benchmark:
@@ -30,12 +30,13 @@ rule fetch_model:
         mem_mb=2000,
         runtime=24 * 60,
     params:
+        stage="fetch_model",
         repository=of_model("hub"),
         revision=of_model("revision"),
     message:
         "Fetching model {wildcards.model} from {params.repository}"
     script:
-        "../workflow/scripts/fetch_model.py"
+        "../workflow/scripts/stage.py"
 
 
 def dataset_settings(wildcards):
@@ -45,7 +46,7 @@ def dataset_settings(wildcards):
 
 rule fetch_dataset:
     output:
-        directory("resources/datasets/{dataset}"),
+        out=directory("resources/datasets/{dataset}"),
     log:
         "logs/fetch_dataset/{dataset}.log",
     benchmark:
@@ -58,8 +59,9 @@ rule fetch_dataset:
         mem_mb=2000,
         runtime=240,
     params:
-        dataset=dataset_settings,
+        stage="fetch_dataset",
+        settings=dataset_settings,
     message:
-        "Fetching data set {wildcards.dataset} from {params.dataset[hub]}"
+        "Fetching data set {wildcards.dataset} from {params.settings[hub]}"
     script:
-        "../workflow/scripts/fetch_dataset.py"
+        "../workflow/scripts/stage.py"

@@ -1,83 +1,56 @@
-# What sparsity buys on this machine. Nothing here runs unless the study has a `speed` block.
+# What sparsity costs and gains on this machine. Nothing here runs unless the study has a `speed` block.
 localrules:
     speed,
-    deepsparse_environment,
 
 
 rule speed:
-    # Named target: every speed benchmark of the study, its tables and figures.
+    # Named target: every speed benchmark of the study, its tables and figures. Only prefill prunes.
     input:
         SPEED_TABLES,
         SPEED_FIGURES,
 
 
-rule deepsparse_environment:
-    input:
-        requirements=workflow.source_path("../envs/deepsparse.txt"),
-    output:
-        "resources/environments/deepsparse/python.json",
-    log:
-        "logs/deepsparse_environment/deepsparse.log",
-    benchmark:
-        "logs/benchmarks/deepsparse_environment/deepsparse.tsv"
-    conda:
-        "../envs/deepsparse.yaml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(30),
-    params:
-        python=sys.executable,
-    message:
-        "Installing DeepSparse into an environment of its own: its licence allows evaluation only"
-    shell:
-        "{params.python} -m dass.speed.environment --requirements {input.requirements} "
-        "--import deepsparse --out {output} 2> >(tee {log} >&2)"
-
-
 rule speed_metric:
+    # One method, in turns with the one it is compared with: a method that is added times itself only.
     input:
         model=speed_input,
-        modules=modules(
-            "speed.metric",
-            classes=tuple(find_class(m.function) for m in STUDY.methods.values()),
-        ),
+        method=speed_method_files,
+        modules=modules("speed_metric"),
     output:
-        f"{SPEED}/metric/{{model}}.json",
+        result_file=f"{SPEED}/metric/{{model}}/{{method}}.json",
     log:
-        f"logs/speed_metric/{STUDY.study}/{{model}}.log",
+        f"logs/speed_metric/{STUDY.study}/{{model}}/{{method}}.log",
     benchmark:
-        f"logs/benchmarks/speed_metric/{STUDY.study}/{{model}}.tsv"
+        f"logs/benchmarks/speed_metric/{STUDY.study}/{{model}}/{{method}}.tsv"
     conda:
         "../envs/dass.yaml"
+    # All cores, whatever is computed with, so that no other job disturbs what is timed.
     threads: speed_all_cores()
     resources:
         mem_mb=growing(16000),
         runtime=growing(60),
         gpu=1,
     params:
-        folder=speed_folder,
-        sizes=speed_sizes,
+        **speed_block("metric", "repeats"),
+        stage="speed_metric",
+        subject="{model}/{method}",
+        source=speed_source,
         dtype=speed_dtype,
-        methods={
-            name: (method.function, method.arguments)
-            for name, method in STUDY.methods.items()
-        },
-        patterns=list(dict.fromkeys(run.pattern for run in RUNS)),
-        repeats=lambda wildcards: STUDY.speed.metric.repeats,
-        # As many as the pruning itself has; the cores are this job's alone all the same.
-        threads=lambda wildcards: min(speed_threads(wildcards), speed_all_cores()),
+        methods=speed_methods,
+        patterns=speed_patterns,
+        threads=speed_threads,
     message:
-        "Timing the pruning metrics at the sizes of {wildcards.model}"
+        "Timing the pruning metric of {wildcards.method} at the sizes of {wildcards.model}"
     script:
-        "../workflow/scripts/speed_metric.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_gpu:
     input:
         model=speed_input,
-        modules=modules("speed.gpu"),
+        modules=modules("speed_gpu"),
     output:
-        f"{SPEED}/gpu/{{model}}.json",
+        result_file=f"{SPEED}/gpu/{{model}}.json",
     log:
         f"logs/speed_gpu/{STUDY.study}/{{model}}.log",
     benchmark:
@@ -90,24 +63,24 @@ rule speed_gpu:
         runtime=growing(30),
         gpu=1,
     params:
-        folder=speed_folder,
-        sizes=speed_sizes,
+        **speed_block("gpu", "tokens", "repeats"),
+        stage="speed_gpu",
+        subject="{model}",
+        source=speed_source,
         dtype=speed_dtype,
-        tokens=lambda wildcards: STUDY.speed.gpu.tokens,
-        repeats=lambda wildcards: STUDY.speed.gpu.repeats,
     message:
         "Timing 2:4 on the GPU at the sizes of {wildcards.model}"
     script:
-        "../workflow/scripts/speed_gpu.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_prefill:
     input:
         model=model_input,
-        pruned=f"{RUN}/pruned.safetensors",
-        modules=modules("speed.gpu", "pruning.pruned_file"),
+        pruned_file=f"{RUN}/pruned.safetensors",
+        modules=modules("speed_prefill"),
     output:
-        f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
+        result_file=f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
     log:
         f"logs/speed_prefill/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
@@ -122,60 +95,55 @@ rule speed_prefill:
         runtime=growing(30),
         gpu=1,
     params:
-        folder=speed_folder,
-        dtype=speed_dtype,
-        tokens=lambda wildcards: STUDY.speed.gpu.tokens,
-        repeats=lambda wildcards: STUDY.speed.gpu.repeats,
+        **speed_block("gpu", "tokens", "repeats"),
+        stage="speed_prefill",
+        subject="{model}/{calibration}/{method}",
+        folder=model_folder,
+        pattern="{pattern}",
+        dtype=of_model("dtype"),
     message:
         "Timing prefill of {wildcards.model}, {wildcards.method} {wildcards.pattern}"
     script:
-        "../workflow/scripts/speed_prefill.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_cpu:
     input:
         model=speed_input,
-        deepsparse=lambda wildcards: (
-            ["resources/environments/deepsparse/python.json"]
-            if "deepsparse" in STUDY.speed.cpu.engines
-            else []
-        ),
-        modules=modules("speed.cpu"),
+        modules=modules("speed_cpu"),
     output:
-        f"{SPEED}/cpu/{{model}}.json",
+        result_file=f"{SPEED}/cpu/{{model}}.json",
     log:
         f"logs/speed_cpu/{STUDY.study}/{{model}}.log",
     benchmark:
         f"logs/benchmarks/speed_cpu/{STUDY.study}/{{model}}.tsv"
     conda:
         "../envs/dass.yaml"
-    # All cores, whatever the engines use, so that no other job disturbs what is timed.
     threads: speed_all_cores()
     resources:
         mem_mb=speed_memory,
         runtime=growing(240),
+        gpu=0,
     params:
-        folder=speed_folder,
-        sizes=speed_sizes,
-        settings=lambda wildcards: STUDY.speed.cpu.model_dump(
-            include={"tokens", "patterns", "parts", "repeats"}
+        **speed_block(
+            "cpu", "tokens", "patterns", "parts", "engines", "repeats", "threads"
         ),
-        options=lambda wildcards: STUDY.speed.cpu.engines,
-        threads=lambda wildcards: STUDY.speed.cpu.threads,
+        stage="speed_cpu",
+        subject="{model}",
+        source=speed_source,
     message:
         "Timing sparse engines on the CPU at the sizes of {wildcards.model}"
     script:
-        "../workflow/scripts/speed_cpu.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_tables:
     input:
-        results=lambda wildcards: speed_results(wildcards.kind),
-        pruning=lambda wildcards: speed_pruning() if wildcards.kind == "metric" else [],
-        modules=modules("report.speed_tables"),
+        result_files=results_of_kind,
+        modules=modules("speed_tables"),
     output:
-        f"{SPEED}/tables/{{kind}}.tex",
-        f"{SPEED}/tables/{{kind}}.md",
+        tex_file=f"{SPEED}/tables/{{kind}}.tex",
+        markdown_file=f"{SPEED}/tables/{{kind}}.md",
     log:
         f"logs/speed_tables/{STUDY.study}/{{kind}}.log",
     benchmark:
@@ -188,19 +156,21 @@ rule speed_tables:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        settings=lambda wildcards: speed_settings(wildcards.kind),
+        stage="speed_tables",
+        kind="{kind}",
+        settings=settings_of_kind,
     message:
         "Speed table: {wildcards.kind}"
     script:
-        "../workflow/scripts/speed_tables.py"
+        "../workflow/scripts/stage.py"
 
 
 rule speed_figures:
     input:
-        results=lambda wildcards: speed_results(wildcards.kind),
-        modules=modules("report.speed_figures"),
+        result_files=results_of_kind,
+        modules=modules("speed_figures"),
     output:
-        f"{SPEED}/figures/{{kind}}.pdf",
+        figure_file=f"{SPEED}/figures/{{kind}}.pdf",
     log:
         f"logs/speed_figures/{STUDY.study}/{{kind}}.log",
     benchmark:
@@ -213,8 +183,10 @@ rule speed_figures:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        settings=lambda wildcards: speed_settings(wildcards.kind),
+        stage="speed_figures",
+        kind="{kind}",
+        settings=settings_of_kind,
     message:
         "Speed figure: {wildcards.kind}"
     script:
-        "../workflow/scripts/speed_figures.py"
+        "../workflow/scripts/stage.py"

@@ -1,6 +1,7 @@
-# What the rules of speed.smk share: which results there are, sizes of their jobs, table settings.
+# What the rules of speed.smk share: which results are made, params and sizes of their jobs.
 import shutil
 import subprocess
+from dataclasses import asdict
 
 SPEED = f"{RESULTS}/speed"
 SPEED_KINDS = [
@@ -14,10 +15,12 @@ SPEED_TABLES = expand(
 SPEED_FIGURES = [
     f"{SPEED}/figures/{kind}.pdf" for kind in SPEED_KINDS if kind != "metric"
 ]
+# The method that pruning times are compared with, under the study's name for it.
+SPEED_REFERENCE = [n for n, m in STUDY.methods.items() if m.function == "sparsegpt"][:1]
 
 
-# Whether GPU benchmarks are part of the DAG: once found out, all jobs are told. On a cluster's login
-# node, which has no GPU, say DASS_SPEED_GPU=1.
+# Whether GPU benchmarks are part of the DAG: looked up once, then all jobs are told. On a cluster's
+# login node, which has no GPU, set DASS_SPEED_GPU=1.
 if "DASS_SPEED_GPU" not in os.environ:
     smi = shutil.which("nvidia-smi")
     found = smi and subprocess.run([smi, "-L"], capture_output=True, text=True).stdout
@@ -34,49 +37,79 @@ def gpu_here():
 
 
 def speed_results(kind):
-    """The result files of one kind; of GPUs none where there is none."""
+    """The result files of one kind; for a GPU none where there is none."""
     subjects = speed_subjects(STUDY, kind)
+    if kind == "metric":
+        methods = list(dict.fromkeys(run.method for run in RUNS))
+        return expand(
+            f"{SPEED}/metric/{{model}}/{{method}}.json", model=subjects, method=methods
+        )
     if kind == "gpu" and not (subjects and gpu_here()):
         return []
     files = [f"{SPEED}/{kind}/{subject}.json" for subject in subjects]
-    if kind != "gpu" or not STUDY.speed.gpu.prefill:
-        return files
-    return files + [
-        f"{SPEED}/prefill/{run.model}/{run.calibration}/{run.method}/{run.pattern}.json"
-        for run in RUNS
-        if run.model in subjects and run.pattern == "2of4"
-    ]
+    if kind == "gpu" and STUDY.speed.gpu.prefill:
+        runs = [r for r in RUNS if r.model in subjects and r.pattern == "2of4"]
+        files += [
+            f"{SPEED}/prefill/{'/'.join(run[:3])}/{run.pattern}.json" for run in runs
+        ]
+    return files
+
+
+def results_of_kind(wildcards):
+    """The result files of the wildcards' kind."""
+    return speed_results(wildcards.kind)
 
 
 def speed_pruning():
-    """The runs' own files, for the times of whole prunings."""
+    """The runs' own files, for the times of whole prunings: for the report only, since they prune."""
     models = speed_subjects(STUDY, "metric")
     return [file for model in models for file in pruned(f"{RUN}/pruning.json", model)]
 
 
 def speed_input(wildcards):
     """What a subject's sizes are read from; nothing where the config gives them."""
+    return model_input(wildcards) if wildcards.model in STUDY.models else []
+
+
+def speed_source(wildcards):
+    """A subject's sizes: the folder of a model, or what the config gives."""
     if wildcards.model in STUDY.models:
-        return model_input(wildcards)
-    return []
-
-
-def speed_folder(wildcards):
-    """The folder of a subject that is a model."""
-    return model_folder(wildcards.model) if wildcards.model in STUDY.models else None
-
-
-def speed_sizes(wildcards):
-    """The sizes of a subject that is a shape."""
-    shape = STUDY.speed.shapes.get(wildcards.model)
-    return shape.model_dump() if shape else None
+        return model_folder(wildcards)
+    return asdict(STUDY.speed.shapes[wildcards.model])
 
 
 def speed_dtype(wildcards):
-    """The dtype of a subject; that of a shape is float16 on a GPU, float32 elsewhere."""
+    """The dtype of a model; of a mere shape float16 on a GPU, float32 elsewhere."""
     if wildcards.model in STUDY.models:
         return STUDY.models[wildcards.model].dtype
     return "float16" if gpu_here() else "float32"
+
+
+def speed_block(kind, *keys):
+    """These keys of a block of the config's `speed`, as params; nothing without the block."""
+    block = getattr(STUDY.speed, kind, None)
+    return {key: getattr(block, key) for key in keys} if block else {}
+
+
+def speed_methods(wildcards):
+    """The method to time and the one it is compared with: name -> (function, arguments)."""
+    return {
+        name: (method.function, method.arguments)
+        for name, method in STUDY.methods.items()
+        if name in (wildcards.method, *SPEED_REFERENCE)
+    }
+
+
+def speed_method_files(wildcards):
+    """The files behind these methods."""
+    return [file for name in speed_methods(wildcards) for file in method_files(name)]
+
+
+def speed_patterns(wildcards):
+    """The patterns that any experiment uses the method with, whatever is selected."""
+    experiments = STUDY.experiments.values()
+    own = [e.patterns for e in experiments if wildcards.method in e.methods]
+    return list(dict.fromkeys(pattern for patterns in own for pattern in patterns))
 
 
 def speed_memory(wildcards, attempt):
@@ -91,16 +124,13 @@ def speed_memory(wildcards, attempt):
 
 
 def speed_settings(kind):
-    """What a table or figure shows: labels, and for pruning the runs' own files."""
+    """What a table or figure shows: fields of dass.report.speed_tables.SpeedSettings."""
     models = {name: model.label for name, model in STUDY.models.items()}
-    shapes = {name: f"{name} sizes" for name in STUDY.speed.shapes}
+    labels = models | {name: f"{name} sizes" for name in STUDY.speed.shapes}
+    subjects = speed_subjects(STUDY, kind)
     return {
         "study": STUDY.study,
-        "subjects": {
-            name: label
-            for name, label in (models | shapes).items()
-            if name in speed_subjects(STUDY, kind)
-        },
+        "subjects": {name: labels[name] for name in labels if name in subjects},
         "methods": {
             name: method.label or name for name, method in STUDY.methods.items()
         },
@@ -108,11 +138,17 @@ def speed_settings(kind):
     }
 
 
-def speed_threads(wildcards):
-    """Threads that the pruning of a subject has."""
-    return threads_of(wildcards) if wildcards.model in STUDY.models else 8
+def settings_of_kind(wildcards):
+    """What the table or figure of the wildcards' kind shows."""
+    return speed_settings(wildcards.kind)
 
 
 def speed_all_cores():
-    """All cores of this machine's run, which a benchmark has to itself; 8 where jobs are submitted."""
+    """All cores of this machine's run, for one benchmark alone; 8 where jobs are submitted."""
     return workflow.resource_settings.cores or 8
+
+
+def speed_threads(wildcards):
+    """Threads of a metric: as many as pruning that subject has."""
+    own = threads_of(wildcards) if wildcards.model in STUDY.models else 8
+    return min(own, speed_all_cores())

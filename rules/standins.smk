@@ -2,35 +2,36 @@
 STANDINS = [name for name, model in STUDY.models.items() if model.standin]
 
 
-rule world:
+rule toy_corpus:
     input:
-        modules=modules("world"),
+        modules=modules("toy_corpus"),
     output:
-        directory(WORLD),
+        out=directory(TOY_CORPUS),
     log:
-        "logs/world/world.log",
+        "logs/toy_corpus/toy_corpus.log",
     benchmark:
-        "logs/benchmarks/world/world.tsv"
+        "logs/benchmarks/toy_corpus/toy_corpus.tsv"
     conda:
         "../envs/dass.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        stage="toy_corpus",
         seed=STUDY.standins.seed if STUDY.standins else None,
         documents=STUDY.standins.documents if STUDY.standins else None,
     message:
-        "Writing the toy world: documents, articles and five tasks"
+        "Writing the toy corpus: documents, articles and five tasks"
     script:
-        "../workflow/scripts/world.py"
+        "../workflow/scripts/stage.py"
 
 
 rule train_standin:
     input:
-        world=WORLD,
+        corpus=TOY_CORPUS,
         modules=modules("train_standin"),
     output:
-        directory("resources/models/{model}"),
+        out=directory("resources/models/{model}"),
     log:
         "logs/train_standin/{model}.log",
     benchmark:
@@ -43,10 +44,11 @@ rule train_standin:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
+        stage="train_standin",
         family=of_model("standin"),
         seed=STUDY.standins.seed if STUDY.standins else None,
         steps=STUDY.standins.steps if STUDY.standins else None,
     message:
         "Training {wildcards.model} on the toy world"
     script:
-        "../workflow/scripts/train_standin.py"
+        "../workflow/scripts/stage.py"

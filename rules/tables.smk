@@ -1,4 +1,15 @@
-# Result files -> summary.csv -> tables, figures, report.
+# Result files -> typed rows (JSON, and CSV for people) -> tables, figures, report.
+from dataclasses import asdict
+
+from dass.report.settings import table_settings
+
+SUMMARY = f"{RESULTS}/summary.json"
+TEMPLATES = [
+    os.path.relpath(f"{SOURCE}/dass/report/templates/report.{form}")
+    for form in ["typ", "html"]
+]
+
+
 rule tables:
     # Named target: the summary and every table.
     input:
@@ -6,37 +17,49 @@ rule tables:
         TABLES,
 
 
+def prunings(wildcards):
+    """The results of pruning the wildcards' model."""
+    return pruned(f"{RUN}/pruning.json", wildcards.model)
+
+
+def evaluations(kind):
+    """The results of this kind of the wildcards' model, dense and pruned."""
+    return lambda wildcards: evaluated(kind, wildcards.model)
+
+
 rule summary_of_model:
     input:
-        pruning=lambda wildcards: pruned(f"{RUN}/pruning.json", wildcards.model),
-        perplexity=lambda wildcards: evaluated("perplexity", wildcards.model),
-        zero_shot=lambda wildcards: (
-            evaluated("zero_shot", wildcards.model) if STUDY.zero_shot else []
-        ),
-        modules=modules("report.table"),
+        pruning=prunings,
+        perplexity=evaluations("perplexity"),
+        zero_shot=evaluations("zero_shot") if STUDY.zero_shot else [],
+        modules=modules("summary_of_model"),
     output:
-        f"{RESULTS}/summary/{{model}}.csv",
+        rows=f"{RESULTS}/summary/{{model}}.json",
+        csv=f"{RESULTS}/summary/{{model}}.csv",
     log:
-        f"logs/summary/{STUDY.study}/{{model}}.log",
+        f"logs/summary_of_model/{STUDY.study}/{{model}}.log",
     benchmark:
-        f"logs/benchmarks/summary/{STUDY.study}/{{model}}.tsv"
+        f"logs/benchmarks/summary_of_model/{STUDY.study}/{{model}}.tsv"
     conda:
         "../envs/dass.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
+    params:
+        stage="summary_of_model",
     message:
         "Summing up {wildcards.model}"
     script:
-        "../workflow/scripts/summary_of_model.py"
+        "../workflow/scripts/stage.py"
 
 
 rule summary:
     input:
-        models=[f"{RESULTS}/summary/{model}.csv" for model in MODELS],
-        modules=modules("report.table"),
+        models=expand(f"{RESULTS}/summary/{{model}}.json", model=MODELS),
+        modules=modules("summary"),
     output:
-        f"{RESULTS}/summary.csv",
+        rows=SUMMARY,
+        csv=f"{RESULTS}/summary.csv",
     log:
         f"logs/summary/{STUDY.study}.log",
     benchmark:
@@ -46,71 +69,85 @@ rule summary:
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
+    params:
+        stage="summary",
     message:
         "Summing up all models"
     script:
-        "../workflow/scripts/summary.py"
+        "../workflow/scripts/stage.py"
+
+
+def shown(wildcards):
+    """What the tables and figures of the wildcards' experiment show."""
+    return asdict(table_settings(STUDY, wildcards.experiment))
 
 
 rule tables_of_experiment:
     input:
-        summary=f"{RESULTS}/summary.csv",
+        summary=SUMMARY,
         published=published_file(),
-        modules=modules("report.table", "report.published_table"),
+        modules=modules("tables_of_experiment"),
     output:
-        outputs_of(
-            "tables",
-            "tex",
-            "md",
-            kinds=TABLE_KINDS + (["published"] if STUDY.published else []),
+        out=expand(
+            f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
+            kind=TABLE_KINDS + (["published"] if STUDY.published else []),
+            form=["tex", "md"],
+            allow_missing=True,
         ),
     log:
-        f"logs/tables/{STUDY.study}/{{experiment}}.log",
+        f"logs/tables_of_experiment/{STUDY.study}/{{experiment}}.log",
     benchmark:
-        f"logs/benchmarks/tables/{STUDY.study}/{{experiment}}.tsv"
+        f"logs/benchmarks/tables_of_experiment/{STUDY.study}/{{experiment}}.tsv"
     conda:
         "../envs/dass.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        settings=lambda wildcards: table_settings(wildcards.experiment),
+        stage="tables_of_experiment",
+        settings=shown,
     message:
         "Tables of experiment {wildcards.experiment}"
     script:
-        "../workflow/scripts/tables.py"
+        "../workflow/scripts/stage.py"
 
 
 rule figures_of_experiment:
     input:
-        summary=f"{RESULTS}/summary.csv",
-        modules=modules("report.figures"),
+        summary=SUMMARY,
+        modules=modules("figures_of_experiment"),
     output:
-        outputs_of("figures", "pdf"),
+        out=expand(
+            f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
+            kind=TABLE_KINDS,
+            allow_missing=True,
+        ),
     log:
-        f"logs/figures/{STUDY.study}/{{experiment}}.log",
+        f"logs/figures_of_experiment/{STUDY.study}/{{experiment}}.log",
     benchmark:
-        f"logs/benchmarks/figures/{STUDY.study}/{{experiment}}.tsv"
+        f"logs/benchmarks/figures_of_experiment/{STUDY.study}/{{experiment}}.tsv"
     conda:
         "../envs/dass.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        settings=lambda wildcards: table_settings(wildcards.experiment),
+        stage="figures_of_experiment",
+        settings=shown,
     message:
         "Figures of experiment {wildcards.experiment}"
     script:
-        "../workflow/scripts/figures.py"
+        "../workflow/scripts/stage.py"
 
 
 rule report:
     input:
-        summary=f"{RESULTS}/summary.csv",
+        summary=SUMMARY,
         published=published_file(),
-        speed=[file for kind in SPEED_KINDS for file in speed_results(kind)],
+        speed_results=[file for kind in SPEED_KINDS for file in speed_results(kind)],
         speed_pruning=speed_pruning(),
-        modules=modules("report.document", "report.speed_sections"),
+        templates=TEMPLATES,
+        modules=modules("report"),
     output:
         pdf=f"{RESULTS}/report.pdf",
         html=f"{RESULTS}/report.html",
@@ -124,7 +161,8 @@ rule report:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        experiments=[table_settings(experiment) for experiment in EXPERIMENTS],
+        stage="report",
+        experiments=[asdict(table_settings(STUDY, name)) for name in EXPERIMENTS],
         study=STUDY.study,
         description=STUDY.description,
         note=STUDY.note,
@@ -132,4 +170,4 @@ rule report:
     message:
         "Report of study {params.study}"
     script:
-        "../workflow/scripts/report.py"
+        "../workflow/scripts/stage.py"

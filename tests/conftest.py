@@ -177,6 +177,16 @@ def damaged(content: bytes) -> SearchStrategy[bytes]:
 TOGETHER = {"cluster", "hub", "real", "workflow"}
 """Folders whose tests share what took minutes to make: all of them go to one worker."""
 
+MARKED = TOGETHER | {"gpu"}
+"""Folders whose tests carry the folder's name as a marker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its folder, where that is one of the slow or demanding ones."""
+    for item in items:
+        if (folder := item.path.parent.name) in MARKED:
+            item.add_marker(folder)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

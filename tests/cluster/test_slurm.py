@@ -15,8 +15,6 @@ from ..workflow.conftest import Workflow
 from .conftest import cluster_workflow, command, environment, submitted
 from .slurm import Slurm, Submitted, wait
 
-pytestmark = pytest.mark.workflow
-
 WAITING = "rule_prune_run_wildcards_standin-llama_toy_waiting"
 HUNGRY = "rule_prune_run_wildcards_standin-llama_toy_hungry"
 OUT_OF_MEMORY = ("FAILED", "OUT_OF_MEMORY")

@@ -67,11 +67,11 @@ def build(root: Path, real: Path | None = None) -> list[RemoteRepository]:
     import datasets
     import transformers
 
-    from dass.standins.writing import write_world
+    from dass.standins.writing import write_corpus
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    write_world(root / "world", seed=0, documents=400)
+    write_corpus(root / "world", seed=0, documents=400)
     repositories = [_model(root, name, real) for name in MODELS]
     for name, parts in DATASETS.items():
         repositories.append(_parquet(root, name, parts, real))

@@ -24,8 +24,6 @@ from tests.workflow.conftest import Finished, Workflow, copy_workflow
 from .conftest import GUEST, ROOT, TOKEN, environment_for, without_network
 from .server import LocalHub, RemoteRepository
 
-pytestmark = pytest.mark.workflow
-
 FULL = bool(os.environ.get("DASS_FULL"))
 WHOLE_GRID = "gemma-7b"
 PART = "select={methods: [sparsegpt, dass], patterns: [2of4]}"

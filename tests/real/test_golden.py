@@ -26,8 +26,6 @@ from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import Pruned, prune
 from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
 
-pytestmark = pytest.mark.real
-
 LENGTH = 512
 PATTERNS = ["u50", "4of8", "2of4"]
 MASKS_AGREE = {"wanda": 0.999, "dass": 0.999, "sparsegpt": 0.98}

@@ -12,8 +12,6 @@ import torch
 
 from .conftest import Finished, Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 
 def error_lines(finished: Finished) -> list[str]:
     """The lines in which a job says what is wrong, each once."""

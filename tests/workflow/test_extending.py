@@ -1,4 +1,4 @@
-"""The steps of CONTRIBUTING.md: a method is one file, a task one entry, each with a config entry."""
+"""The steps of CONTRIBUTING.md: a method is one file, a task one entry, and a config entry."""
 
 from __future__ import annotations
 
@@ -10,24 +10,20 @@ import pytest
 from .conftest import Workflow, small_study
 from .test_incremental import ENDS
 
-pytestmark = pytest.mark.workflow
-
 METHOD = '''\
 """Weights that feed loud neurons stay."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import Field
-
-from dass.pruning.method import Comparison
+from dass.pruning.method import Argument, Comparison
 
 
 @dataclass(frozen=True)
 class Loud:
     """Weight times a power of the intermediate norm, within rows."""
 
-    power: Annotated[float, Field(ge=0, description="Of the norm.")] = 1.0
+    power: Annotated[float, Argument("Of the norm.", least=0)] = 1.0
     needs: ClassVar[frozenset] = frozenset({"intermediate_norm"})
 
     def comparison(self, role):

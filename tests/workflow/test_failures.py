@@ -13,8 +13,6 @@ import pytest
 
 from .conftest import Finished, Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 METHOD = '''\
 """Wanda, in jobs that come to a bad end as long as a file of that name is there."""
 

@@ -10,8 +10,6 @@ import pytest
 
 from .conftest import ROOT, Workflow
 
-pytestmark = pytest.mark.workflow
-
 SUBMIT = """\
 #!/bin/sh
 # Starts the script that is the last word, in the background; the first job of all fails.

@@ -9,8 +9,6 @@ import pytest
 
 from .conftest import Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 METHOD = '''\
 """Wanda, in jobs that wait for each other: each goes on when four are under way."""
 

@@ -16,8 +16,6 @@ import pytest
 
 from .conftest import PARTS, Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 ENDS = {
     "summary_of_model": 2,
     "summary": 1,
@@ -91,7 +89,9 @@ STALE = {
     "src/dass/data/tokenizer.py": {
         "calibration_tokens": 2, "evaluation_tokens": 2, "prune_run": 4,
     } | DENSE | ENDS,
-    "src/dass/stages/calibration_tokens.py": {"calibration_tokens": 2, "prune_run": 4} | RUNS | ENDS,
+    "src/dass/stages/calibration_tokens.py": {
+        "calibration_tokens": 2, "prune_run": 4,
+    } | RUNS | ENDS,
     "src/dass/evaluation/perplexity.py": {"perplexity": 6} | ENDS,
     "src/dass/evaluation/zero_shot.py": {"zero_shot": 6} | ENDS,
     "src/dass/tasks.py": {"zero_shot": 6} | ENDS,
@@ -99,6 +99,7 @@ STALE = {
     "src/dass/results/summary.py": ENDS,
     "src/dass/report/experiment_tables.py": {"tables_of_experiment": 1, "report": 1, "all": 1},
     "src/dass/report/document.py": {"report": 1, "all": 1},
+    "src/dass/report/templates/report.typ": {"report": 1, "all": 1},
     "src/dass/stages/report.py": {"report": 1, "all": 1},
     "src/dass/results/schema.py": {},
     "src/dass/runtime/progress.py": {},
@@ -155,7 +156,7 @@ def test_a_changed_argument_makes_its_method_stale(study: Workflow) -> None:
 def test_one_model_asked_for_runs_that_model_only(fresh: Workflow) -> None:
     finished = fresh.snakemake("results/small/summary/standin-mistral.csv", "--dry-run")
     assert finished.jobs == {
-        "world": 1,
+        "toy_corpus": 1,
         "train_standin": 1,
         "calibration_tokens": 1,
         "evaluation_tokens": 1,

@@ -11,8 +11,6 @@ import pytest
 from .conftest import Workflow, small_study
 from .test_bad_input import error_lines
 
-pytestmark = pytest.mark.workflow
-
 HEAD = "table,model,method,pattern,split,metric,value,source"
 
 

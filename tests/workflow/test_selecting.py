@@ -9,8 +9,6 @@ import pytest
 
 from .conftest import ROOT, Workflow, copy_workflow
 
-pytestmark = pytest.mark.workflow
-
 ROW = re.compile(
     r"^\| ([^|]+) \| `\.venv/bin/snakemake -n ?([^`]*)` \|((?: \d+ \|)+)$", re.MULTILINE
 )

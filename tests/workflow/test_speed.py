@@ -9,8 +9,6 @@ import pytest
 
 from .conftest import Workflow, small_study
 
-pytestmark = pytest.mark.workflow
-
 SIZES = {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2, "blocks": 2}
 
 
@@ -34,7 +32,7 @@ def test_benchmarks_end_in_tables_figures_and_the_report(
 ) -> None:
     monkeypatch.setenv("DASS_SPEED_GPU", "0")
     config = study.write_study(speed_study(), "speed.yaml")
-    jobs = {"speed_metric": 2, "speed_cpu": 1, "speed_tables": 3, "speed_figures": 2}
+    jobs = {"speed_metric": 4, "speed_cpu": 1, "speed_tables": 3, "speed_figures": 2}
     assert study.plan(config=config) == jobs | {"report": 1, "all": 1}
     finished = study.snakemake(config=config)
     assert finished.code == 0, finished.output
@@ -54,6 +52,12 @@ def test_benchmarks_end_in_tables_figures_and_the_report(
     assert all(len(one["seconds"]) == 2 for one in result["measurements"])
     assert study.plan(config=config) == {}
 
+    tried = speed_study()
+    tried["methods"]["dass-a0.25"] = {"function": "dass", "alpha": 0.25, "label": "DaSS, 0.25"}
+    tried["experiments"]["main"]["methods"].append("dass-a0.25")
+    jobs = study.plan("speed", config=study.write_study(tried, "tried.yaml"))
+    assert jobs == {"speed_metric": 2, "speed_tables": 3, "speed_figures": 2, "speed": 1}
+
     study.append("src/dass/report/speed_tables.py", "# changed")
     assert set(study.plan(config=config)) == {"speed_tables", "speed_figures", "report", "all"}
 
@@ -67,17 +71,15 @@ def test_where_there_is_a_gpu_its_benchmarks_are_part_of_the_study(
     assert jobs["speed_prefill"] == 2  # wanda and dass of the model, none of the mere shape
 
 
-def test_deepsparse_has_an_environment_of_its_own_once_its_licence_is_accepted(
-    study: Workflow,
+def test_the_target_speed_prunes_for_prefill_only(
+    fresh: Workflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speed = speed_study()
-    speed["speed"]["cpu"] |= {"engines": ["deepsparse"]}
-    refused = study.snakemake("--dry-run", config=study.write_study(speed, "speed.yaml"))
-    assert refused.code != 0
-    assert "speed.cpu.deepsparse: its licence allows evaluation only" in refused.output
-    assert "Traceback" not in refused.output
-    speed["speed"]["cpu"]["deepsparse"] = {"accept_evaluation_licence": True}
-    assert study.plan(config=study.write_study(speed, "speed.yaml"))["deepsparse_environment"] == 1
+    monkeypatch.setenv("DASS_SPEED_GPU", "1")
+    jobs = fresh.plan("speed", config="config/demo.yaml")  # whose prefill is off
+    assert (jobs["speed_metric"], jobs["speed_gpu"], jobs["speed_cpu"]) == (12, 1, 2)
+    assert "prune_run" not in jobs and "speed_prefill" not in jobs
+    jobs = fresh.plan("speed", config=fresh.write_study(speed_study(), "speed.yaml"))
+    assert jobs["prune_run"] == jobs["speed_prefill"] == 2
 
 
 def test_a_gpu_benchmark_without_a_gpu_ends_in_one_line(study: Workflow) -> None:
@@ -88,5 +90,5 @@ def test_a_gpu_benchmark_without_a_gpu_ends_in_one_line(study: Workflow) -> None
     config = study.write_study(speed_study(), "speed.yaml")
     finished = study.snakemake("results/small/speed/gpu/mine.json", config=config)
     assert finished.code != 0
-    assert "mine: there is no GPU here" in finished.output
+    assert "speed_gpu mine | error: there is no GPU here" in finished.output
     assert "Traceback" not in finished.output

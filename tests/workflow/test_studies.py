@@ -6,8 +6,6 @@ import pytest
 
 from .conftest import Workflow
 
-pytestmark = pytest.mark.workflow
-
 PAPER = ["llama2-7b", "llama2-13b", "llama2-70b", "llama3.1-8b", "mistral-7b", "gemma-7b"]
 
 

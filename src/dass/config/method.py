@@ -12,6 +12,7 @@ from pydantic.errors import PydanticUserError
 
 from dass.config.types import Strict, Text, failure
 from dass.errors import ConfigError
+from dass.pruning.method import Argument
 from dass.pruning.methods import find_class, make_method
 
 
@@ -52,12 +53,21 @@ def block_of(cls: type) -> type[MethodConfig]:
                 default = Field(default_factory=field.default_factory)
             if field.init:
                 required = default is dataclasses.MISSING
-                fields[field.name] = (hints[field.name], ... if required else default)
+                fields[field.name] = (_declared(hints[field.name]), ... if required else default)
         about = (inspect.getdoc(cls) or "").partition("\n")[0]
         return create_model(cls.__name__, __base__=MethodConfig, __doc__=about, **fields)
     except (NameError, AttributeError, TypeError, PydanticUserError) as error:
         what = str(error).partition("\n")[0].partition(". ")[0]
         raise ConfigError(f"{where}: its fields cannot be written in a config ({what})") from None
+
+
+def _declared(hint: Any) -> Any:
+    """A field's type with its bounds and description in pydantic's terms."""
+    for said in getattr(hint, "__metadata__", ()):
+        if isinstance(said, Argument):
+            field = Field(description=said.description, gt=said.above, ge=said.least)
+            return Annotated[hint, field]
+    return hint
 
 
 def _validated(block: Any) -> Any:

@@ -25,6 +25,17 @@ Need = Literal["input_norm", "intermediate_norm", "input_gram", "intermediate_gr
 
 
 @dataclass(frozen=True)
+class Argument:
+    """What a config says about a field: ``Annotated[float, Argument("…", least=0)]``."""
+
+    description: str
+    above: float | None = None
+    """The field must be greater than this."""
+    least: float | None = None
+    """The field must be at least this."""
+
+
+@dataclass(frozen=True)
 class Statistics:
     """What one pass of the calibration tokens through a dense block tells about its GLU.
 

@@ -7,28 +7,28 @@ in marker as well as in colour, so that a print in black and white can be read.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from dass.errors import DataError
-from dass.report.table import (
+from dass.report.experiment import (
     DENSE_LINE,
     Line,
-    Record,
+    Lines,
     TableSettings,
     Value,
     mean_accuracy,
-    pattern_label,
     perplexity_of,
-    records,
+    shown_rows,
 )
+from dass.report.words import pattern_label
+from dass.results.summary import SummaryRow
 from dass.runtime.files import writing
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -42,6 +42,8 @@ STYLES = {
 _OTHERS = [("#009e73", "D"), ("#0072b2", "P"), ("#000000", "X"), ("#d55e00", "<"), ("#cc79a7", ">")]
 _COLUMNS = 3
 """Panels side by side."""
+_CHARACTERS_PER_INCH = 13
+"""Of the legend's text, roughly."""
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -56,38 +58,37 @@ STYLE: dict[str, Any] = {
 Plotted = Mapping[Line, Value | None]
 
 
-def perplexity_figure(summary: pd.DataFrame, settings: TableSettings) -> Figure:
-    """Each run's perplexity over its dense model's: a panel a model, log scale; 1 is dense."""
+def perplexity_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Figure:
+    """Each run's perplexity over its dense model's: one panel per model, log scale; 1 is dense."""
 
-    def ratios(own: Mapping[Line, Record]) -> Plotted:
-        dense = perplexity_of(own[DENSE_LINE], settings.split)
-        values = {line: perplexity_of(record, settings.split) for line, record in own.items()}
+    def ratios(own: Lines) -> Plotted:
+        dense = perplexity_of(own.get(DENSE_LINE), settings.split)
+        values = {line: perplexity_of(row, settings.split) for line, row in own.items()}
         return {
             line: Value(value.value / dense.value) if value and dense else None
             for line, value in values.items()
         }
 
-    figure = _panels(summary, settings, ratios, "perplexity relative to dense", stems=True)
+    figure = _panels(rows, settings, ratios, "perplexity relative to dense", stems=True)
     for axes in figure.axes:
         _log_scale(axes)
     return figure
 
 
-def zero_shot_figure(summary: pd.DataFrame, settings: TableSettings) -> Figure:
-    """Each run's mean accuracy in percent with its standard error: a panel a model."""
+def zero_shot_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Figure:
+    """Each run's mean accuracy in percent with its standard error: one panel per model."""
 
-    def percents(own: Mapping[Line, Record]) -> Plotted:
-        means = {line: mean_accuracy(record, settings) for line, record in own.items()}
-        return {line: _times_100(mean) for line, mean in means.items()}
+    def percents(own: Lines) -> Plotted:
+        return {line: _times_100(mean_accuracy(row, settings)) for line, row in own.items()}
 
-    return _panels(summary, settings, percents, f"mean {settings.metric} in %", stems=False)
+    return _panels(rows, settings, percents, f"mean {settings.metric} in %", stems=False)
 
 
 def figure_captions(settings: TableSettings) -> tuple[str, str]:
     """What stands below the perplexity and below the zero-shot figure."""
     perplexity = (
         f"{settings.title}: perplexity on the {settings.split} split relative to the dense model "
-        "(dashed line), on a logarithmic scale; lower is better. One panel a model."
+        "(dashed line), on a logarithmic scale; lower is better. One panel per model."
     )
     accuracy = (
         f"{settings.title}: zero-shot accuracy ({settings.metric}), mean of {len(settings.tasks)} "
@@ -98,14 +99,14 @@ def figure_captions(settings: TableSettings) -> tuple[str, str]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as its file's ending says: pdf, svg or png; the same bytes every time."""
+    """Write a figure as its file's ending says: pdf or svg; the same bytes every time."""
     path = Path(path)
     with writing(path) as part:
         part.write_bytes(figure_bytes(figure, path.suffix.removeprefix(".")))
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as pdf, svg or png.
+    """A figure as pdf or svg.
 
     Raises:
         DataError: another kind.
@@ -115,38 +116,36 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "ModDate": None},
         "svg": {"Date": None},
-        "png": {},
     }
     if kind not in undated:
-        raise DataError(f"figures are written as .pdf, .svg or .png, not as .{kind}")
+        raise DataError(f"figures are written as .pdf or .svg, not as .{kind}")
     with matplotlib.rc_context(STYLE), io.BytesIO() as drawn:
-        figure.savefig(drawn, format=kind, dpi=200, metadata=undated[kind])
+        figure.savefig(drawn, format=kind, metadata=undated[kind])
         return drawn.getvalue()
 
 
 def _panels(
-    summary: pd.DataFrame,
+    rows: Iterable[SummaryRow],
     settings: TableSettings,
-    values: Callable[[Mapping[Line, Record]], Plotted],
+    values: Callable[[Lines], Plotted],
     name: str,
     stems: bool,
 ) -> Figure:
-    """A panel a model; ``values`` gives what to plot of a model's records, dense among them."""
+    """One panel per model; ``values`` gives what to plot of a model's rows, dense among them."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    runs = records(summary)
+    shown = shown_rows(rows, settings)
     columns = min(_COLUMNS, len(settings.models))
-    rows = -(-len(settings.models) // columns)
+    height = -(-len(settings.models) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(2.3 * columns, 3.4), 2.3 * rows + 0.4), layout="constrained")
+        figure = Figure(figsize=(max(2.3 * columns, 3.4), 2.3 * height + 0.4), layout="constrained")
         # One scale for all, so that models can be compared at a glance.
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        grid = figure.subplots(height, columns, squeeze=False, sharey=True)
         for index, (axes, (model, label)) in enumerate(
             zip(grid.flat, settings.models.items(), strict=False)
         ):
-            own = {line: runs.get((model, *line), {}) for line in settings.all_lines}
-            _draw_panel(axes, values(own), settings, stems)
+            _draw_panel(axes, values(shown[model]), settings, stems)
             axes.set_title(label)
             axes.set_ylabel(name if index % columns == 0 else "")
         for axes in grid.flat[len(settings.models) :]:
@@ -156,7 +155,7 @@ def _panels(
 
 
 def _draw_panel(axes: Axes, values: Plotted, settings: TableSettings, stems: bool) -> None:
-    """One model: a cluster of marks a pattern, a mark a method, a line for dense."""
+    """One model: a cluster of marks per pattern, one mark per method, a line for dense."""
     styles = method_styles(settings)
     for place, pattern in enumerate(settings.patterns):
         lines = settings.lines(pattern)
@@ -189,17 +188,26 @@ def _draw_dense(axes: Axes, dense: Value | None) -> None:
         axes.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
 
 
+def add_legend(figure: Figure, marks: Mapping[str, Artist]) -> None:
+    """Label -> mark, below all panels, in as many columns as fit."""
+    fitting = int(figure.get_figwidth() * _CHARACTERS_PER_INCH / (max(map(len, marks)) + 6))
+    figure.legend(
+        list(marks.values()), list(marks), loc="outside lower center",
+        ncols=max(1, min(5, fitting)), frameon=False,
+    )  # fmt: skip
+
+
 def _legend(figure: Figure, settings: TableSettings) -> None:
-    """One for all panels, below them: a method may be missing from any one of them."""
+    """One for all panels: a method may be missing from any one of them."""
     from matplotlib.lines import Line2D
 
-    marks = [
-        Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
-               markeredgewidth=0.4, linestyle="", label=label)
+    marks = {
+        label: Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
+                      markeredgewidth=0.4, linestyle="")
         for label, colour, marker in method_styles(settings).values()
-    ]  # fmt: skip
-    marks.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="Dense"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=5, frameon=False)
+    }  # fmt: skip
+    dense = Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+    add_legend(figure, marks | {"Dense": dense})
 
 
 def method_styles(settings: TableSettings) -> dict[tuple[str | None, str], tuple[str, str, str]]:

@@ -2,107 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import pandas as pd
-
-from dass.report.table import (
-    DASH,
-    DENSE_LINE,
-    Block,
-    Cell,
-    Group,
-    Key,
+from dass.report.experiment import (
     Line,
-    Record,
-    Table,
+    Lines,
     TableSettings,
-    experiment_label,
-    format_percent,
-    format_perplexity,
-    pattern_label,
-    records,
-    sentences,
-    task_label,
+    perplexity_of,
+    row_groups,
+    shown_rows,
 )
-from dass.results.published import PERPLEXITY, Published
-
-Quantity = tuple[str, str]
-"""A metric, and the split where it is perplexity."""
+from dass.report.table import Cell, Table, TableSection
+from dass.report.words import DASH, format_percent, format_perplexity, sentences
+from dass.results.published import ACCURACIES, MEAN, PERPLEXITY, Published, Quantity
+from dass.results.summary import SummaryRow
+from dass.tasks import TASKS
 
 
 def published_table(
-    summary: pd.DataFrame, settings: TableSettings, published: Sequence[Published]
+    rows: Iterable[SummaryRow], settings: TableSettings, published: Sequence[Published]
 ) -> Table:
-    """A block for each model and quantity; columns: ours, published, ours − published.
+    """One section per model and quantity; columns: ours, published, ours − published.
 
     Quantities are those of which a number is published for a run of the experiment; with none,
     the perplexity that the perplexity table prints. A dash stands for what was not measured, not
     published, or published for another data set or context length.
     """
-    runs = records(summary)
-    known = [row for row in published if _is_shown(row, settings)]
-    fitting = [row for row in known if _holds_for(row, runs)]
-    quantities = list(dict.fromkeys((row.metric, row.split) for row in fitting))
-    blocks = [
-        Block(f"{label}: {_words(quantity)}", _groups(settings, runs, fitting, model, quantity))
-        for quantity in quantities or [(PERPLEXITY, settings.split)]
-        for model, label in settings.models.items()
-    ]
+    shown = shown_rows(rows, settings)
+    fitting = _fitting(published, shown, settings)
+    quantities = list(dict.fromkeys(row.quantity for row in fitting))
+
+    def section(model: str, label: str, quantity: Quantity) -> TableSection:
+        about = [number for number in fitting if number.quantity == quantity]
+
+        def cells(line: Line) -> list[Cell]:
+            theirs = next((n.value for n in about if n.is_about(line.of(model))), None)
+            return _cells(quantity, _ours(shown[model].get(line), quantity), theirs)
+
+        return TableSection(f"{label}: {_in_words(quantity)}", row_groups(settings, cells))
+
     return Table(
         columns=["Ours", "Published", "Difference"],
-        blocks=blocks,
+        sections=[
+            section(model, label, quantity)
+            for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
+            for model, label in settings.models.items()
+        ],
         caption=_caption(settings, fitting),
-        label=f"tab:{experiment_label(settings.experiment)}-published",
+        label=settings.label("published"),
     )
 
 
-def _is_shown(row: Published, settings: TableSettings) -> bool:
-    return any(row.is_about((model, *line)) for model in settings.models
-               for line in settings.all_lines)  # fmt: skip
+def _fitting(
+    published: Iterable[Published], shown: Mapping[str, Lines], settings: TableSettings
+) -> list[Published]:
+    """Numbers about the experiment's runs, on the data set and context length of our own."""
+    runs = [line.of(model) for model in settings.models for line in settings.all_lines]
+    ours = [row.perplexity for lines in shown.values() for row in lines.values() if row.perplexity]
+    dataset, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else (None, None)
+    return [
+        number
+        for number in published
+        if any(number.is_about(run) for run in runs)
+        and (number.quantity.metric != PERPLEXITY or number.holds_for(dataset, length))
+    ]
 
 
-def _holds_for(row: Published, runs: dict[Key, Record]) -> bool:
-    """Whether it is about the data set and context length of our perplexities."""
-    if row.metric != PERPLEXITY:
-        return True
-    measured = next((r for r in runs.values() if "perplexity_length" in r), {})
-    length = measured.get("perplexity_length")
-    return row.holds_for(
-        measured.get("perplexity_dataset"), None if length is None else int(length)
-    )
-
-
-def _groups(
-    settings: TableSettings,
-    runs: dict[Key, Record],
-    published: list[Published],
-    model: str,
-    quantity: Quantity,
-) -> list[Group]:
-    """Dense on top, then a group a pattern, as in the other tables."""
-
-    def cells(line: Line) -> list[Cell]:
-        key = (model, *line)
-        rows = (r for r in published if r.is_about(key) and (r.metric, r.split) == quantity)
-        theirs = next((row.value for row in rows), None)
-        return _cells(quantity, _ours(runs.get(key, {}), quantity), theirs)
-
-    groups = [Group("", [("Dense", cells(DENSE_LINE))])]
-    for pattern in settings.patterns:
-        rows = [(label, cells(line)) for line, label in settings.lines(pattern).items()]
-        groups.append(Group(pattern_label(pattern), rows))
-    return groups
-
-
-def _ours(record: Record, quantity: Quantity) -> float | None:
-    metric, split = quantity
-    value = record.get(f"{metric}_{split}" if metric == PERPLEXITY else metric)
-    return None if value is None else float(value)
+def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
+    """What we measured; unlike in the zero-shot table, acc never takes acc_norm's place."""
+    if quantity.metric == PERPLEXITY:
+        perplexity = perplexity_of(row, quantity.split)
+        return perplexity.value if perplexity else None
+    if row is None or row.zero_shot is None:
+        return None
+    task, metric = ACCURACIES[quantity.metric]
+    if task == MEAN:
+        return row.zero_shot.mean(metric)
+    accuracy: float | None = getattr(row.zero_shot.tasks.get(task), metric, None)
+    return accuracy
 
 
 def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list[Cell]:
-    perplexity = quantity[0] == PERPLEXITY
+    perplexity = quantity.metric == PERPLEXITY
     show = format_perplexity if perplexity else format_percent
     cells = [Cell() if value is None else Cell(show(value)) for value in (ours, theirs)]
     if ours is None or theirs is None:
@@ -111,13 +92,12 @@ def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list
     return [*cells, Cell(difference.replace("-", "−"))]
 
 
-def _words(quantity: Quantity) -> str:
+def _in_words(quantity: Quantity) -> str:
     """``perplexity, test``; ``ARC-e, acc_norm``."""
-    metric, split = quantity
-    if metric == PERPLEXITY:
-        return f"perplexity, {split}"
-    task, _, rest = metric.partition("_acc")
-    return f"{'mean of the tasks' if task == 'mean' else task_label(task)}, acc{rest}"
+    if quantity.metric == PERPLEXITY:
+        return f"perplexity, {quantity.split}"
+    task, metric = ACCURACIES[quantity.metric]
+    return f"{'mean of the tasks' if task == MEAN else TASKS[task].label}, {metric}"
 
 
 def _caption(settings: TableSettings, fitting: list[Published]) -> str:
@@ -125,7 +105,7 @@ def _caption(settings: TableSettings, fitting: list[Published]) -> str:
     return sentences(
         settings.title,
         "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in percent",
-        f"Published: {sources}" if sources else "Nothing is published of these runs",
+        f"Published: {sources}" if sources else "Nothing is published about these runs",
         f"{DASH}: not measured, or not published",
         settings.note,
     )

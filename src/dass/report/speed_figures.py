@@ -1,14 +1,12 @@
-"""Plots of speed: where 2:4 begins to pay on a GPU, what sparse engines give on a CPU."""
+"""Plots of speed: where 2:4 begins to pay on a GPU, what sparse engines gain on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING
 
-from dass.report.figures import STYLE
+from dass.report.figures import STYLE, add_legend
 from dass.report.speed_tables import (
-    DENSE,
     ENGINES,
     NOT_MEASURED,
     PARTS,
@@ -19,21 +17,22 @@ from dass.report.speed_tables import (
 )
 from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement
+from dass.terms import DENSE
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#9e1f63", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#8c8c8c")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+STYLES = list(zip(COLOURS, "os^DvPX<", strict=True))
+"""Colour and marker."""
 _COLUMNS = 3
 
 Panel = tuple[str, Sequence[Measurement]]
 
 
 def speed_figure(kind: str, results: Sequence[SpeedResult], settings: SpeedSettings) -> Figure:
-    """The figure of ``gpu`` or ``cpu``: a panel a shape and part, speed-up over tokens."""
+    """The figure of ``gpu`` or ``cpu``: one panel per shape and part, speed-up over tokens."""
     panels = [
         (f"{settings.subjects[result.subject]}, {label}", result.of(part))
         for result in results
@@ -45,12 +44,12 @@ def speed_figure(kind: str, results: Sequence[SpeedResult], settings: SpeedSetti
 
 
 def speed_figure_caption(kind: str, settings: SpeedSettings) -> str:
-    """What stands below the figure."""
+    """The figure's caption."""
     what = {
-        "gpu": "How many times faster than dense 2:4 is on the GPU, by tokens in a call, as CUDA "
+        "gpu": "How many times faster than dense 2:4 is on the GPU, by tokens per call, as CUDA "
         "graphs; above the dashed line it pays.",
         "cpu": "How many times faster than the fastest dense engine each sparse one is on the CPU, "
-        "by tokens in a call; above the dashed line it pays.",
+        "by tokens per call; above the dashed line it pays.",
     }[kind]
     return f"{what} {settings.note}".strip()
 
@@ -68,37 +67,29 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
             return figure
         grid = figure.subplots(rows, columns, squeeze=False)
         styles: dict[str, tuple[str, str]] = {}
-        free = cycle(zip(COLOURS, MARKERS, strict=True))
         for index, (axes, (title, own)) in enumerate(zip(grid.flat, panels, strict=False)):
-            _draw(axes, [m for m in own if m.mode == mode], styles, free)
+            _draw(axes, [m for m in own if m.mode == mode], styles)
             axes.set_title(title)
             axes.set_xlabel("tokens")
             axes.set_ylabel("times faster than dense" if index % columns == 0 else "")
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
-        handles: dict[str, Artist] = {}
-        for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
+        shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+        handles = {label: handle for pairs in shown for handle, label in pairs}
         if handles:
-            figure.legend(
-                list(handles.values()), list(handles), loc="outside lower center", ncols=3,
-                frameon=False,
-            )  # fmt: skip
+            add_legend(figure, handles)
     return figure
 
 
-def _draw(axes: Axes, own: Sequence[Measurement], styles: dict, free: cycle) -> None:  # type: ignore[type-arg]
-    """One line a sparse variant, against the fastest dense engine at each number of tokens."""
+def _draw(axes: Axes, own: Sequence[Measurement], styles: dict[str, tuple[str, str]]) -> None:
+    """One line per sparse variant, against the fastest dense engine at each number of tokens."""
     lines: dict[str, list[Measurement]] = {}
     for one in own:
         if one.variant != DENSE:
             engine = ENGINES.get(one.engine, engine_label(one))
             lines.setdefault(f"{engine} {variant_label(one.variant)}", []).append(one)
     for label, points in lines.items():
-        if label not in styles:
-            styles[label] = next(free)
-        colour, marker = styles[label]
+        colour, marker = styles.setdefault(label, STYLES[len(styles) % len(STYLES)])
         drawn = [(one.tokens, ratio_of(dense, one)) for one in points if (dense := _best(own, one))]
         x = [tokens for tokens, _ in drawn]
         y = [ratio.median for _, ratio in drawn]

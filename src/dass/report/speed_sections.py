@@ -23,7 +23,7 @@ def speed_sections(
     pruning: Sequence[PruningResult],
     settings: Mapping[str, Mapping[str, Any]],
 ) -> list[Section]:
-    """A section for each kind of benchmark that the study asks for.
+    """One section per kind of benchmark that the study asks for.
 
     Args:
         results: of all kinds.

@@ -1,21 +1,22 @@
 """Tables of speed: pruning time, 2:4 on a GPU, sparse engines on a CPU; in the paper's form.
 
-Every ratio is of the same interleaved run, with half the distance of its quartiles as its spread.
-Captions say what was measured on what; what was not measured says so, and why.
+Every ratio comes from one interleaved run; its ± is half the distance of its quartiles. Captions
+say what was measured on what machine, and what was skipped and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dass.errors import PatternError
-from dass.report.table import Block, Cell, Group, Table, pattern_label
-from dass.results.schema import PruningResult, read_result
-from dass.speed.results import SpeedResult, read_speed
+from dass.report.table import Cell, RowGroup, Table, TableSection
+from dass.report.words import DASH, pattern_label
+from dass.results.schema import PruningResult
+from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement, Spread, crossover, speed_up
+from dass.terms import DENSE
 
 NOT_MEASURED = "not measured here"
 ENGINES = {
@@ -26,24 +27,14 @@ ENGINES = {
     "openvino": "OpenVINO",
     "deepsparse": "DeepSparse",
 }
-PARTS = {
-    "gate": "gate, up",
-    "down": "down",
-    "mlp": "MLP",
-    "block": "Block",
-    "prefill": "Prefill",
-}
-DENSE = "dense"
+PARTS = {"gate": "gate, up", "down": "down", "mlp": "MLP", "block": "Block", "prefill": "Prefill"}
 DASS = "dass-2of4"
 REFERENCE = "sparsegpt"
 """The method that pruning times are compared with, as in the paper."""
-MOST_REFUSALS = 12
+MOST_SKIPPED = 12
 OWN_LOAD = 1.5
-"""That a benchmark makes itself, beyond its threads."""
-DISTURBED = (
-    "Other work used the same cores: measure again on a quiet machine before you trust a small "
-    "difference."
-)
+"""Load of the benchmark itself, beyond its threads."""
+DISTURBED = "Other work used the same cores: do not trust small differences; measure again."
 
 
 @dataclass(frozen=True)
@@ -56,27 +47,13 @@ class SpeedSettings:
     methods: dict[str, str]
     """Key -> label."""
     note: str = ""
-    """What captions end with."""
-
-
-def read_all(
-    results: Iterable[str | Path], pruning: Iterable[str | Path]
-) -> tuple[list[SpeedResult], list[PruningResult]]:
-    """Read result files.
-
-    Raises:
-        DataError: one is missing or malformed.
-    """
-    speed = [read_speed(path) for path in results]
-    return speed, [read_result(path, PruningResult) for path in pruning]
+    """The end of every caption."""
 
 
 def speed_table(
-    kind: str,
-    results: Sequence[SpeedResult],
-    pruning: Sequence[PruningResult],
+    kind: str, results: Sequence[SpeedResult], pruning: Sequence[PruningResult],
     settings: SpeedSettings,
-) -> Table:
+) -> Table:  # fmt: skip
     """The table of one kind: ``metric``, ``gpu`` or ``cpu``."""
     if kind == "metric":
         return pruning_table(results, pruning, settings)
@@ -89,61 +66,71 @@ def speed_table(
 def pruning_table(
     results: Sequence[SpeedResult], pruning: Sequence[PruningResult], settings: SpeedSettings
 ) -> Table:
-    """A block a model: seconds of the metric and of the whole pruning, beside SparseGPT's."""
+    """One section per model: seconds of the metric beside SparseGPT's.
+
+    Args:
+        results: one per method, as a study makes them, or one of several methods.
+        pruning: adds the seconds of whole prunings; empty: their columns are left out.
+        settings: labels.
+    """
     whole: dict[tuple[str, str, str | None], float] = {}
-    for one in pruning:  # of several calibrations the first
-        key = (one.run.model, one.run.method, one.run.pattern)
-        whole.setdefault(key, one.seconds["total"])
-    blocks = []
-    for result in _known(results, settings):
-        masks = {(m.engine, m.variant): m for m in result.of("score and mask")}
-        patterns = list(dict.fromkeys(pattern for _, pattern in masks))
-        groups = [
-            Group(pattern_label(pattern), _pruning_rows(result, masks, whole, pattern, settings))
-            for pattern in patterns
-        ]
-        blocks.append(Block(settings.subjects[result.subject], groups))
-    columns = ["Metric, s", "× SparseGPT's", "Whole pruning, s", "× SparseGPT's whole"]
+    for one in pruning:  # with several calibrations, the first
+        whole.setdefault((one.run.model, one.run.method, one.run.pattern), one.seconds["total"])
+    columns = ["Metric, s", "× SparseGPT's"]
     caption = (
         "Pruning time. Metric: scores and masks of all blocks from given statistics (for SparseGPT "
         "its update, which is its metric), one block timed and multiplied by their number; ± half "
-        "the distance of the quartiles. Whole pruning: the run itself, calibration passes and "
-        "reading of weights included, measured once. ×: how many times faster than SparseGPT."
+        "the distance of the quartiles. ×: how many times faster than SparseGPT, which took turns "
+        "with each method in the same run."
     )
+    if pruning:
+        columns += ["Whole pruning, s", "× SparseGPT's whole"]
+        caption += (
+            " Whole pruning: the run itself, calibration passes and reading of weights included, "
+            "measured once."
+        )
+    known = _known(results, settings)
+    sections = []
+    for subject, label in settings.subjects.items():
+        own = [result for result in known if result.subject.split("/")[0] == subject]
+        if groups := _pruning_groups(own, whole, len(columns), settings):
+            sections.append(TableSection(label, groups))
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
-        _caption(caption, results, settings, _devices(pruning)),
+        sections or [_nothing(len(columns))],
+        _caption(caption, known, settings, _devices(pruning)),
         f"tab:{settings.study}-speed-pruning",
     )
 
 
-def _pruning_rows(
-    result: SpeedResult,
-    masks: Mapping[tuple[str, str], Measurement],
-    whole: Mapping[tuple[str, str, str | None], float],
-    pattern: str,
-    settings: SpeedSettings,
-) -> list[tuple[str, list[Cell]]]:
-    rows = []
-    blocks = int(result.shape["blocks"])
-    reference = masks.get((_reference_of(result), pattern))
-    reference_whole = whole.get((result.subject, _reference_of(result), pattern))
-    for method, label in settings.methods.items():
-        own = masks.get((method, pattern))
-        if own is None:
-            continue
-        low, median, high = (blocks * value for value in own.spread)
-        total = whole.get((result.subject, method, pattern))
-        over = Cell(_figures(reference_whole / total)) if reference_whole and total else Cell()
-        cells = [
-            Cell(_figures(median), _figures((high - low) / 2)),
-            _ratio(reference, own),
-            Cell(_figures(total)) if total else Cell(),
-            over,
-        ]
-        rows.append((label, cells))
-    return rows
+def _pruning_groups(
+    results: Sequence[SpeedResult], whole: Mapping[tuple[str, str, str | None], float],
+    columns: int, settings: SpeedSettings,
+) -> list[RowGroup]:  # fmt: skip
+    """The rows of one model by pattern; a method's row is of the run that was made for it."""
+    rows: dict[str, dict[str, list[Cell]]] = {}
+    for result in results:
+        model, _, only = result.subject.partition("/")
+        masks = {(m.engine, m.variant): m for m in result.of("score and mask")}
+        for (method, pattern), own in masks.items():
+            if only and method != only:
+                continue  # SparseGPT, beside the method that this result is of
+            reference = _reference_of(result)
+            blocks = result.shape.blocks
+            low, median, high = (blocks * value for value in own.spread)
+            total, other = (whole.get((model, name, pattern)) for name in (method, reference))
+            cells = [
+                Cell(_digits(median), _digits((high - low) / 2)),
+                _ratio(masks.get((reference, pattern)), own),
+                Cell(_digits(total)) if total else Cell(),
+                Cell(_digits(other / total)) if other and total else Cell(),
+            ]
+            rows.setdefault(pattern, {})[method] = cells[:columns]
+    labels = settings.methods
+    return [
+        RowGroup(pattern_label(pattern), [(labels[m], of[m]) for m in labels if m in of])
+        for pattern, of in rows.items()
+    ]
 
 
 def _reference_of(result: SpeedResult) -> str:
@@ -153,127 +140,112 @@ def _reference_of(result: SpeedResult) -> str:
 
 
 def _devices(pruning: Sequence[PruningResult]) -> list[str]:
-    """On what the whole prunings ran."""
+    """What the whole prunings ran on."""
     found = dict.fromkeys(_device_of(run.provenance) for run in pruning)
     return [f"The whole pruning ran on {' and '.join(found)}."] if found else []
 
 
 def _device_of(provenance: Mapping[str, Any]) -> str:
-    device = provenance.get("device")
-    if device and device != "cpu":
-        return str(device)
-    return str((provenance.get("machine") or {}).get("cpu", "a CPU"))
+    cpu = (provenance.get("machine") or {}).get("cpu", "a CPU")
+    return str(cpu if provenance.get("device") in (None, "cpu") else provenance["device"])
 
 
 # --- GPU ---------------------------------------------------------------------------------------
 
 
 def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
-    """A block a shape: dense microseconds, and the speed-up of each 2:4 variant, by tokens."""
+    """One section per shape: dense time, and the speed-up of each 2:4 variant, by tokens."""
     known = _known(results, settings)
     counts = sorted({m.tokens for result in known for m in result.measurements})
     columns = [*(f"{count}" for count in counts), "pays from"]
-    blocks = [
-        Block(_subject_label(result, settings), _gpu_groups(result, counts)) for result in known
+    sections = [
+        TableSection(_subject_label(result, settings), _gpu_groups(result, counts))
+        for result in known
     ]
     caption = (
-        "Dense against 2:4 on a GPU by the number of tokens in a call. Dense rows: the median time "
-        "of a call. Others: how many times faster than dense in the same mode, ± half the distance "
-        "of the quartiles; below 1 is slower. Graph: replayed as a CUDA graph, without the host's "
-        "share of a call. Pays from: the fewest tokens from which on the lower quartile is above "
-        "1. DaSS: gate and up, whose groups lie along the output, dense, and down 2:4."
+        "Dense against 2:4 on a GPU by tokens per call. Dense rows: the median time of a call. "
+        "Others: how many times faster than dense in the same mode, ± half the distance of the "
+        "quartiles; below 1 is slower. Graph: replayed as a CUDA graph, without the host's share "
+        "of a call. Pays from: the number of tokens from which the lower quartile stays above 1. "
+        "DaSS: down is 2:4; gate and up, whose groups lie along the output, run dense."
     )
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings),
         f"tab:{settings.study}-speed-gpu",
         ("Part", "Variant"),
     )
 
 
-def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[Group]:
+def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
     groups = []
     for part, label in PARTS.items():
         own = result.of(part)
         blocks = {m.blocks for m in own}
-        if part == "prefill" and blocks and blocks != {result.shape["blocks"]}:
-            label = f"{label}, {max(blocks)} of {result.shape['blocks']} blocks"
-        rows = [
-            row
-            for mode in ("eager", "graph")
-            for row in _gpu_rows([m for m in own if m.mode == mode], mode, counts)
-        ]
-        if rows:
-            groups.append(Group(label, rows))
+        if part == "prefill" and blocks and blocks != {result.shape.blocks}:
+            label = f"{label}, {max(blocks)} of {result.shape.blocks} blocks"
+        modes = [[m for m in own if m.mode == mode] for mode in ("eager", "graph")]
+        if rows := [row for of_mode in modes for row in _gpu_rows(of_mode, counts)]:
+            groups.append(RowGroup(label, rows))
     return groups
 
 
-def _gpu_rows(
-    own: Sequence[Measurement], mode: str, counts: Sequence[int]
-) -> list[tuple[str, list[Cell]]]:
-    """The dense row of a mode, then each variant's."""
+def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> list[tuple[str, list[Cell]]]:
+    """The dense row of a mode, then each variant's; of prefill tokens per second as well."""
     dense = {m.tokens: m for m in own if m.variant == DENSE}
     if not dense:
         return []
-    cells = [Cell(duration(dense[n].spread.median)) if n in dense else Cell() for n in counts]
-    rows = [(f"dense, {mode}", [*cells, Cell()])]
-    if own[0].part == "prefill":
-        speeds = [_tokens_a_second(dense.get(n)) for n in counts]
-        rows.append((f"dense, {mode}, tokens/s", [*speeds, Cell()]))
-    variants = dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE)
-    for engine, variant in variants:
+    rows = []
+
+    def add(name: str, cells: list[Cell], found: Mapping[int, Measurement]) -> None:
+        rows.append((f"{name}, {own[0].mode}", cells))
+        if own[0].part == "prefill":
+            speeds = [f"{n / found[n].spread.median:,.0f}" if n in found else DASH for n in counts]
+            rows.append((f"{name}, {own[0].mode}, tokens/s", list(map(Cell, (*speeds, DASH)))))
+
+    medians = [duration(dense[n].spread.median) if n in dense else DASH for n in counts]
+    add(DENSE, list(map(Cell, (*medians, DASH))), dense)
+    for engine, variant in dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE):
         found = {m.tokens: m for m in own if (m.engine, m.variant) == (engine, variant)}
         ratios = {n: ratio_of(dense[n], found[n]) for n in counts if n in found and n in dense}
-        cells = [ratio_cell(ratios.get(n)) for n in counts]
         start = crossover(ratios)
-        name = f"{ENGINES.get(engine, engine)} {variant_label(variant)}, {mode}"
-        rows.append((name, [*cells, Cell("never" if start is None else str(start))]))
-        if own[0].part == "prefill":
-            speeds = [_tokens_a_second(found.get(n)) for n in counts]
-            rows.append((f"{name}, tokens/s", [*speeds, Cell()]))
+        cells = [*(ratio_cell(ratios.get(n)) for n in counts), Cell(str(start or "never"))]
+        add(f"{ENGINES.get(engine, engine)} {variant_label(variant)}", cells, found)
     return rows
-
-
-def _tokens_a_second(one: Measurement | None) -> Cell:
-    return Cell() if one is None else Cell(f"{one.tokens / one.spread.median:,.0f}")
 
 
 # --- CPU ---------------------------------------------------------------------------------------
 
 
 def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
-    """A block a shape and part: time of every variant and its speed-up over each dense baseline."""
+    """One section per shape and part: time, and speed-up over each dense baseline."""
     known = _known(results, settings)
-    baselines = list(dict.fromkeys(name for result in known for name in _baselines(result)))
+    dense = [m for result in known for m in result.measurements if m.variant == DENSE]
+    baselines = list(dict.fromkeys(map(engine_label, dense)))
     columns = ["ms", *(f"× {name}" for name in baselines)]
-    blocks = [
-        Block(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
+    sections = [
+        TableSection(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
         for result in known
         for part in ("mlp", "block")
         if (groups := _cpu_groups(result, part, baselines))
     ]
     caption = (
-        "Dense and sparse engines on a CPU by the number of tokens in a call: median time, and how "
-        "many times faster than each dense baseline of the same interleaved run, ± half the "
-        "distance of the quartiles; below 1 is slower. Bold: the fastest. Caches were swept before "
-        "every call; a block attends to its own tokens only."
+        "Dense and sparse engines on a CPU by tokens per call: median time, and how many times "
+        "faster than each dense baseline of the same interleaved run, ± half the distance of the "
+        "quartiles; below 1 is slower. Bold: the fastest. Caches were swept before every call; a "
+        "block attends to its own tokens only."
     )
     return Table(
         columns,
-        blocks or [_nothing(len(columns))],
+        sections or [_nothing(len(columns))],
         _caption(caption, known, settings),
         f"tab:{settings.study}-speed-cpu",
         ("Tokens", "Engine and weights"),
     )
 
 
-def _baselines(result: SpeedResult) -> list[str]:
-    """Dense engines of a result, as columns call them."""
-    return list(dict.fromkeys(engine_label(m) for m in result.measurements if m.variant == DENSE))
-
-
-def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[Group]:
+def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[RowGroup]:
     groups = []
     for tokens in dict.fromkeys(m.tokens for m in result.of(part)):
         own = [m for m in result.of(part) if m.tokens == tokens]
@@ -282,10 +254,10 @@ def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> lis
         rows = []
         for m in sorted(own, key=lambda m: m.variant != DENSE):
             low, median, high = (1e3 * value for value in m.spread)
-            time = Cell(_figures(median), _figures((high - low) / 2), m.spread.median == fastest)
+            time = Cell(_digits(median), _digits((high - low) / 2), m.spread.median == fastest)
             cells = [_ratio(dense.get(name), m) for name in baselines]
             rows.append((f"{engine_label(m)} {variant_label(m.variant)}", [time, *cells]))
-        groups.append(Group(str(tokens), rows))
+        groups.append(RowGroup(str(tokens), rows))
     return groups
 
 
@@ -329,11 +301,11 @@ def _ratio(dense: Measurement | None, other: Measurement) -> Cell:
 
 def duration(seconds: float) -> str:
     """A time in µs below 1 ms, else in ms."""
-    return f"{_figures(seconds * 1e6)} µs" if seconds < 1e-3 else f"{_figures(seconds * 1e3)} ms"
+    return f"{_digits(seconds * 1e6)} µs" if seconds < 1e-3 else f"{_digits(seconds * 1e3)} ms"
 
 
-def _figures(value: float) -> str:
-    """Three digits; whole above 100."""
+def _digits(value: float) -> str:
+    """Three significant digits; whole above 100."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -353,19 +325,19 @@ def _subject_label(result: SpeedResult, settings: SpeedSettings) -> str:
     return f"{label}, pruned by {settings.methods.get(method, method)}"
 
 
-def _nothing(columns: int) -> Block:
-    return Block("", [Group(NOT_MEASURED, [("", [Cell()] * columns)])])
+def _nothing(columns: int) -> TableSection:
+    return TableSection("", [RowGroup(NOT_MEASURED, [("", [Cell()] * columns)])])
 
 
 def _caption(
     what: str, results: Sequence[SpeedResult], settings: SpeedSettings, more: Sequence[str] = ()
 ) -> str:
-    """What it is, on what it was measured, what could not be measured, the study's note."""
+    """What it is, the machine it was measured on, what was skipped, the study's note."""
     if not results:
-        where = "No result of this benchmark was there when the table was made"
+        where = "This study has no result of this benchmark"
         return " ".join([what, f"{NOT_MEASURED.capitalize()}. {where}.", *more, settings.note])
     about = list(dict.fromkeys(map(about_machine, results)))
-    said = [what, *more, *about, load_line(results), refusals_line(results), settings.note]
+    said = [what, *more, *about, load_line(results), skipped_line(results), settings.note]
     return " ".join(filter(None, said))
 
 
@@ -401,8 +373,8 @@ def load_line(results: Sequence[SpeedResult]) -> str:
     return f"{line} {DISTURBED}" if loads[-1] > threads + OWN_LOAD else line
 
 
-def refusals_line(results: Sequence[SpeedResult]) -> str:
-    """What could not be measured and why, each once."""
+def skipped_line(results: Sequence[SpeedResult]) -> str:
+    """What was skipped and why, each once."""
     found: dict[str, None] = {}
     for result in results:
         for one in result.refusals:
@@ -411,13 +383,13 @@ def refusals_line(results: Sequence[SpeedResult]) -> str:
             found[f"{name} {_readable(one.variant)}{mode}: {one.reason}"] = None
     if not found:
         return ""
-    shown = list(found)[:MOST_REFUSALS]
+    shown = list(found)[:MOST_SKIPPED]
     more = f"; and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
     return f"Not run: {'; '.join(shown)}{more}."
 
 
 def _readable(variant: str) -> str:
-    """A refusal's variant: a pattern, perhaps with the roles that it is about."""
+    """The variant of what was skipped: a pattern, perhaps with roles."""
     pattern, comma, roles = variant.partition(", ")
     try:
         return f"{variant_label(pattern)}{comma}{roles}"

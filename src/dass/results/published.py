@@ -1,7 +1,7 @@
 """What others have published: read from a CSV file, found for a run, held against the dense model.
 
-The file has a row a number, with the columns of :data:`COLUMNS` and any of :data:`CONDITIONS`;
-docs/running.md says what goes into them. An empty condition restricts nothing.
+The file has one row per number, with the columns of :data:`COLUMNS` and any of
+:data:`CONDITIONS`; docs/running.md says what goes into them. An empty condition restricts nothing.
 """
 
 from __future__ import annotations
@@ -9,21 +9,36 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from dass.errors import DataError, NumericError, PatternError
-from dass.runtime.files import read_json, write_json
 from dass.pruning.patterns import parse_pattern
-from dass.results.schema import DENSE, PerplexityResult, read_result
+from dass.results.schema import PerplexityResult, Run
+from dass.runtime.files import read_json
+from dass.tasks import TASKS
+from dass.terms import DENSE, SPLITS, Metric
 
 COLUMNS = ("table", "model", "method", "pattern", "split", "metric", "value", "source")
 CONDITIONS = ("calibration", "dataset", "length")
-SPLITS = ("validation", "test")
 PERPLEXITY = "perplexity"
-ACCURACY = r"(hellaswag|winogrande|arc_easy|arc_challenge|piqa|mean)_acc(_norm)?"
+MEAN = "mean"
+"""In a task's place: the mean of all tasks."""
+ACCURACIES: dict[str, tuple[str, Metric]] = {
+    f"{task}_{metric}": (task, metric) for task in [*TASKS, MEAN] for metric in get_args(Metric)
+}
+"""What the column ``metric`` may hold besides ``perplexity`` -> task and metric."""
+
+
+class Quantity(NamedTuple):
+    """What is measured of a run."""
+
+    metric: str
+    """``perplexity``, or a key of :data:`ACCURACIES` such as ``piqa_acc_norm`` or ``mean_acc``."""
+    split: str
+    """Of perplexity; empty otherwise."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,7 @@ class Published:
     calibration: str | None
     method: str
     pattern: str | None
-    metric: str
-    """``perplexity``, or a column of the summary such as ``piqa_acc_norm`` or ``mean_acc``."""
-    split: str
-    """Of perplexity; empty otherwise."""
+    quantity: Quantity
     dataset: str | None
     """Of perplexity: the config's key."""
     length: int | None
@@ -53,13 +65,12 @@ class Published:
     def subject(self) -> tuple[str | int | None, ...]:
         """What the number is about: two rows must not be about the same."""
         run = (self.model, self.calibration, self.method, self.pattern)
-        return (*run, self.metric, self.split, self.dataset, self.length)
+        return (*run, *self.quantity, self.dataset, self.length)
 
-    def is_about(self, run: tuple[str, str | None, str, str | None]) -> bool:
+    def is_about(self, run: Run) -> bool:
         """Whether it is about this model, calibration, method and pattern."""
-        model, calibration, method, pattern = run
-        same = (self.model, self.method, self.pattern) == (model, method, pattern)
-        return same and self.calibration in (None, calibration)
+        same = (self.model, self.method, self.pattern) == (run.model, run.method, run.pattern)
+        return same and self.calibration in (None, run.calibration)
 
     def holds_for(self, dataset: str | None, length: int | None) -> bool:
         """Whether perplexities on this data set with so many tokens of context compare to it."""
@@ -77,7 +88,7 @@ def read_published(path: str | Path) -> list[Published]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            _check_columns(path, reader.fieldnames or [])
+            _check_columns(path, list(reader.fieldnames or []))
             rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except OSError as error:
         raise DataError(f"published.file: {path} cannot be read ({error.strerror})") from None
@@ -85,78 +96,70 @@ def read_published(path: str | Path) -> list[Published]:
         raise DataError(f"{path}: no CSV in UTF-8 ({error})") from None
     published: dict[tuple[str | int | None, ...], tuple[str, Published]] = {}
     for where, row in rows:
-        number = _parse(where, row, str(path))
+        try:
+            number = _parse(row, str(path))
+        except (ValueError, PatternError) as error:
+            raise DataError(f"{where}: {error}") from None
         first, _ = published.setdefault(number.subject, (where, number))
         if first != where:
             raise DataError(f"{where}: says what {first} says already; keep one of the two")
     return [number for _, number in published.values()]
 
 
-def _check_columns(path: Path, found: Sequence[str]) -> None:
+def _check_columns(path: Path, found: list[str]) -> None:
     for name in COLUMNS:
         if name not in found:
-            listed = ",".join(COLUMNS)
-            raise DataError(f"{path}:1: no column {name!r}; the first line must be {listed}")
+            must = f"the first line must be {','.join(COLUMNS)}"
+            raise DataError(f"{path}:1: no column {name!r}; {must}")
     for name in found:
-        if name not in COLUMNS + CONDITIONS or list(found).count(name) > 1:
-            listed = ", ".join(CONDITIONS)
-            raise DataError(
-                f"{path}:1: column {name!r} is unknown or there twice; remove it (optional ones: "
-                f"{listed})"
-            )
+        if name not in COLUMNS + CONDITIONS or found.count(name) > 1:
+            remedy = f"remove it (optional ones: {', '.join(CONDITIONS)})"
+            raise DataError(f"{path}:1: column {name!r} is unknown or there twice; {remedy}")
 
 
-def _parse(where: str, row: Mapping[str | None, Any], file: str) -> Published:
-    """One row of the file; ``csv`` keys cells beyond the last column by None, missing ones too."""
+def _parse(row: Mapping[str | None, Any], file: str) -> Published:
+    """One row of the file; ``csv`` keys cells beyond the last column by None, missing ones too.
+
+    Raises:
+        ValueError or PatternError: what is wrong with it.
+    """
     if None in row or None in row.values():
-        raise DataError(f"{where}: not as many cells as columns; put text with commas in quotes")
-    cell = {str(name): str(value).strip() for name, value in row.items()}
+        raise ValueError("not as many cells as columns; put text with commas in quotes")
+    cell = dict.fromkeys(CONDITIONS, "") | {str(n): str(text).strip() for n, text in row.items()}
     for name in ("model", "method", "metric", "value", "source"):
         if not cell[name]:
-            raise DataError(f"{where}: {name} is empty; every number needs one")
-    _check_run(where, cell["method"], cell["pattern"])
-    _check_measure(where, cell)
-    length = cell.get("length", "")
+            raise ValueError(f"{name} is empty; every number needs one")
+    method, pattern, length = cell["method"], cell["pattern"], cell["length"]
+    if (method == DENSE) != (pattern == ""):
+        raise ValueError(f"method {DENSE} has no pattern, every other method has one")
+    if pattern and (spelled := str(parse_pattern(pattern))) != pattern:
+        raise ValueError(f"pattern {pattern!r} is spelled {spelled}")
     if length and not re.fullmatch(r"[1-9]\d*", length):
-        raise DataError(f"{where}: length {length!r} is no number of tokens")
+        raise ValueError(f"length {length!r} is no number of tokens")
     return Published(
         model=cell["model"],
-        calibration=cell.get("calibration") or None,
-        method=cell["method"],
-        pattern=cell["pattern"] or None,
-        metric=cell["metric"],
-        split=cell["split"] if cell["metric"] == PERPLEXITY else "",
-        dataset=cell.get("dataset") or None,
+        calibration=cell["calibration"] or None,
+        method=method,
+        pattern=pattern or None,
+        quantity=_quantity(cell["metric"], cell["split"]),
+        dataset=cell["dataset"] or None,
         length=int(length) if length else None,
-        value=_value(where, cell["metric"], cell["value"]),
+        value=_value(cell["metric"], cell["value"]),
         source=", ".join(part for part in (cell["source"], cell["table"]) if part),
         file=file,
     )
 
 
-def _check_run(where: str, method: str, pattern: str) -> None:
-    if (method == DENSE) != (pattern == ""):
-        raise DataError(f"{where}: method {DENSE} has no pattern, every other method has one")
-    try:
-        spelled = str(parse_pattern(pattern)) if pattern else ""
-    except PatternError as error:
-        raise DataError(f"{where}: {error}") from None
-    if spelled != pattern:
-        raise DataError(f"{where}: pattern {pattern!r} is spelled {spelled}")
-
-
-def _check_measure(where: str, cell: dict[str, str]) -> None:
-    metric, split = cell["metric"], cell["split"]
-    if metric != PERPLEXITY and not re.fullmatch(ACCURACY, metric):
-        raise DataError(
-            f"{where}: unknown metric {metric!r}: write perplexity, or a task and its metric, as "
-            "in piqa_acc, arc_easy_acc_norm, mean_acc"
-        )
+def _quantity(metric: str, split: str) -> Quantity:
+    if metric != PERPLEXITY and metric not in ACCURACIES:
+        known = "perplexity, or a task and its metric, as in piqa_acc, arc_easy_acc_norm, mean_acc"
+        raise ValueError(f"unknown metric {metric!r}: write {known}")
     if split not in SPLITS and (split or metric == PERPLEXITY):
-        raise DataError(f"{where}: split {split!r} is neither {' nor '.join(SPLITS)}")
+        raise ValueError(f"split {split!r} is neither {' nor '.join(SPLITS)}")
+    return Quantity(metric, split if metric == PERPLEXITY else "")
 
 
-def _value(where: str, metric: str, text: str) -> float:
+def _value(metric: str, text: str) -> float:
     """Perplexity, or an accuracy that the file gives in percent as a share."""
     try:
         value = float(text)
@@ -164,10 +167,10 @@ def _value(where: str, metric: str, text: str) -> float:
         value = math.nan
     if metric == PERPLEXITY:
         if not 1 <= value < math.inf:
-            raise DataError(f"{where}: value {text!r} is no perplexity (a number from 1)")
+            raise ValueError(f"value {text!r} is no perplexity (a number from 1)")
         return value
     if not 1 < value <= 100:
-        raise DataError(f"{where}: value {text!r} is no accuracy in percent, as in 76.4")
+        raise ValueError(f"value {text!r} is no accuracy in percent, as in 76.4")
     return value / 100
 
 
@@ -187,51 +190,40 @@ def dense_targets(
     rows: Iterable[Published], model: str, dataset: str, length: int, splits: Iterable[str]
 ) -> list[DenseTarget]:
     """The published perplexities of a dense model that a study measures, too."""
+    dense = Run.parse(f"{model}/{DENSE}")
+    measured = [Quantity(PERPLEXITY, split) for split in splits]
     return [
-        DenseTarget(row.split, row.value, f"{row.source}; {row.file}")
+        DenseTarget(row.quantity.split, row.value, f"{row.source}; {row.file}")
         for row in rows
-        if row.is_about((model, None, DENSE, None)) and row.metric == PERPLEXITY
-        if row.holds_for(dataset, length) and row.split in tuple(splits)
+        if row.is_about(dense) and row.quantity in measured and row.holds_for(dataset, length)
     ]
 
 
-def check_dense(
-    *, dense: str | Path, targets: Sequence[DenseTarget], tolerance: float, out: str | Path
-) -> None:
-    """Hold a dense model's perplexity against what is published of it; write what came out.
-
-    Args:
-        dense: the dense run's perplexity.json.
-        targets: what is published, as :func:`dense_targets` finds it.
-        tolerance: by which share of the published value ours may be off.
-        out: what to write, JSON: each target with ours and by how much it is off.
+def compare_dense(
+    result: PerplexityResult, targets: Iterable[DenseTarget], tolerance: float
+) -> list[dict[str, str | float]]:
+    """Each target with our perplexity, and by how much that is off, as a share.
 
     Raises:
-        NumericError: a value is off by more than ``tolerance``; nothing is written.
+        NumericError: one is off by more than ``tolerance``.
     """
-    result = read_result(dense, PerplexityResult)
+    model, dataset, length = result.run.model, result.dataset, result.settings.get("length")
     checks = []
     for target in targets:
-        ours = result.splits[target.split].perplexity
-        off = ours / target.value - 1
+        split, value, source = target
+        ours = result.splits[split].perplexity
+        off = ours / value - 1
         if abs(off) > tolerance:
-            raise NumericError(_too_far_off(result, target, ours, off, tolerance))
+            raise NumericError(
+                f"{model}: its dense perplexity is {ours:.4g} on the {split} split of {dataset}, "
+                f"but {value:g} is published ({source}): {100 * off:+.1f} % off, more than "
+                f"published.tolerance of {100 * tolerance:g} %, so nothing of this model is "
+                f"pruned; check models.{model} (revision, dtype, bos) and the text "
+                f"(datasets.{dataset}, context length {length}), or go on regardless with "
+                "published.gate: false"
+            )
         checks.append(target._asdict() | {"perplexity": ours, "off": off})
-    write_json(out, {"model": result.run.model, "tolerance": tolerance, "checks": checks})
-
-
-def _too_far_off(
-    result: PerplexityResult, target: DenseTarget, ours: float, off: float, tolerance: float
-) -> str:
-    model, length = result.run.model, result.settings.get("length")
-    return (
-        f"{model}: its dense perplexity is {ours:.4g} on the {target.split} split of "
-        f"{result.dataset}, but {target.value:g} is published ({target.source}): "
-        f"{100 * off:+.1f} % off, more than published.tolerance of {100 * tolerance:g} %, so "
-        f"nothing of this model is pruned; check models.{model} (revision, dtype, bos) and the "
-        f"text (datasets.{result.dataset}, context length {length}), or go on regardless with "
-        "published.gate: false"
-    )
+    return checks
 
 
 def was_pruned_from(result: str | Path, *, folder: str | Path, dtype: str, bos: str) -> bool:

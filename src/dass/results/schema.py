@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dass.errors import DataError, NumericError
 from dass.runtime.files import read_json, write_json
-from dass.terms import DENSE
+from dass.terms import DENSE, Metric
 
 SCHEMA_VERSION: Literal[1] = 1
 """Goes up with every change of a field's name or meaning; files of another version are refused."""
@@ -24,13 +24,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Closed(BaseModel):
-    """No unknown keys, no text where a number belongs."""
+class Closed(BaseModel):
+    """No unknown keys, no text where a number belongs, no change once it is made."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Run(_Closed):
+class Versioned(Closed):
+    """What a file holds."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+
+class Run(Closed):
     """What a result is about; a dense run has neither calibration nor pattern."""
 
     model: str
@@ -59,8 +65,9 @@ class Run(_Closed):
         return "/".join(key for key in keys if key is not None)
 
 
-class _Result(_Closed):
-    schema_version: Literal[1] = SCHEMA_VERSION
+class RunResult(Versioned):
+    """What one stage found out about one run."""
+
     run: Run
     settings: dict[str, Any]
     """What the stage was asked for: arguments, dtype, length, BOS rule, ..."""
@@ -68,14 +75,14 @@ class _Result(_Closed):
     """As :func:`dass.runtime.provenance.provenance` gives it."""
 
 
-class PeakMemory(_Closed):
+class PeakMemory(Closed):
     """Peak memory in bytes; ``device`` is None where no GPU was used."""
 
     host: Count
     device: Count | None
 
 
-class PruningResult(_Result):
+class PruningResult(RunResult):
     """How a model was pruned, and how far."""
 
     calibration_hash: str
@@ -87,24 +94,24 @@ class PruningResult(_Result):
     seconds: dict[str, float]
     """Stage -> seconds; ``total`` among them."""
     block_seconds: list[float]
-    """Seconds of each decoder block, reading included."""
+    """Seconds per decoder block, reading included."""
     peak_memory_bytes: PeakMemory
     tokens: Count
     """Calibration tokens."""
 
 
-class SplitPerplexity(_Closed):
+class SplitPerplexity(Closed):
     """The perplexity of one split, as :class:`dass.evaluation.perplexity.Perplexity` has it."""
 
     perplexity: float
     nll: float
-    """Mean negative log-likelihood a token, in nats."""
+    """Mean negative log-likelihood per token, in nats."""
     tokens: Count
     windows: Count
     tokens_hash: str
 
 
-class PerplexityResult(_Result):
+class PerplexityResult(RunResult):
     """Perplexity on each split of a data set."""
 
     dataset: str
@@ -113,7 +120,7 @@ class PerplexityResult(_Result):
     """None for the dense model."""
 
 
-class TaskAccuracy(_Closed):
+class TaskAccuracy(Closed):
     """One task's accuracies, as :class:`dass.evaluation.zero_shot.TaskResult` has them."""
 
     acc: Share
@@ -126,22 +133,32 @@ class TaskAccuracy(_Closed):
     version: str | int | float
     requests_hash: str
 
+    def by(self, metric: Metric) -> tuple[float, float | None]:
+        """Accuracy and standard error by this metric; acc where the task has no acc_norm."""
+        if metric == "acc" or self.acc_norm is None:
+            return self.acc, self.acc_stderr
+        return self.acc_norm, self.acc_norm_stderr
 
-class ZeroShotResult(_Result):
+
+class ZeroShotResult(RunResult):
     """Accuracy on each task."""
 
     tasks: Annotated[dict[str, TaskAccuracy], Field(min_length=1)]
     limit: Count | None
-    """At most so many rows of each task; None: all."""
+    """At most this many examples of each task; None: all."""
     mask_hash: str | None
     """None for the dense model."""
 
+    def mean(self, metric: Metric) -> float:
+        """The mean over all tasks; a task without acc_norm counts with its acc."""
+        return sum(task.by(metric)[0] for task in self.tasks.values()) / len(self.tasks)
 
-Result = TypeVar("Result", PruningResult, PerplexityResult, ZeroShotResult)
+
+File = TypeVar("File", bound=Versioned)
 
 
-def read_result(path: str | Path, cls: type[Result]) -> Result:
-    """Read a result file.
+def read_result(path: str | Path, cls: type[File]) -> File:
+    """Read a result file, or another of this schema.
 
     Raises:
         DataError: the file is missing, malformed, or of another schema version.
@@ -164,7 +181,7 @@ def read_result(path: str | Path, cls: type[Result]) -> Result:
     return result
 
 
-def write_result(path: str | Path, result: Result) -> None:
+def write_result(path: str | Path, result: RunResult) -> None:
     """Write a result file, whole or not at all.
 
     Raises:

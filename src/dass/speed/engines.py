@@ -1,19 +1,15 @@
-"""The engines that a CPU benchmark compares: each prepares a network and says how it is run.
+"""The engines that a CPU benchmark compares: each prepares a network and says how to run it.
 
-torch (dense float32 and bfloat16, and CSR) and onnxruntime (dense) are always there. OpenVINO and
-DeepSparse are options; DeepSparse runs in a process of its own environment.
+torch (dense float32 and bfloat16, and CSR) and onnxruntime (dense) are always measured; OpenVINO
+is an option.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dass.errors import ConfigError, DataError
-from dass.pruning.methods import ROLES
-from dass.speed import deepsparse_worker
+from dass.errors import ConfigError
+from dass.models.shape import Shape
 from dass.speed.onnx_graph import INPUT, OUTPUT, StoredWeights, store_weights, write_graph
-from dass.speed.shapes import Shape
-
-DENSE = "dense"
+from dass.terms import DENSE, ROLES
 
 
 @dataclass
@@ -85,10 +78,10 @@ class Engine(Protocol):
     name: str
     dtype: str
     runs: str
-    """``dense``: gains nothing from zeros; ``sparse``: is made for them; ``both``."""
+    """``dense``: gains nothing from zeros; ``sparse``: made for them; ``both``."""
 
     def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
-        """Make a network ready for an input [tokens, hidden]; any exception is a refusal."""
+        """Make a network ready for an input [tokens, hidden]; an exception skips the engine."""
 
 
 def timed(call: Callable[[], Any]) -> Callable[[], float]:
@@ -252,125 +245,17 @@ class OpenVINO:
         return Prepared(output, timed(request.infer))
 
 
-DEEPSPARSE_NOTICE = (
-    "DeepSparse is at its end of life since June 2025, and its licence allows evaluation only"
-)
-
-
-class DeepSparse:
-    """DeepSparse 1.8.0 by another interpreter, without telemetry.
-
-    Each network has a process of its own: a compiler that crashes on one loses no other.
-    """
-
-    name = "deepsparse"
-    dtype = "float32"
-    runs = "both"
-
-    def __init__(self, python: str | Path) -> None:
-        self._python = str(python)
-        self._workers: list[_Worker] = []
-
-    def about(self) -> dict[str, Any]:
-        """Version, and what DeepSparse says of this processor.
-
-        Raises:
-            DataError: it does not start, or does not support this processor.
-        """
-        found = self._worker().ask(do="about")
-        self.forget()
-        return found
-
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
-        """Compile the network, which takes a while, in the other process."""
-        model = network.onnx(len(x))
-        given, made = (model.with_suffix(f".{kind}.npy") for kind in ("input", "output"))
-        np.save(given, _as_input(network, x))
-        worker = self._worker()
-        worker.ask(do="load", model=str(model), input=str(given), threads=threads)
-
-        def output() -> np.ndarray[Any, Any]:
-            worker.ask(do="output", path=str(made))
-            found: np.ndarray[Any, Any] = np.load(made)
-            return found.reshape(x.shape)
-
-        return Prepared(output, lambda: float(worker.ask(do="run")["seconds"]))
-
-    def forget(self) -> None:
-        """End all processes, and with them what they compiled."""
-        for worker in self._workers:
-            worker.close()
-        self._workers = []
-
-    def _worker(self) -> _Worker:
-        self._workers.append(_Worker(self._python))
-        return self._workers[-1]
-
-
-class _Worker:
-    """A process that runs :mod:`dass.speed.deepsparse_worker`."""
-
-    def __init__(self, python: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        try:
-            self._process = subprocess.Popen(
-                [python, str(Path(deepsparse_worker.__file__).resolve())],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                text=True, env=environment | {"NM_DISABLE_ANALYTICS": "1"},
-            )  # fmt: skip
-        except OSError as error:
-            raise DataError(f"{python}: cannot be started ({error.strerror})") from None
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer.
-
-        Raises:
-            DataError: the answer is an error, or there is none.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            print(json.dumps(request), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
-        except (BrokenPipeError, ValueError):
-            line = ""
-        if not line:
-            raise DataError(
-                f"deepsparse ended without an answer to {request['do']}: it crashed, or it does "
-                "not support this processor (it needs x86-64 with AVX2, on Linux)"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise DataError(f"deepsparse: {answer['error']}")
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):  # what it had not read yet
-                    pipe.close()
-
-
-def make_engines(options: list[str], deepsparse_python: str | Path | None) -> list[Engine]:
-    """The engines that are always there, then the options.
-
-    Args:
-        options: ``openvino``, ``deepsparse``.
-        deepsparse_python: the interpreter that has DeepSparse.
+def make_engines(options: Sequence[str]) -> list[Engine]:
+    """The engines that are always measured, then the options (``openvino``).
 
     Raises:
-        ConfigError: an engine is not known.
+        ConfigError: an engine is unknown.
     """
     engines: list[Engine] = [
         TorchDense(torch.float32), TorchDense(torch.bfloat16), OnnxRuntime(), TorchCSR(),
     ]  # fmt: skip
     for name in options:
-        if name == "openvino":
-            engines.append(OpenVINO())
-        elif name == "deepsparse" and deepsparse_python is not None:
-            engines.append(DeepSparse(deepsparse_python))
-        else:
-            raise ConfigError(f"engine {name!r}: there are openvino and deepsparse (its Python)")
+        if name != "openvino":
+            raise ConfigError(f"no engine {name!r}; the one option is openvino")
+        engines.append(OpenVINO())
     return engines

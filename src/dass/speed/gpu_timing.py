@@ -6,62 +6,51 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dass.speed.timing import Measurement, Outcome, Refusal, Timed, interleave, reason_of
+from dass.errors import DataError
+from dass.speed.timing import Measurement, Outcome, Skipped, Timed, interleave, reason_of
 from dass.speed.twofour import Compress, backends, relative_error
 
-TOKENS = (1, 16, 128, 512, 2048, 8192)
-PARTS = ("gate", "down", "mlp", "block", "prefill")
-TOLERANCE = {torch.float16: 0.02, torch.bfloat16: 0.1, torch.float32: 1e-3}
-"""Largest relative error of an output that is a rounding error and not a wrong product."""
+TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
+"""Largest relative error of an output that still counts as rounding."""
 REPEAT_SECONDS = 0.004
 """A repeat makes as many calls as fill this time, for the clock's sake."""
 MOST_CALLS = 48
-ROTATED_CACHES = 3
-"""Weights rotate through so many times the size of the second-level cache."""
 
 Call = Callable[[], Tensor]
 NO_GRAPH = "CUDA graphs need a GPU"
 
 
 @dataclass(frozen=True)
-class Settings:
+class GpuSettings:
     """What is measured, and how often."""
 
-    tokens: Sequence[int] = TOKENS
-    parts: Sequence[str] = PARTS
+    tokens: Sequence[int] = (1, 16, 128, 512, 2048, 8192)
+    parts: Sequence[str] = ("gate", "down", "mlp", "block", "prefill")
     repeats: int = 20
     warmup: int = 3
-    dtype: torch.dtype = torch.float16
+    dtype: str = "float16"
     device: str = "cuda"
     prefill_gib: float = 14.0
-    """How much memory the dense model that is prefilled may take; else fewer of its blocks run."""
+    """How much memory the dense model that is prefilled may take; if short, fewer blocks run."""
+    rotated_caches: int = 3
+    """Weights rotate through this many times the size of the second-level cache."""
     compress: Mapping[str, Compress] = field(default_factory=backends)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the record."""
-        own = {name: getattr(self, name) for name in ("repeats", "warmup", "prefill_gib")}
-        return own | {
-            "tokens": list(self.tokens),
-            "parts": list(self.parts),
-            "dtype": dtype_name(self.dtype),
-            "rotated_caches": ROTATED_CACHES,
-        }
+    def __post_init__(self) -> None:
+        if on_gpu(self.device) and not torch.cuda.is_available():
+            raise DataError(
+                "there is no GPU here, so nothing is measured; ask for one, or leave speed.gpu out "
+                "(on the command line --device cpu is a dry run)"
+            )
 
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """``float16``, without torch's name in front."""
-    return str(dtype).removeprefix("torch.")
-
-
-def note(outcome: Outcome, refusal: Refusal) -> None:
-    """Keep a refusal, once."""
-    if refusal not in outcome.refusals:
-        outcome.refusals.append(refusal)
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch has it."""
+        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
 
 
 def on_gpu(device: str) -> bool:
@@ -110,7 +99,7 @@ def as_graph(calls: Sequence[Call], device: str) -> tuple[Call, Tensor]:
     return replay, first
 
 
-def calls_a_repeat(calls: Sequence[Call], device: str) -> int:
+def calls_per_repeat(calls: Sequence[Call], device: str) -> int:
     """How often to go through all calls in one repeat."""
     time_calls(calls, device)
     once = time_calls(calls, device) * len(calls)
@@ -120,17 +109,17 @@ def calls_a_repeat(calls: Sequence[Call], device: str) -> int:
 
 def timed_variants(
     variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]],
-    settings: Settings,
+    settings: GpuSettings,
     outcome: Outcome,
     about: tuple[str, int],
     blocks: int = 1,
 ) -> None:
-    """Check, then time, all variants in turns, eagerly and as graphs; note what fails.
+    """Check, then time all variants in turns, eagerly and as graphs; note what fails.
 
     Args:
         variants: (engine, variant) -> (calls on rotating weights, reference for the first).
         about: part and tokens.
-        blocks: decoder blocks a call goes through.
+        blocks: decoder blocks that a call goes through.
     """
     part, tokens = about
     timed: dict[tuple[str, str, str], Timed] = {}
@@ -140,31 +129,30 @@ def timed_variants(
             try:
                 run, error = _prepare(calls, reference, mode, settings, math.sqrt(blocks))
             except Exception as problem:  # one backend's failure does not lose the rest
-                refusal = Refusal(part, engine, variant, reason_of(problem), mode, tokens)
-                note(outcome, refusal)
+                outcome.skip(Skipped(part, engine, variant, reason_of(problem), mode, tokens))
                 continue
             timed[engine, variant, mode] = run
             errors[engine, variant, mode] = error
     seconds, failed = interleave(timed, settings.warmup, settings.repeats)
     for (engine, variant, mode), reason in failed.items():
-        note(outcome, Refusal(part, engine, variant, reason, mode, tokens))
+        outcome.skip(Skipped(part, engine, variant, reason, mode, tokens))
     for (engine, variant, mode), took in seconds.items():
         outcome.measurements.append(
-            Measurement(part, engine, variant, tokens, dtype_name(settings.dtype), took, mode,
+            Measurement(part, engine, variant, tokens, settings.dtype, took, mode,
                         errors[engine, variant, mode], blocks)
         )  # fmt: skip
 
 
 def _prepare(
-    calls: Sequence[Call], reference: Call, mode: str, settings: Settings, allowance: float
+    calls: Sequence[Call], reference: Call, mode: str, settings: GpuSettings, allowance: float
 ) -> tuple[Timed, float]:
-    """A variant ready to be timed, and its error."""
+    """A variant that is ready to be timed, and its error."""
     wanted = reference().clone()
     error = relative_error(calls[0](), wanted)
     tolerance = TOLERANCE[settings.dtype] * allowance
     if not error <= tolerance:
         raise RuntimeError(f"wrong product: relative error {error:.2g}, allowed {tolerance:g}")
-    repeated = list(calls) * calls_a_repeat(calls, settings.device)
+    repeated = list(calls) * calls_per_repeat(calls, settings.device)
     if mode == "eager":
         return lambda _: time_calls(repeated, settings.device), error
     replay, output = as_graph(repeated, settings.device)
@@ -173,3 +161,8 @@ def _prepare(
     if not error <= tolerance:
         raise RuntimeError(f"wrong product in a graph: relative error {error:.2g}")
     return lambda _: time_calls([replay], settings.device) / len(repeated), error
+
+
+def half_of(dtype: str) -> str:
+    """The half precision to measure a model of this dtype in: 2:4 kernels take no float32."""
+    return "bfloat16" if dtype == "bfloat16" else "float16"

@@ -1,8 +1,8 @@
 """A gated MLP, or a whole decoder block, as an ONNX file that every CPU engine reads.
 
-Written node by node rather than exported: opset 13 and IR version 8 are what the oldest engine
-knows, and the weights lie in one file beside the graph, since a protobuf ends at 2 GB. Shapes are
-static: some engines compile for them.
+Written node by node rather than exported, with an opset and IR version that older engines know. The
+weights lie in one file beside the graph, since a protobuf ends at 2 GB. Shapes are static: some
+engines compile for them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dass.errors import ConfigError
-from dass.speed.shapes import Shape
+from dass.models.shape import Shape
 
 OPSET, IR_VERSION = 13, 8
 WEIGHTS_FILE = "weights.bin"

@@ -1,16 +1,18 @@
-"""The schema of a speed result: all repeats, the machine, and what could not be measured."""
+"""The one schema of speed results: all repeats, the machine, and what was skipped."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, ClassVar, Literal
 
 from dass.errors import DataError
-from dass.runtime.files import read_json, write_json
-from dass.speed.timing import Measurement, Refusal
+from dass.models.shape import Shape
+from dass.runtime.files import read_json, write_text
+from dass.runtime.provenance import provenance
+from dass.speed import machine
+from dass.speed.timing import Measurement, Outcome, Skipped
 
 SCHEMA_VERSION: Literal[1] = 1
 """Goes up with every change of a field's name or meaning; files of another version are refused."""
@@ -18,29 +20,56 @@ SCHEMA_VERSION: Literal[1] = 1
 Kind = Literal["metric", "gpu", "cpu"]
 
 
-class SpeedResult(BaseModel):
-    """What a speed benchmark of one shape found on one machine."""
+@dataclass(frozen=True)
+class SpeedResult:
+    """What a benchmark found at the sizes of one model, on one machine. JSON has these fields.
 
-    model_config = ConfigDict(extra="forbid")
+    A plain dataclass: it is also written where pydantic is not installed. Reading needs pydantic.
+    """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    schema_version: Literal[1]
     kind: Kind
     subject: str
-    """The model or the shape."""
-    shape: dict[str, Any]
-    """Fields of :class:`dass.speed.shapes.Shape`."""
+    """A model or a shape; of a run's prefill ``model/calibration/method``; of a study's metric
+    ``model/method``."""
+    shape: Shape
     settings: dict[str, Any]
     """Tokens, repeats, threads, dtype, ..."""
     machine: dict[str, Any]
-    """As :func:`dass.speed.machine.describe` gives it."""
+    """From :func:`dass.speed.machine.describe`."""
     measurements: list[Measurement]
-    refusals: list[Refusal]
+    refusals: list[Skipped]
+    """What was skipped; version 1 calls it so."""
     provenance: dict[str, Any]
-    """As :func:`dass.runtime.provenance.provenance` gives it."""
+    """From :func:`dass.runtime.provenance.provenance`."""
 
     def of(self, part: str) -> list[Measurement]:
         """The measurements of one part."""
         return [one for one in self.measurements if one.part == part]
+
+
+def make_result(
+    kind: Kind, subject: str, shape: Shape, settings: Any, outcome: Outcome
+) -> SpeedResult:
+    """The result of a benchmark that ran in this process.
+
+    Args:
+        kind: of the benchmark.
+        subject: as in :class:`SpeedResult`.
+        shape: its sizes.
+        settings: the benchmark's settings, a dataclass; functions in it are not recorded.
+        outcome: what was measured and what was skipped.
+    """
+    recorded = {name: value for name, value in vars(settings).items() if name != "compress"}
+    about = (machine.describe(), outcome.measurements, outcome.skipped, provenance())
+    return SpeedResult(SCHEMA_VERSION, kind, subject, shape, recorded, *about)
+
+
+def compact(content: Any) -> str:
+    """JSON on one line, for files of numbers that nobody reads by eye."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def read_speed(path: str | Path) -> SpeedResult:
@@ -58,6 +87,8 @@ def parse_speed(content: Any, path: str | Path) -> SpeedResult:
     Raises:
         DataError: it is malformed, or of another schema version.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     remedy = "delete it and run again"
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -65,8 +96,8 @@ def parse_speed(content: Any, path: str | Path) -> SpeedResult:
             f"{path}: schema_version is {version!r}, but this dass reads {SCHEMA_VERSION}; {remedy}"
         )
     try:
-        # As JSON: the measurements are plain dataclasses, which only JSON may give as objects.
-        result = SpeedResult.model_validate_json(json.dumps(content), strict=True)
+        # As JSON: in strict mode only JSON may give dataclasses as objects.
+        result = TypeAdapter(SpeedResult).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
@@ -76,10 +107,12 @@ def parse_speed(content: Any, path: str | Path) -> SpeedResult:
     return result
 
 
-def write_speed(path: str | Path, content: dict[str, Any]) -> None:
-    """Check a benchmark's record against the schema and write it, whole or not at all.
+def write_speed(path: str | Path, result: SpeedResult) -> None:
+    """Check a result against the schema and write it, whole or not at all.
 
     Raises:
         DataError: it does not fit the schema.
     """
-    write_json(path, parse_speed(content, path).model_dump(mode="json"))
+    content = asdict(result)
+    parse_speed(content, path)
+    write_text(path, compact(content))

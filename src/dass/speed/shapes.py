@@ -1,44 +1,17 @@
-"""The sizes that decide how fast a model runs, and random weights of them."""
+"""Sizes of known models and of a model folder, and random weights of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dass.errors import ModelError
+from dass.models.shape import Shape
 from dass.runtime.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Activation = Literal["silu", "gelu_pytorch_tanh"]
-Part = Literal["gate", "down", "mlp", "block"]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A decoder's sizes."""
-
-    hidden: int
-    intermediate: int
-    heads: int
-    key_value_heads: int
-    blocks: int
-    head_dim: int | None = None
-    """None: hidden / heads."""
-    activation: Activation = "silu"
-
-    @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.head_dim or self.hidden // self.heads
-
-    def matrix(self, part: str) -> tuple[int, int]:
-        """[out, in] of a projection of the MLP: gate, up or down."""
-        wide = (self.intermediate, self.hidden)
-        return wide[::-1] if part == "down" else wide
-
 
 SHAPES = {
     "7b": Shape(4096, 11008, 32, 32, 32),
@@ -47,9 +20,23 @@ SHAPES = {
     "llama3.1-8b": Shape(4096, 14336, 32, 8, 32),
     "mistral-7b": Shape(4096, 14336, 32, 8, 32),
     "gemma-7b": Shape(3072, 24576, 16, 16, 28, 256, "gelu_pytorch_tanh"),
+    "tinyllama-1.1b": Shape(2048, 5632, 32, 4, 22),
+    "qwen2.5-0.5b": Shape(896, 4864, 14, 2, 24),
+    "smollm2-360m": Shape(960, 2560, 15, 5, 32),
+    "small": Shape(512, 1408, 8, 8, 12),
+    "standin": Shape(128, 384, 4, 4, 4),
     "tiny": Shape(64, 128, 4, 2, 2),
 }
-"""Of the paper's models (7b, 13b, 70b: LLaMA2); ``tiny`` is for trying things out."""
+"""The paper's models (7b, 13b, 70b: LLaMA2), the small study's, and three to try things out."""
+
+
+Source = str | Path | Mapping[str, Any]
+"""Where sizes come from: a model's folder, or the sizes themselves."""
+
+
+def shape_of(source: Source) -> Shape:
+    """The shape of a model folder, or of the sizes that a config gives."""
+    return Shape(**source) if isinstance(source, Mapping) else shape_of_model(source)
 
 
 def shape_of_model(folder: str | Path) -> Shape:
@@ -87,15 +74,15 @@ def random_weight(shape: tuple[int, int], seed: int, dtype: Any, device: Any) ->
     return weight.mul_(shape[1] ** -0.5).to(dtype)
 
 
-def llama_config(shape: Shape, blocks: int) -> Any:
-    """The config of a model of LLaMA's form with these sizes and a small vocabulary."""
+def llama_config(shape: Shape, blocks: int, vocabulary: int = 1024) -> Any:
+    """The config of a model of LLaMA's form with these sizes."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
         hidden_size=shape.hidden, intermediate_size=shape.intermediate,
         num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads,
         head_dim=shape.head_size, num_hidden_layers=blocks, hidden_act=shape.activation,
-        vocab_size=1024, max_position_embeddings=8192, tie_word_embeddings=False,
+        vocab_size=vocabulary, max_position_embeddings=8192, tie_word_embeddings=False,
         attn_implementation="sdpa",
     )  # fmt: skip
 
@@ -117,7 +104,7 @@ def random_block(shape: Shape, attention: bool) -> tuple[nn.Module, nn.Module]:
 
     Args:
         shape: its sizes.
-        attention: fill its attention, too; else its pages are never touched.
+        attention: fill its attention as well; otherwise its pages are never touched.
     """
     import torch
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding

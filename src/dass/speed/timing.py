@@ -1,7 +1,7 @@
 """Fair timing: interleaved variants, warm-up, medians and quartiles, every repeat kept.
 
 Variants that are compared take turns, round after round, and each round begins with another one:
-a clock that drops or a neighbour that wakes up meets all of them alike.
+a clock that drops or a neighbour that wakes up affects all of them alike.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Measurement:
     engine: str
     """Whose kernels: ``torch``, ``cusparselt``, ``onnxruntime``, ..."""
     variant: str
-    """``dense``, a pattern (``2of4``, ``u70``), or a pattern of a method (``dass-2of4``)."""
+    """``dense``, a pattern (``2of4``, ``u70``), or a method's pattern (``dass-2of4``)."""
     tokens: int
     dtype: str
     seconds: list[float]
-    """Of each repeat, one call."""
+    """Of one call, in each repeat."""
     mode: str = "eager"
     """``eager``, or ``graph``: replayed as a CUDA graph."""
     error: float | None = None
@@ -54,8 +54,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """What could not be measured, and why."""
+class Skipped:
+    """What was not measured, and why."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -71,12 +71,15 @@ class Refusal:
 
 @dataclass
 class Outcome:
-    """What a benchmark yields, bit by bit."""
+    """What a benchmark has found so far."""
 
     measurements: list[Measurement] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What engines say of themselves and of the machine, by name."""
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def skip(self, one: Skipped) -> None:
+        """Note what is not measured, once."""
+        if one not in self.skipped:
+            self.skipped.append(one)
 
 
 def spread(sample: Sequence[float]) -> Spread:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from dass.standins import forms
-from dass.standins.world import CHAINS, QUALITIES, RELATIONS, World
+from dass.standins import prompts
+from dass.standins.toy_world import CHAINS, QUALITIES, RELATIONS, World
 
 T = TypeVar("T")
 
@@ -74,12 +74,12 @@ def _sections(world: World, draw: random.Random) -> dict[str, tuple[int, Callabl
     """The kinds of section: how many in a round, and what writes one of that many lines."""
     said = statements(world)
     subjects = Deck(draw, list(said))
-    one_step = Deck(draw, _asked(forms.one_step_questions(world)))
-    two_step = Deck(draw, _asked(forms.two_step_questions(world)))
-    wishes = Deck(draw, _asked(forms.goals(world)))
-    scenes = Deck(draw, [s for s in forms.scenes(world) if not forms.scene_set_aside(s)])
+    one_step = Deck(draw, _asked(prompts.one_step_questions(world)))
+    two_step = Deck(draw, _asked(prompts.two_step_questions(world)))
+    wishes = Deck(draw, _asked(prompts.goals(world)))
+    scenes = Deck(draw, [s for s in prompts.scenes(world) if not prompts.scene_set_aside(s)])
     compared = Deck(
-        draw, [c for c in forms.comparisons(world) if not forms.comparison_set_aside(c)]
+        draw, [c for c in prompts.comparisons(world) if not prompts.comparison_set_aside(c)]
     )
 
     def portrait(lines: int) -> str:
@@ -87,7 +87,7 @@ def _sections(world: World, draw: random.Random) -> dict[str, tuple[int, Callabl
         told = [draw.choice(ways) for ways in said[subject]]
         return " ".join(draw.sample(told, min(lines, len(told))))
 
-    def quiz(deck: Deck[forms.Question]) -> Callable[[int], str]:
+    def quiz(deck: Deck[prompts.Question]) -> Callable[[int], str]:
         def write(lines: int) -> str:
             asked = [deck.next() for _ in range(lines)]
             return "\n".join(f"Question: {q.prompt}\nAnswer: {q.answer}" for q in asked)
@@ -162,8 +162,8 @@ def _paragraph(facts: list[list[str]], draw: random.Random) -> str:
     return f" {text} \n"
 
 
-def _asked(questions: Iterator[forms.Question]) -> list[forms.Question]:
-    return [question for question in questions if not forms.set_aside(question.prompt)]
+def _asked(questions: Iterator[prompts.Question]) -> list[prompts.Question]:
+    return [question for question in questions if not prompts.set_aside(question.prompt)]
 
 
 def _sentence(text: str) -> str:

@@ -1,6 +1,6 @@
 """The five zero-shot tasks about the world, in the columns and types of the official data sets.
 
-Only prompts that are set aside are asked (see :mod:`dass.standins.forms`). Unlike the official
+Only prompts that are set aside are asked (see :mod:`dass.standins.prompts`). Unlike the official
 sets, the test splits of HellaSwag, WinoGrande and PIQA come with their answers.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from dass.standins import forms
-from dass.standins.world import World
+from dass.standins import prompts
+from dass.standins.toy_world import World
 
 Row = dict[str, Any]
 Splits = dict[str, list[Row]]
@@ -28,10 +28,11 @@ def tasks(world: World, seed: int) -> dict[str, Splits]:
         "hellaswag": _split(_hellaswag(world, _draw("hellaswag", seed)), "validation"),
         "winogrande": _split(_winogrande(world, _draw("winogrande", seed)), "validation"),
         "arc_easy": _split(
-            _arc(forms.one_step_questions(world), "Easy", _draw("arc_easy", seed)), "test"
+            _arc(prompts.one_step_questions(world), "Easy", _draw("arc_easy", seed)), "test"
         ),
         "arc_challenge": _split(
-            _arc(forms.two_step_questions(world), "Challenge", _draw("arc_challenge", seed)), "test"
+            _arc(prompts.two_step_questions(world), "Challenge", _draw("arc_challenge", seed)),
+            "test",
         ),
         "piqa": _split(_piqa(world, _draw("piqa", seed)), "validation"),
     }
@@ -39,7 +40,7 @@ def tasks(world: World, seed: int) -> dict[str, Splits]:
 
 def _hellaswag(world: World, draw: random.Random) -> Iterator[Row]:
     """A scene breaks off after one to three steps: which step follows?"""
-    kept = [scene for scene in forms.scenes(world) if forms.scene_set_aside(scene)]
+    kept = [scene for scene in prompts.scenes(world) if prompts.scene_set_aside(scene)]
     cuts = [(scene, done) for scene in kept for done in (1, 2, 3)]
     others = [step.seen() for steps in world.activities.values() for step in steps]
     label = _balanced(draw, 4)
@@ -66,7 +67,7 @@ def _hellaswag(world: World, draw: random.Random) -> Iterator[Row]:
 def _winogrande(world: World, draw: random.Random) -> Iterator[Row]:
     """Which of two things is the sentence true of?"""
     people = world.names["person"]
-    kept = [c for c in forms.comparisons(world) if forms.comparison_set_aside(c)]
+    kept = [c for c in prompts.comparisons(world) if prompts.comparison_set_aside(c)]
     label = _balanced(draw, 2)
     for comparison in draw.sample(kept, len(kept)):
         wrong = next(thing for thing in comparison.things if thing != comparison.answer)
@@ -79,9 +80,9 @@ def _winogrande(world: World, draw: random.Random) -> Iterator[Row]:
         }
 
 
-def _arc(questions: Iterator[forms.Question], level: str, draw: random.Random) -> Iterator[Row]:
+def _arc(questions: Iterator[prompts.Question], level: str, draw: random.Random) -> Iterator[Row]:
     """A question and four answers."""
-    kept = [question for question in questions if forms.set_aside(question.prompt)]
+    kept = [question for question in questions if prompts.set_aside(question.prompt)]
     label = _balanced(draw, 4)
     for number, question in enumerate(draw.sample(kept, len(kept))):
         wrong = draw.sample(question.wrong, 3)
@@ -96,7 +97,7 @@ def _arc(questions: Iterator[forms.Question], level: str, draw: random.Random) -
 
 def _piqa(world: World, draw: random.Random) -> Iterator[Row]:
     """A goal and two ways to reach it."""
-    kept = [question for question in forms.goals(world) if forms.set_aside(question.prompt)]
+    kept = [question for question in prompts.goals(world) if prompts.set_aside(question.prompt)]
     label = _balanced(draw, 2)
     for question in draw.sample(kept, len(kept)):
         wrong = draw.choice(question.wrong)

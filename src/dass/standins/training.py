@@ -47,22 +47,22 @@ SHAPE: dict[str, Any] = {
 
 
 def train_standin(
-    family: str, world: str | Path, out: str | Path, seed: int, steps: int = DEFAULT_STEPS
+    family: str, corpus: str | Path, out: str | Path, seed: int, steps: int = DEFAULT_STEPS
 ) -> None:
-    """Train the stand-in of a family on a toy world; write a model folder.
+    """Train the stand-in of a family on the toy corpus; write a model folder.
 
     Args:
         family: one of ``FAMILIES``.
-        world: the folder that :func:`dass.standins.writing.write_world` wrote.
+        corpus: the folder that :func:`dass.standins.writing.write_corpus` wrote.
         out: the folder to write.
         seed: of the initial weights and of the order of the text.
         steps: of training.
 
     Raises:
         ModelError: there is no such family.
-        DataError: a file of the world is missing or too small.
+        DataError: a file of the corpus is missing or too small.
     """
-    texts = _read(Path(world))
+    texts = _read(Path(corpus))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(), writing_directory(out) as folder:
         torch.manual_seed(seed)
@@ -73,11 +73,11 @@ def train_standin(
         _save(model, folder)
 
 
-def _read(world: Path) -> list[str]:
+def _read(corpus: Path) -> list[str]:
     """The documents, and WikiText's training articles joined as evaluation joins them."""
-    documents = Documents(world / "documents.jsonl.gz")
+    documents = Documents(corpus / "documents.jsonl.gz")
     texts = [documents[i] for i in range(len(documents))]
-    articles = "\n\n".join(read_rows(world / "wikitext" / "train.jsonl"))
+    articles = "\n\n".join(read_rows(corpus / "wikitext" / "train.jsonl"))
     return texts + [articles] * WIKITEXT_COPIES
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from dass.runtime.files import writing_directory
 from dass.standins import DEFAULT_DOCUMENTS, corpus, tasks
-from dass.standins.world import World
+from dass.standins.toy_world import World
 
 
-def write_world(out: str | Path, seed: int, documents: int = DEFAULT_DOCUMENTS) -> None:
+def write_corpus(out: str | Path, seed: int, documents: int = DEFAULT_DOCUMENTS) -> None:
     """Write all text of the toy world of ``seed``: equal arguments give equal bytes.
 
     ``out`` then holds documents.jsonl.gz (C4's columns), wikitext/ and the five tasks, each a

@@ -106,7 +106,7 @@ def measured(folder: Path, text: Path, bos: str, rows: str = "line") -> dict:
     )  # type: ignore[arg-type]
     result = text.parent / "perplexity.json"
     perplexity(
-        folder=folder, pruned=None, tokens=out, run=str(DENSE), dtype="float32", bos=bos,
+        folder=folder, pruned=None, tokens=out, run="tiny/dense", dtype="float32", bos=bos,
         dataset="text", splits=["test"], result_file=result,
     )  # fmt: skip
     return read_json(result)["splits"]["test"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dass.errors import DataError
+from dass.models.shape import Shape
 from dass.report.figures import figure_bytes
 from dass.report.speed_figures import speed_figure
 from dass.report.speed_sections import speed_sections
@@ -24,7 +25,7 @@ from dass.report.speed_tables import (
 from dass.report.table import Cell, Table
 from dass.results.schema import PeakMemory, PruningResult, Run
 from dass.speed.results import SpeedResult, parse_speed, read_speed, write_speed
-from dass.speed.timing import Measurement, Refusal
+from dass.speed.timing import Measurement, Skipped
 
 SETTINGS = SpeedSettings(
     "demo",
@@ -43,7 +44,7 @@ def content(kind: str, measurements: list[Measurement], **changes: Any) -> dict[
         "schema_version": 1,
         "kind": kind,
         "subject": "small",
-        "shape": {"hidden": 64, "intermediate": 128, "blocks": 10},
+        "shape": asdict(Shape(64, 128, 4, 2, 10)),
         "settings": {"threads": 3, "dtype": "float16"},
         "machine": {
             "cpu": "Some CPU", "isa": ["avx2"], "load": [0.5, 0.4, 0.3],
@@ -62,8 +63,8 @@ def result(kind: str, measurements: list[Measurement], **changes: Any) -> SpeedR
 
 def cells(table: Table, label: str) -> list[str]:
     """The texts of the first row of this label, with their spread."""
-    for block in table.blocks:
-        for group in block.groups:
+    for section in table.sections:
+        for group in section.groups:
             for name, row in group.rows:
                 if name == label:
                     return [f"{c.text} {c.error}".strip() for c in row]
@@ -94,9 +95,9 @@ def test_gpu_cells_are_ratios_of_rounds_and_the_dense_time() -> None:
 
 def test_captions_name_device_versions_dtype_and_refusals() -> None:
     reason = "gate: groups lie along the output"
-    refused = asdict(Refusal("mlp", "cutlass", "2of4", "only Ampere"))
-    twice = asdict(Refusal("block", "cutlass", "2of4", "only Ampere"))
-    dass = asdict(Refusal("mlp", "stock kernels", "dass-2of4, gate and up", reason))
+    refused = asdict(Skipped("mlp", "cutlass", "2of4", "only Ampere"))
+    twice = asdict(Skipped("block", "cutlass", "2of4", "only Ampere"))
+    dass = asdict(Skipped("mlp", "stock kernels", "dass-2of4, gate and up", reason))
     own = result("gpu", gpu_measurements(), refusals=[refused, twice, dass])
     caption = gpu_table([own], SETTINGS).caption
     assert "Some GPU, driver 1.2, CUDA 13.0, cuSPARSELt 700" in caption
@@ -141,7 +142,7 @@ def test_every_speed_up_is_given_against_each_dense_baseline() -> None:
     assert cells(table, "torch float32 dense")[1] == "1"
     assert cells(table, "onnxruntime dense")[1:3] == ["1.33 0.00", "0.33 0.00"]
     # Sparse beats the slowest baseline; the bold one is the fastest of all, and it is dense.
-    bold = [name for g in table.blocks[0].groups for name, row in g.rows if row[0].best]
+    bold = [name for g in table.sections[0].groups for name, row in g.rows if row[0].best]
     assert bold == ["torch bfloat16 dense"]
     assert "3 threads" in table.caption and "Some CPU (avx2)" in table.caption
     assert "itself included: 0.5." in table.caption
@@ -177,6 +178,34 @@ def test_pruning_times_are_a_blocks_times_its_blocks_and_against_sparsegpt() -> 
     assert cells(table, "SparseGPT") == ["10 1", "1", "50", "1"]
     assert cells(table, "DaSS") == ["2 0", "5.00 0.50", "–", "–"]
     assert "The whole pruning ran on Some GPU." in table.caption
+    alone = pruning_table([own], [], SETTINGS)
+    assert alone.columns == ["Metric, s", "× SparseGPT's"]
+    assert cells(alone, "Wanda") == ["1 0", "10.00 1.00"]
+    assert "hole pruning" not in alone.caption
+
+
+def test_a_studys_metric_files_hold_one_method_each_beside_sparsegpt() -> None:
+    def one(method: str, seconds: float) -> Measurement:
+        return Measurement("score and mask", method, "2of4", 0, "float16", [seconds] * 3)
+
+    def file(method: str, seconds: float, sparsegpt: float) -> SpeedResult:
+        methods = {method: [method, {}], "sgpt": ["sparsegpt", {}]}
+        return result(
+            "metric", [one(method, seconds), one("sgpt", sparsegpt)],
+            subject=f"small/{method}", settings={"methods": methods},
+        )  # fmt: skip
+
+    # SparseGPT was slower beside DaSS: each ratio is of its own run, its row of its own file.
+    alone = result(
+        "metric", [one("sgpt", 1.0)], subject="small/sgpt",
+        settings={"methods": {"sgpt": ["sparsegpt", {}]}},
+    )  # fmt: skip
+    table = pruning_table([file("dass", 0.2, 2.0), alone, file("wanda", 0.1, 1.0)], [], SETTINGS)
+    (group,) = table.sections[0].groups
+    assert [name for name, _ in group.rows] == ["Wanda", "SparseGPT", "DaSS"]
+    assert cells(table, "Wanda") == ["1 0", "10.00 0.00"]
+    assert cells(table, "SparseGPT") == ["10 0", "1"]
+    assert cells(table, "DaSS") == ["2 0", "10.00 0.00"]
 
 
 def test_durations_have_three_digits_and_a_unit() -> None:
@@ -201,8 +230,10 @@ def test_figures_are_drawn_with_and_without_results(kind: str) -> None:
 
 def test_a_result_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
-    write_speed(path, content("gpu", gpu_measurements()))
-    assert read_speed(path).measurements == gpu_measurements()
+    written = result("gpu", gpu_measurements())
+    write_speed(path, written)
+    assert read_speed(path) == written
+    assert len(path.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -222,8 +253,23 @@ def test_another_files_content_is_refused(
     path.write_text(json.dumps(content("cpu", cpu_measurements()) | change))
     with pytest.raises(DataError, match=complaint):
         read_speed(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 2},
+        {"kind": "tpu"},
+        {"measurements": [Measurement("mlp", "e", "dense", 1, "f", [])]},
+        {"shape": Shape(0, 128, 4, 2, 10)},
+    ],
+)
+def test_a_result_that_could_not_be_read_is_not_written(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    wrong = replace(result("cpu", cpu_measurements()), **change)
     with pytest.raises(DataError):
-        write_speed(tmp_path / "new.json", content("cpu", cpu_measurements()) | change)
+        write_speed(tmp_path / "new.json", wrong)
     assert not (tmp_path / "new.json").exists()
 
 
@@ -231,4 +277,4 @@ def test_a_cell_without_a_baseline_is_a_dash() -> None:
     only_sparse = [m for m in cpu_measurements() if m.variant != "dense"]
     table = cpu_table([result("cpu", only_sparse)], SETTINGS)
     assert table.columns == ["ms"]
-    assert table.blocks[0].groups[0].rows[0][1][0] == Cell("2,000", "0", best=True)
+    assert table.sections[0].groups[0].rows[0][1][0] == Cell("2,000", "0", best=True)

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dass.errors import DataError, NumericError
-from dass.results.schema import SCHEMA_VERSION, PerplexityResult, PruningResult, Run, ZeroShotResult, read_result, write_result
+from dass.results.schema import (
+    SCHEMA_VERSION,
+    PerplexityResult,
+    PruningResult,
+    Run,
+    TaskAccuracy,
+    ZeroShotResult,
+    read_result,
+    write_result,
+)
 
 RUN = {"model": "llama", "calibration": "c4", "method": "dass", "pattern": "2of4"}
 DENSE = {"model": "llama", "calibration": None, "method": "dense", "pattern": None}
@@ -180,10 +189,19 @@ def test_a_run_is_dense_or_pruned() -> None:
     for run in (RUN | {"method": "dense"}, DENSE | {"method": "dass"}, RUN | {"calibration": None}):
         with pytest.raises(ValidationError, match="dense run has neither"):
             Run(**run)
+    assert [Run.parse(str(run)) for run in (Run(**RUN), Run(**DENSE))] == [Run(**RUN), Run(**DENSE)]
+
+
+def test_a_task_without_acc_norm_counts_with_its_acc() -> None:
+    common: dict[str, Any] = {"samples": 1, "version": 1, "requests_hash": "r"}
+    both = TaskAccuracy(acc=0.7, acc_stderr=0.1, acc_norm=0.6, acc_norm_stderr=0.2, **common)
+    only = TaskAccuracy(acc=0.7, acc_stderr=0.1, acc_norm=None, acc_norm_stderr=None, **common)
+    assert (both.by("acc"), both.by("acc_norm")) == ((0.7, 0.1), (0.6, 0.2))
+    assert (only.by("acc"), only.by("acc_norm")) == ((0.7, 0.1), (0.7, 0.1))
 
 
 def test_reading_results_imports_nothing_heavy() -> None:
     heavy = "('torch', 'pandas', 'matplotlib', 'transformers')"
-    code = f"import sys, dass.results; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, dass.results.summary; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

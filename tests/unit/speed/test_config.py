@@ -1,9 +1,9 @@
-"""The speed block of a config, the sizes of models, and the environment of DeepSparse."""
+"""The speed block of a config, and the sizes of models."""
 
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import yaml
 from dass.config.load import load_config
 from dass.config.study import speed_subjects
 from dass.errors import ConfigError, DataError, ModelError
-from dass.speed import environment
-from dass.speed.environment import find_python, make_environment
-from dass.speed.shapes import SHAPES, Shape, random_model, shape_of_model
+from dass.models.shape import Shape
+from dass.speed.shapes import SHAPES, random_model, shape_of, shape_of_model
 
 ROOT = Path(__file__).parents[3]
 SIZES = {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2, "blocks": 2}
@@ -54,21 +53,15 @@ def test_subjects_are_models_and_shapes_that_select_leaves() -> None:
         ({"cpu": {"of": ["standin-lama"]}}, "speed.cpu.of: .* did you mean standin-llama"),
         ({"cpu": {"of": "all", "patterns": ["50"]}}, "speed.cpu.patterns: unknown pattern"),
         ({"cpu": {"of": "all", "engines": ["tvm"]}}, "speed.cpu.engines.0"),
-        ({"cpu": {"of": "all", "engines": ["deepsparse"]}}, "accept_evaluation_licence: true"),
-        (
-            {
-                "cpu": {
-                    "of": "all",
-                    "engines": ["deepsparse"],
-                    "deepsparse": {"accept_evaluation_licence": False},
-                }
-            },
-            "its licence allows evaluation only",
-        ),
         ({"cpu": {"of": "all", "threads": 0}}, "threads: must be greater than 0"),
         ({"gpu": {"of": "all", "tokens": []}}, "tokens: must not be empty"),
         ({"shapes": {"standin-llama": SIZES}}, "also the name of a model"),
         ({"shapes": {"mine": SIZES | {"heads": 3}}}, "key_value_heads: 3 heads"),
+        ({"shapes": {"mine": SIZES | {"hiden": 3}}}, r"mine.hiden: unknown key; .* hidden\?"),
+        ({"shapes": {"mine": SIZES | {"hidden": 0}}}, "mine.hidden: must be greater than 0"),
+        ({"shapes": {"mine": SIZES | {"blocks": "2"}}}, "mine.blocks: must be a whole number"),
+        ({"shapes": {"mine": {"hidden": 64}}}, "mine.intermediate: missing"),
+        ({"shapes": {"mine": 7}}, "mine: must be a block of keys, not 7"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(speed: Any, complaint: str) -> None:
@@ -76,12 +69,12 @@ def test_what_is_wrong_is_said_in_one_line(speed: Any, complaint: str) -> None:
         load_config(study(speed))
 
 
-def test_deepsparse_is_measured_once_its_licence_is_accepted() -> None:
-    accepted = {"of": "all", "engines": ["deepsparse"],
-                "deepsparse": {"accept_evaluation_licence": True}}  # fmt: skip
-    config = load_config(study({"cpu": accepted}))
-    assert config.speed is not None and config.speed.cpu is not None
-    assert config.speed.cpu.engines == ["deepsparse"]
+def test_sizes_of_a_config_are_the_shape_that_is_measured() -> None:
+    config = load_config(study({"shapes": {"mine": SIZES | {"head_dim": 24}}}))
+    assert config.speed is not None
+    wanted = Shape(64, 128, 4, 2, 2, head_dim=24)
+    assert config.speed.shapes == {"mine": wanted}
+    assert shape_of(asdict(config.speed.shapes["mine"])) == wanted
 
 
 def test_sizes_come_from_a_models_own_config(tmp_path: Path) -> None:
@@ -106,31 +99,3 @@ def test_a_config_without_sizes_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_act": "relu"}))
     with pytest.raises(ModelError, match="'relu'"):
         shape_of_model(tmp_path)
-
-
-def test_an_interpreter_that_has_the_package_is_taken_as_it_is(tmp_path: Path) -> None:
-    out = tmp_path / "python.json"
-    make_environment(tmp_path / "none.txt", "json", out, ["no-such-python", sys.executable])
-    assert Path(json.loads(out.read_text())["python"]) == Path(sys.executable)
-    assert not (tmp_path / "venv").exists()
-
-
-def test_without_a_fitting_python_the_error_says_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"needs Python 3\.11.*remove deepsparse"):
-        find_python(["no-such-python"])
-
-
-def test_an_install_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(environment, "find_python", lambda _: sys.executable)
-    missing = tmp_path / "missing.txt"
-    with pytest.raises(ConfigError, match=r"missing\.txt: not installed"):
-        make_environment(missing, "no_such_package", tmp_path / "python.json", [])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_engine_gets_no_telemetry_and_one_pin() -> None:
-    pins = (ROOT / "envs" / "deepsparse.txt").read_text().splitlines()
-    assert "deepsparse==1.8.0" in pins
-    assert all("==" in pin for pin in pins if not pin.startswith("#"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from dass.errors import ConfigError, DataError
+from dass.errors import ConfigError
+from dass.models.shape import Shape
 from dass.speed import cpu
-from dass.speed.cpu import Settings, benchmark, networks, pairs
+from dass.speed.__main__ import main
+from dass.speed.cpu import CpuSettings, benchmark, networks, pairs
 from dass.speed.engines import (
-    DENSE,
-    DeepSparse,
     OnnxRuntime,
     OpenVINO,
     SparseLinear,
@@ -24,7 +23,8 @@ from dass.speed.engines import (
     TorchDense,
     make_engines,
 )
-from dass.speed.shapes import SHAPES, Shape
+from dass.speed.shapes import SHAPES
+from dass.terms import DENSE
 
 TINY = SHAPES["tiny"]
 GEMMA = Shape(32, 64, 2, 1, 1, head_dim=24, activation="gelu_pytorch_tanh")
@@ -37,9 +37,9 @@ def _small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dass.speed.machine.cache_bytes", lambda: 1 << 16)
 
 
-def settings(**changes: Any) -> Settings:
+def settings(**changes: Any) -> CpuSettings:
     given = {"threads": 1, "tokens": (1, 5), "patterns": ("u50", "2of4"), "repeats": 2, "warmup": 1}
-    return Settings(**given | changes)
+    return CpuSettings(**given | changes)
 
 
 @pytest.mark.parametrize("shape", [TINY, GEMMA], ids=["llama", "gemma"])
@@ -89,7 +89,7 @@ def test_dense_engines_get_dense_weights_and_sparse_ones_the_masked() -> None:
     variants: list[Any] = [type("N", (), {"variant": v})() for v in (DENSE, "u50")]
     found = {
         (engine.name, engine.dtype, network.variant)
-        for engine, network in pairs([*make_engines([], None), OpenVINO()], variants)
+        for engine, network in pairs(make_engines(["openvino"]), variants)
     }
     assert found == {
         ("torch", "float32", DENSE), ("torch", "bfloat16", DENSE),
@@ -110,7 +110,7 @@ def test_everything_is_measured_and_checked() -> None:
         for t in (1, 5)
     }
     assert found == wanted
-    assert not outcome.refusals
+    assert not outcome.skipped
     for one in outcome.measurements:
         assert one.error is not None and one.error < cpu.TOLERANCE[one.dtype]
         assert len(one.seconds) == 2
@@ -127,69 +127,20 @@ def test_an_engine_that_computes_something_else_is_not_timed(
     monkeypatch.setattr(TorchCSR, "prepare", wrong)
     outcome = benchmark(TINY, settings(parts=("mlp",), tokens=(2,), patterns=("u50",)))
     assert "torch CSR" not in {m.engine for m in outcome.measurements}
-    (refusal,) = outcome.refusals
-    assert refusal.engine == "torch CSR" and "wrong product" in refusal.reason
-
-
-def test_an_engine_that_does_not_start_is_reported(tmp_path: Path) -> None:
-    missing = settings(
-        parts=("mlp",), tokens=(1,), options=("deepsparse",),
-        deepsparse_python=str(tmp_path / "no-python"),
-    )  # fmt: skip
-    outcome = benchmark(TINY, missing)
-    (refusal,) = outcome.refusals
-    assert refusal.engine == "deepsparse" and "cannot be started" in refusal.reason
-    assert len(outcome.measurements) == 5  # the others
-
-
-def test_deepsparse_without_its_package_says_so() -> None:
-    engine = DeepSparse(sys.executable)
-    try:
-        with pytest.raises(DataError, match=r"deepsparse: .*No module named"):
-            engine.about()
-    finally:
-        engine.forget()
-
-
-WORKER = """
-import json, sys
-for line in sys.stdin:
-    request = json.loads(line)
-    answer = {{"load": {{}}, "run": {{"seconds": 0.25}}}}[request["do"]]
-    print(json.dumps(answer), flush=True)
-    if request["do"] == {last!r}:
-        break
-"""
-
-
-def test_times_are_those_of_the_worker_and_a_crash_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(last="run"))
-    monkeypatch.setattr("dass.speed.deepsparse_worker.__file__", str(script))
-    engine = DeepSparse(sys.executable)
-    with torch.no_grad():
-        (network, *_) = networks(TINY, "mlp", [], tmp_path)
-        ready = engine.prepare(network, torch.randn(2, TINY.hidden), 1)
-    try:
-        assert ready.seconds() == 0.25
-        with pytest.raises(DataError, match="ended without an answer to run"):
-            ready.seconds()
-    finally:
-        engine.forget()
+    (skipped,) = outcome.skipped
+    assert skipped.engine == "torch CSR" and "wrong product" in skipped.reason
 
 
 def test_an_unknown_engine_is_an_error() -> None:
     with pytest.raises(ConfigError, match="engine 'fast'"):
-        make_engines(["fast"], None)
+        make_engines(["fast"])
 
 
 def test_the_command_writes_one_file(tmp_path: Path) -> None:
     out = tmp_path / "cpu.json"
-    arguments = ["--shapes", "tiny", "--tokens", "2", "--patterns", "u50", "--parts", "mlp"]
+    arguments = ["cpu", "--shapes", "tiny", "--tokens", "2", "--patterns", "u50", "--parts", "mlp"]
     arguments += ["--repeats", "2", "--threads", "1", "--out", str(out)]
-    assert cpu.main(arguments) == 0
+    assert main(arguments) == 0
     (result,) = json.loads(out.read_text())["results"]
     assert result["kind"] == "cpu" and result["settings"]["threads"] == 1
     assert len(result["measurements"]) == 4

@@ -16,9 +16,10 @@ from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import save_pruned
-from dass.speed import gpu
+from dass.speed import gpu, prefill
+from dass.speed.__main__ import main
 from dass.speed.gpu import DASS, benchmark, glu
-from dass.speed.gpu_timing import NO_GRAPH, Settings
+from dass.speed.gpu_timing import NO_GRAPH, GpuSettings
 from dass.speed.shapes import SHAPES, random_weight
 from dass.speed.timing import Outcome
 from dass.speed.twofour import backends, check_axis, convert, is_2of4, relative_error
@@ -48,10 +49,10 @@ def masked(axis: str) -> torch.Tensor:
     return weight * keep_mask(weight.abs(), parse_pattern("2of4"), "row", axis)
 
 
-def settings(**changes) -> Settings:
-    given = {"tokens": (1, 130), "repeats": 2, "warmup": 1, "dtype": torch.float32,
+def settings(**changes) -> GpuSettings:
+    given = {"tokens": (1, 130), "repeats": 2, "warmup": 1, "dtype": "float32",
              "device": "cpu", "compress": {"kept": keep}}  # fmt: skip
-    return Settings(**given | changes)
+    return GpuSettings(**given | changes)
 
 
 def test_groups_are_told_apart_by_their_axis() -> None:
@@ -114,7 +115,7 @@ def test_every_part_and_variant_is_measured_and_equals_the_masked_product() -> N
 
 def test_what_cannot_run_is_recorded_with_its_reason() -> None:
     outcome = benchmark(TINY, settings(parts=("mlp",), tokens=(1,)))
-    reasons = {(r.engine, r.variant, r.mode): r.reason for r in outcome.refusals}
+    reasons = {(r.engine, r.variant, r.mode): r.reason for r in outcome.skipped}
     assert reasons["torch", "dense", "graph"] == NO_GRAPH
     assert "along the output" in reasons["stock kernels", f"{DASS}, gate and up", ""]
 
@@ -124,7 +125,7 @@ def test_a_backend_that_computes_something_else_is_not_timed() -> None:
     outcome = Outcome()
     gpu.measure_part(TINY, "down", wrong, outcome)
     assert {m.engine for m in outcome.measurements} == {"torch"}
-    assert any("changed its entries" in r.reason for r in outcome.refusals)
+    assert any("changed its entries" in r.reason for r in outcome.skipped)
 
 
 def test_one_failing_backend_loses_no_other() -> None:
@@ -136,7 +137,7 @@ def test_one_failing_backend_loses_no_other() -> None:
     assert {(m.engine, m.variant) for m in outcome.measurements} == {
         ("torch", "dense"), ("kept", "2of4"), ("kept", DASS),
     }  # fmt: skip
-    assert "only Ampere is supported" in {r.reason for r in outcome.refusals}
+    assert "only Ampere is supported" in {r.reason for r in outcome.skipped}
 
 
 def test_a_backend_that_refuses_the_first_block_is_left_out_of_the_model() -> None:
@@ -144,23 +145,33 @@ def test_a_backend_that_refuses_the_first_block_is_left_out_of_the_model() -> No
     compress = {"kept": keep, "lossy": drop_one}
     outcome = benchmark(TINY, settings(parts=("prefill",), tokens=(130,), compress=compress))
     assert {one.engine for one in outcome.measurements} == {"torch", "kept"}
-    refused = [one for one in outcome.refusals if one.engine == "lossy"]
+    refused = [one for one in outcome.skipped if one.engine == "lossy"]
     assert len(refused) == 1 and refused[0].tokens is None, refused
 
 
 def test_without_a_gpu_torchs_own_backends_refuse() -> None:
     real = settings(parts=("down",), tokens=(1,), compress=backends())
     outcome = benchmark(TINY, real)
-    refused = {r.engine for r in outcome.refusals if "CUDA" in r.reason and r.variant == "2of4"}
+    refused = {r.engine for r in outcome.skipped if "CUDA" in r.reason and r.variant == "2of4"}
     assert refused == {"cusparselt", "cutlass"}
 
 
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "dry.json"
-    arguments = ["--shapes", "tiny", "--device", "cpu", "--dtype", "float32", "--tokens", "1,2"]
-    assert gpu.main([*arguments, "--parts", "mlp", "--repeats", "2", "--out", str(out)]) == 0
+    arguments = [
+        "gpu",
+        "--shapes",
+        "tiny",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+        "--tokens",
+        "1,2",
+    ]
+    assert main([*arguments, "--parts", "mlp", "--repeats", "2", "--out", str(out)]) == 0
     content = json.loads(out.read_text())
-    assert content["command"].startswith("python -m dass.speed.gpu --shapes tiny")
+    assert content["command"].startswith("python -m dass.speed gpu --shapes tiny")
     (result,) = content["results"]
     assert {m["tokens"] for m in result["measurements"]} == {1, 2}
     assert result["machine"]["cpu"] and result["machine"]["gpu"] is None
@@ -169,8 +180,8 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
-        gpu.main(["--shapes", "tiny", "--out", str(tmp_path / "x.json")])
-    assert "no GPU here; nothing is measured" in capsys.readouterr().err
+        main(["gpu", "--shapes", "tiny", "--out", str(tmp_path / "x.json")])
+    assert "no GPU here, so nothing is measured" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -181,11 +192,11 @@ def test_a_pruned_model_is_prefilled_with_what_stock_kernels_can_run(
     folder, pattern = tiny_model("llama"), parse_pattern("2of4")
     pruned = prune(StreamedModel(folder, torch.float32), tokens, make_method(method, {}), pattern)
     save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
-    outcome = gpu.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1, 128)))
+    outcome = prefill.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1, 128)))
     measured = {(m.engine, m.variant, m.tokens, m.blocks) for m in outcome.measurements}
     assert measured == {("torch", "dense", 128, 3), ("kept", "2of4", 128, 3)}
     assert all(m.error is not None and m.error < 1e-4 for m in outcome.measurements)
-    refused = {r.variant: r.reason for r in outcome.refusals if r.mode == ""}
+    refused = {r.variant: r.reason for r in outcome.skipped if r.mode == ""}
     assert set(refused) == {f"2of4, {role}" for role in dense_roles}
     assert all("along the output" in reason for reason in refused.values())
 
@@ -195,11 +206,11 @@ def test_a_model_that_does_not_fit_is_not_even_read(
 ) -> None:
     folder = tiny_model("llama")
     size = (folder / "model.safetensors").stat().st_size
-    monkeypatch.setattr(gpu, "free_memory", lambda device: 2 * size - 1)
-    outcome = gpu.prefill_of_run(folder, tmp_path / "no such file", "2of4", settings())
+    monkeypatch.setattr(prefill, "free_memory", lambda device: 2 * size - 1)
+    outcome = prefill.prefill_of_run(folder, tmp_path / "no such file", "2of4", settings())
     assert not outcome.measurements
-    assert [(r.part, r.engine) for r in outcome.refusals] == [("prefill", "all")]
-    assert "are free" in outcome.refusals[0].reason
+    assert [(r.part, r.engine) for r in outcome.skipped] == [("prefill", "all")]
+    assert "are free" in outcome.skipped[0].reason
 
 
 def test_a_model_with_fused_projections_says_that_it_is_not_measured(
@@ -209,6 +220,6 @@ def test_a_model_with_fused_projections_says_that_it_is_not_measured(
     model = StreamedModel(folder, torch.float32)
     pruned = prune(model, tokens, make_method("wanda", {}), parse_pattern("2of4"))
     save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
-    outcome = gpu.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(128,)))
+    outcome = prefill.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(128,)))
     assert not outcome.measurements
-    assert "gate and up are one matrix" in outcome.refusals[0].reason
+    assert "gate and up are one matrix" in outcome.skipped[0].reason

@@ -9,42 +9,53 @@ import torch
 
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
-from dass.speed import metric
-from dass.speed.metric import MASK, SCORE, Settings, benchmark, mask_block, statistics_of
+from dass.speed.__main__ import main
+from dass.speed.metric import MASK, SCORE, MetricSettings, benchmark, mask_block, statistics_of
 from dass.speed.shapes import SHAPES, random_weight
+from dass.terms import ROLES
 
 TINY = SHAPES["tiny"]
 METHODS = {"wanda": ("wanda", {}), "s": ("sparsegpt", {"block": 32}), "dass": ("dass", {})}
 
 
 def test_every_method_and_pattern_is_timed() -> None:
-    outcome = benchmark(TINY, Settings(METHODS, ["u50", "2of4"], repeats=2))
+    outcome = benchmark(TINY, MetricSettings(METHODS, ["u50", "2of4"], repeats=2))
     found = {(m.part, m.engine, m.variant) for m in outcome.measurements}
     both = {(MASK, name, pattern) for name in METHODS for pattern in ("u50", "2of4")}
     assert found == both | {(SCORE, "wanda", ""), (SCORE, "dass", "")}
     assert all(len(m.seconds) == 2 for m in outcome.measurements)
-    assert not outcome.refusals
+    assert not outcome.skipped
 
 
 def test_a_pattern_that_does_not_fit_is_recorded() -> None:
-    outcome = benchmark(TINY, Settings({"wanda": ("wanda", {})}, ["2of24"], repeats=1))
-    (refusal,) = outcome.refusals
-    assert refusal.engine == "wanda" and "multiple of 24" in refusal.reason
+    outcome = benchmark(TINY, MetricSettings({"wanda": ("wanda", {})}, ["2of24"], repeats=1))
+    (skipped,) = outcome.skipped
+    assert skipped.engine == "wanda" and "multiple of 24" in skipped.reason
 
 
-def test_repeating_a_metric_starts_anew_and_leaves_weights_alone() -> None:
-    weights = {r: random_weight(TINY.matrix(r), 0, torch.float32, "cpu") for r in metric.ROLES}
+def test_repeating_a_metric_starts_again_and_leaves_weights_alone() -> None:
+    weights = {r: random_weight(TINY.matrix(r), 0, torch.float32, "cpu") for r in ROLES}
     before = {role: weight.clone() for role, weight in weights.items()}
     given = statistics_of(TINY, "cpu", grams=True)
     for name in METHODS:
         mask_block(make_method(*METHODS[name]), weights, given, parse_pattern("2of4"))
     assert not given.derived  # a factor that is kept would make the second repeat too fast
-    assert all(torch.equal(weights[role], before[role]) for role in metric.ROLES)
+    assert all(torch.equal(weights[role], before[role]) for role in ROLES)
 
 
 def test_the_command_writes_one_file(tmp_path: Path) -> None:
     out = tmp_path / "metric.json"
-    arguments = ["--shapes", "tiny", "--patterns", "u50", "--repeats", "1", "--out", str(out)]
-    assert metric.main(arguments) == 0
+    arguments = [
+        "metric",
+        "--shapes",
+        "tiny",
+        "--patterns",
+        "u50",
+        "--repeats",
+        "1",
+        "--out",
+        str(out),
+    ]
+    assert main(arguments) == 0
     (result,) = json.loads(out.read_text())["results"]
     assert {m["engine"] for m in result["measurements"]} == {"wanda", "sparsegpt", "dass"}

@@ -54,6 +54,14 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
     model: dict[str, Any] = {"folder": folder, "dtype": "float32", "bos": "text"}
     tokens = {"folder": folder, "bos": "window"}
     run = work / "run"
+    published = work / "published.csv"
+    published.write_text("table,model,method,pattern,split,metric,value,source\n")
+    settings = {
+        "experiment": "e", "title": "T", "models": {"m": "M"}, "calibrations": {"c": "C"},
+        "methods": {"wanda": "Wanda"}, "patterns": ["2of4"], "split": "test", "metric": "acc",
+        "tasks": ["arc_easy"],
+    }  # fmt: skip
+    shown = {"summary": work / "s.json", "settings": settings}
     return {
         "calibration_tokens": tokens | {
             "dataset": "d", "documents": work / "documents.jsonl", "sequences": 2, "length": 16,
@@ -81,6 +89,30 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
             "run": "m/c/wanda/2of4", "pruned": run / "pruned.safetensors",
             "tasks": {"arc_easy": work / "task"}, "limit": None,
             "result_file": run / "zero_shot.json",
+        },
+        "check_dense": {
+            "dense": run / "perplexity.json", "targets": [], "tolerance": 0.02,
+            "out": work / "checked.json",
+        },
+        "summary_of_model": {
+            "pruning": [run / "pruning.json"], "perplexity": [run / "perplexity.json"],
+            "zero_shot": [run / "zero_shot.json"], "rows": work / "m.json", "csv": work / "m.csv",
+        },
+        "summary": {
+            "models": [work / "m.json"], "rows": work / "s.json", "csv": work / "s.csv",
+        },
+        "tables_of_experiment": shown | {
+            "published": [published],
+            "out": [work / f"{k}.md" for k in ("perplexity", "zero_shot", "published")],
+        },
+        "figures_of_experiment": shown | {
+            "out": [work / f"{kind}.svg" for kind in ("perplexity", "zero_shot")],
+        },
+        "report": {
+            "summary": work / "s.json", "published": [published], "study": "s",
+            "description": "D", "note": "", "experiments": [shown["settings"]], "speed": {},
+            "speed_results": [], "speed_pruning": [],
+            "pdf": work / "report.pdf", "html": work / "report.html",
         },
     }  # fmt: skip
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from dass.errors import DataError, ModelError
-from dass.standins import FAMILIES, forms
+from dass.standins import FAMILIES, prompts
+from dass.standins.toy_world import ACTIVITIES, CHAINS, RELATIONS, World
 from dass.standins.training import train_standin
-from dass.standins.world import ACTIVITIES, CHAINS, RELATIONS, World
-from dass.standins.writing import write_world
+from dass.standins.writing import write_corpus
 
 SPLITS = ("train", "validation", "test")
 TASKS = ("hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa")
@@ -31,7 +31,7 @@ Rows = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("standins") / "world"
-    write_world(out, SEED, 300)
+    write_corpus(out, SEED, 300)
     return out
 
 
@@ -66,13 +66,13 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_equal_arguments_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
-    write_world(tmp_path / "again", SEED, 300)
+    write_corpus(tmp_path / "again", SEED, 300)
     assert hashes(tmp_path / "again") == hashes(folder)
     assert len(hashes(folder)) == 1 + 3 * 6
 
 
 def test_another_seed_gives_another_world(folder: Path, tmp_path: Path) -> None:
-    write_world(tmp_path / "other", SEED + 1, 300)
+    write_corpus(tmp_path / "other", SEED + 1, 300)
     same = set(hashes(tmp_path / "other").values()) & set(hashes(folder).values())
     assert not same
     assert World(SEED).facts != World(SEED + 1).facts
@@ -236,7 +236,7 @@ def test_the_right_solution_reaches_the_goal(folder: Path, world: World) -> None
         if activity is None:
             needed = next(thing for use, thing in thing_for.items() if use in row["goal"])
         else:
-            place = next(i for i, word in enumerate(forms.ORDINALS) if word in row["goal"])
+            place = next(i for i, word in enumerate(prompts.ORDINALS) if word in row["goal"])
             needed = world.activities[activity][place].order()
         assert needed in right.lower()
         assert needed not in wrong.lower()
@@ -251,7 +251,7 @@ def test_every_value_of_a_relation_is_used_about_equally(world: World) -> None:
 def test_no_two_prompts_are_the_same(world: World) -> None:
     asked = [
         question.prompt
-        for ask in (forms.one_step_questions, forms.two_step_questions, forms.goals)
+        for ask in (prompts.one_step_questions, prompts.two_step_questions, prompts.goals)
         for question in ask(world)
     ]
     assert len(asked) == len(set(asked))
@@ -263,7 +263,7 @@ def test_no_two_prompts_are_the_same(world: World) -> None:
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("small") / "world"
-    write_world(out, 0, 40)
+    write_corpus(out, 0, 40)
     return out
 
 
@@ -374,5 +374,5 @@ def test_training_refuses_what_it_cannot_do(small_world: Path, tmp_path: Path) -
         train_standin("opt", small_world, tmp_path / "opt", seed=0, steps=1)
     with pytest.raises(DataError, match="no such file"):
         train_standin("llama", tmp_path / "nowhere", tmp_path / "llama", seed=0, steps=1)
-    write_world(tmp_path / "tiny", 0, 1)
+    write_corpus(tmp_path / "tiny", 0, 1)
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field
-
-from dass.pruning.method import Comparison, Need, Statistics
+from dass.pruning.method import Argument, Comparison, Need, Statistics
 from dass.terms import Role
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ class DaSS:
     language models" (TMLR 2025, arXiv 2405.01943), section 4; α = 0.5 in all its experiments.
     """
 
-    alpha: Annotated[float, Field(ge=0, description="The power; the paper uses 0.5.")] = 0.5
+    alpha: Annotated[float, Argument("The power; the paper uses 0.5.", least=0)] = 0.5
 
     needs: ClassVar[frozenset[Need]] = frozenset({"intermediate_norm"})
 

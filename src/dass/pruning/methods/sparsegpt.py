@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field
-
-from dass.pruning.method import Comparison, Need, Statistics
+from dass.pruning.method import Argument, Comparison, Need, Statistics
 from dass.pruning.patterns import Pattern
 from dass.terms import Role
 
@@ -31,11 +29,9 @@ class SparseGPT:
 
     damping: Annotated[
         float,
-        Field(gt=0, description="Added to the Gram matrix's diagonal, as a share of its mean."),
+        Argument("Added to the Gram matrix's diagonal, as a share of its mean.", above=0),
     ] = 0.01
-    block: Annotated[
-        int, Field(gt=0, description="Columns for which masks are chosen together.")
-    ] = 128
+    block: Annotated[int, Argument("Columns for which masks are chosen together.", above=0)] = 128
 
     needs: ClassVar[frozenset[Need]] = frozenset({"input_gram", "intermediate_gram"})
 

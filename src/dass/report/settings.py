@@ -1,0 +1,34 @@
+"""From a study's config to what the tables and figures of an experiment show."""
+
+from __future__ import annotations
+
+from dass.config.study import StudyConfig, experiment_runs
+from dass.report.experiment import TableSettings
+
+
+def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
+    """What an experiment shows, of the runs that ``select`` leaves.
+
+    Raises:
+        ConfigError: there is no such experiment.
+    """
+    runs = experiment_runs(study, experiment)
+    models, methods = {run.model for run in runs}, {run.method for run in runs}
+    return TableSettings(
+        experiment=experiment,
+        title=study.experiments[experiment].title,
+        models={key: model.label for key, model in study.models.items() if key in models},
+        calibrations={run.calibration: _in_words(study, run.calibration) for run in runs},
+        methods={key: m.label or key for key, m in study.methods.items() if key in methods},
+        patterns=list(dict.fromkeys(run.pattern for run in runs)),
+        split=study.perplexity.table_split,
+        metric=study.zero_shot.metric if study.zero_shot else "acc",
+        tasks=list(study.zero_shot.tasks) if study.zero_shot else [],
+        note=study.note,
+    )
+
+
+def _in_words(study: StudyConfig, calibration: str) -> str:
+    """A calibration for captions: ``128 sequences of 2048 tokens of c4, seed 0``."""
+    c = study.calibrations[calibration]
+    return f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, seed {c.seed}"

@@ -1,0 +1,103 @@
+"""Prefill with a pruned 2:4 model on a GPU, end to end, against the dense model it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dass.errors import ModelError
+from dass.models.glu import find_glu
+from dass.models.streamed import free_memory
+from dass.models.weights import Weights
+from dass.pruning.pruned_file import PrunedFile
+from dass.speed.gpu import SwitchedLinear, time_model
+from dass.speed.gpu_timing import GpuSettings
+from dass.speed.timing import Outcome, Skipped, reason_of
+from dass.speed.twofour import convert
+from dass.terms import ROLES
+
+
+def prefill_of_run(
+    folder: str | Path, pruned: str | Path, pattern: str, settings: GpuSettings
+) -> Outcome:
+    """Prefill with a pruned 2:4 model, end to end, against the dense model that it came from.
+
+    Each projection whose groups lie along the input is stored as a semi-structured tensor; the
+    others (gate and up of DaSS) run their masked weights dense, and that is noted.
+
+    Args:
+        folder: of the dense model, which has to fit on the device.
+        pruned: the run's pruned file.
+        pattern: what to call the variant.
+        settings: what and how often.
+    """
+    from transformers import AutoModelForCausalLM
+
+    outcome = Outcome()
+    if too_large := _does_not_fit(Weights(folder), torch.device(settings.device)):
+        outcome.skip(Skipped("prefill", "all", "all", too_large))
+        return outcome
+    try:
+        with torch.no_grad():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=settings.torch_dtype,
+                local_files_only=True,
+                attn_implementation="sdpa",
+            )
+            model = loaded.to(settings.device).eval()
+            pairs = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
+            hidden = int(model.config.get_text_config().hidden_size)
+            time_model(model, hidden, "prefill", pairs, settings, outcome)
+    except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit
+        outcome.skip(Skipped("prefill", "all", "all", reason_of(error)))
+    return outcome
+
+
+def _does_not_fit(weights: Weights, device: torch.device) -> str | None:
+    """Why a model cannot be prefilled end to end, found out before it is read; None: it can.
+
+    The MLPs, most of a model, are there three times: dense, masked, and compressed to half.
+    """
+    size, free = sum(file.stat().st_size for file in weights.files), free_memory(device)
+    if 2 * size <= free:
+        return None
+    return (
+        f"end to end takes {2 * size / 1e9:.1f} GB for the model's weights, dense and pruned, but "
+        f"{free / 1e9:.1f} GB are free"
+    )
+
+
+def _switch_pruned(
+    model: Any, overlay: PrunedFile, pattern: str, settings: GpuSettings, outcome: Outcome
+) -> list[tuple[Any, Any]]:
+    """Give each projection its dense, masked and compressed weights; (variant, reference)."""
+    names = {id(module): name for name, module in model.named_modules()}
+    engines = list(settings.compress)
+    masked = ("torch", f"{pattern}, masked")
+    for index, layer in enumerate(model.model.layers):
+        glu = find_glu(layer, f"block {index}")
+        if len(glu.parameters) < 3:
+            raise ModelError("gate and up are one matrix in this model; prefill is not measured")
+        for projection in glu.projections:
+            path = names[id(projection.linear)]
+            dense = projection.linear.weight.data
+            pruned = overlay(f"{path}.weight", dense).contiguous()
+            weights = {("torch", "dense"): dense, masked: pruned}
+            for engine in engines:
+                compress = settings.compress[engine]
+                try:
+                    sparse = convert(pruned, compress, projection.role, index == 0)
+                except Exception as error:  # runs dense, and the table says why
+                    variant = f"{pattern}, {projection.role}"
+                    outcome.skip(Skipped("prefill", engine, variant, reason_of(error)))
+                    sparse = pruned
+                weights[engine, pattern] = sparse
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, SwitchedLinear(weights))
+    refused = {(one.engine, one.variant) for one in outcome.skipped}
+    some = [e for e in engines if any((e, f"{pattern}, {role}") not in refused for role in ROLES)]
+    dense_pair = (("torch", "dense"), ("torch", "dense"))
+    return [dense_pair, *(((engine, pattern), masked) for engine in some)]

@@ -1,0 +1,56 @@
+"""Write the study's report, as PDF and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dass.report.document import make_report, write_report
+from dass.report.experiment import TableSettings
+from dass.report.speed_sections import speed_sections
+from dass.results.published import read_published
+from dass.results.schema import PruningResult, read_result
+from dass.results.summary import Summary
+from dass.speed.results import read_speed
+
+
+def report(
+    *,
+    summary: str | Path,
+    published: Iterable[str | Path],
+    speed_results: Iterable[str | Path],
+    speed_pruning: Iterable[str | Path],
+    study: str,
+    description: str,
+    note: str,
+    experiments: Iterable[Mapping[str, Any]],
+    speed: Mapping[str, Mapping[str, Any]],
+    pdf: str | Path,
+    html: str | Path,
+) -> None:
+    """Write the study's report, as PDF and as HTML.
+
+    Args:
+        summary: of the study, JSON.
+        published: files of published numbers.
+        speed_results: result files of speed benchmarks.
+        speed_pruning: results of runs, for the times of whole prunings.
+        study, description, note: name, description and note of the study.
+        experiments: for each its fields of :class:`dass.report.experiment.TableSettings`.
+        speed: for each kind of benchmark its fields of
+            :class:`dass.report.speed_tables.SpeedSettings`.
+        pdf, html: what to write.
+    """
+    measured = [read_speed(file) for file in speed_results]
+    whole = [read_result(file, PruningResult) for file in speed_pruning]
+    document = make_report(
+        read_result(summary, Summary).rows,
+        [TableSettings(**settings) for settings in experiments],
+        title=f"DaSS, reproduced: study {study}",
+        description=description,
+        note=note,
+        published=[number for file in published for number in read_published(file)],
+        more=speed_sections(measured, whole, speed),
+    )
+    write_report(document, pdf, html)

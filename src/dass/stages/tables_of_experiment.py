@@ -1,0 +1,44 @@
+"""Write an experiment's tables as LaTeX and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dass.report.experiment import TableSettings
+from dass.report.experiment_tables import perplexity_table, zero_shot_table
+from dass.report.published_table import published_table
+from dass.report.table import Table
+from dass.results.published import read_published
+from dass.results.schema import read_result
+from dass.results.summary import Summary, SummaryRow
+from dass.runtime.files import write_text
+
+
+def tables_of_experiment(
+    *,
+    summary: str | Path,
+    published: Iterable[str | Path],
+    settings: Mapping[str, Any],
+    out: Iterable[str | Path],
+) -> None:
+    """Write an experiment's tables as LaTeX and Markdown.
+
+    Args:
+        summary: of the study, JSON.
+        published: files of published numbers.
+        settings: fields of :class:`dass.report.experiment.TableSettings`.
+        out: what to write: ``perplexity``, ``zero_shot`` or ``published``, ``.tex`` or ``.md``.
+    """
+    rows = read_result(summary, Summary).rows
+    numbers = [number for file in published for number in read_published(file)]
+    make: dict[str, Callable[[Sequence[SummaryRow], TableSettings], Table]] = {
+        "perplexity": perplexity_table,
+        "zero_shot": zero_shot_table,
+        "published": partial(published_table, published=numbers),
+    }
+    for path in map(Path, out):
+        table = make[path.stem](rows, TableSettings(**settings))
+        write_text(path, table.latex() if path.suffix == ".tex" else table.markdown())

@@ -1,0 +1,68 @@
+"""Rows of a summary, from as few words as a test needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dass.results.schema import (
+    PeakMemory,
+    PerplexityResult,
+    PruningResult,
+    Run,
+    SplitPerplexity,
+    TaskAccuracy,
+    ZeroShotResult,
+)
+from dass.results.summary import SummaryRow
+
+
+def row(
+    run: str,
+    perplexity: dict[str, float] | float | None = None,
+    tasks: dict[str, TaskAccuracy] | None = None,
+    limit: int | None = None,
+    bos: str = "text",
+    seconds: float | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> SummaryRow:
+    """A run that came to this, e.g. ``row("a/c4/dass/u50", 5.5)``: on the validation split.
+
+    With seconds it has a result of pruning.
+    """
+    if isinstance(perplexity, int | float):
+        perplexity = {"validation": perplexity}
+    common: dict[str, Any] = {"run": Run.parse(run), "provenance": provenance or {}}
+    unmasked = common | {"mask_hash": None}
+    return SummaryRow(
+        run=common["run"],
+        pruning=PruningResult(
+            **common, settings={}, calibration_hash="c", mask_hash="m", sparsity={"w": 0.5},
+            mean_sparsity=0.5, seconds={"total": seconds}, block_seconds=[], tokens=512,
+            peak_memory_bytes=PeakMemory(host=2_000_000_000, device=None),
+        )
+        if seconds
+        else None,
+        perplexity=PerplexityResult(
+            **unmasked, settings={"length": 2048, "bos": bos}, dataset="wikitext2",
+            splits={split: _split(value) for split, value in perplexity.items()},
+        )
+        if perplexity
+        else None,
+        zero_shot=ZeroShotResult(**unmasked, settings={}, tasks=tasks, limit=limit)
+        if tasks
+        else None,
+    )  # fmt: skip
+
+
+def _split(value: float) -> SplitPerplexity:
+    return SplitPerplexity(perplexity=value, nll=1.0, tokens=9, windows=100, tokens_hash="t")
+
+
+def accuracy(
+    acc: float, stderr: float | None = 0.03, norm: float | None = None, samples: int = 100
+) -> TaskAccuracy:
+    """An accuracy; acc_norm, where there is one, has the same standard error."""
+    return TaskAccuracy(
+        acc=acc, acc_stderr=stderr, acc_norm=norm, acc_norm_stderr=stderr if norm else None,
+        samples=samples, version=1, requests_hash="r",
+    )  # fmt: skip

@@ -1,0 +1,54 @@
+"""The steps of CONTRIBUTING.md, "A table"; and its other examples are those that tests follow."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from tests.docs.pages import blocks
+
+from .conftest import ROOT, Workflow
+from .test_extending import METHOD, TASK
+
+
+def examples() -> list[str]:
+    """The Python blocks of the page: a method, a task's entry, a table, its entry."""
+    return [b.text for b in blocks(ROOT / "CONTRIBUTING.md") if b.language == "python"]
+
+
+def test_a_method_and_a_task_are_those_of_the_tests() -> None:
+    method, task, *_ = examples()
+    assert method == METHOD
+    assert textwrap.indent(task, "    ") in TASK
+
+
+def test_a_table_is_one_function_and_two_entries(study: Workflow) -> None:
+    *_, table, entry = examples()
+    (study.folder / "src/dass/report/sparsity_table.py").write_text(table)
+    insert(
+        study,
+        "src/dass/stages/tables_of_experiment.py",
+        r"(?<=\nfrom dass.report.published_table import published_table\n)",
+        "from dass.report.sparsity_table import sparsity_table\n",
+    )
+    insert(
+        study,
+        "src/dass/stages/tables_of_experiment.py",
+        r'(?<="zero_shot": zero_shot_table,\n)',
+        textwrap.indent(entry, "        "),
+    )
+    insert(study, "rules/common.smk", r"(?<=\nPRINTED = )", '["sparsity"] + ')
+    assert study.plan() == {"tables_of_experiment": 1, "all": 1}
+    finished = study.snakemake()
+    assert finished.code == 0, finished.output
+    folder = study.folder / "results/small/tables/main"
+    assert re.search(r"\| 2:4 +\| DaSS +\| +50.0 \| +50.0 \|", (folder / "sparsity.md").read_text())
+    assert r"\label{tab:main-sparsity}" in (folder / "sparsity.tex").read_text()
+
+
+def insert(study: Workflow, file: str, place: str, text: str) -> None:
+    """Insert a line at the one place that the pattern finds."""
+    path = study.folder / file
+    changed, found = re.subn(place, lambda _: text, path.read_text())
+    assert found == 1, f"{file}: {place}"
+    path.write_text(changed)

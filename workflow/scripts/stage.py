@@ -1,0 +1,22 @@
+"""Run the stage of a rule: with its params, and with those of its files that the stage names."""
+
+from dass.runtime.job import job
+
+params = dict(snakemake.params.items())
+stage = params.pop("stage")
+if "threads" in params:  # None: as many as the job has
+    params["threads"] = params["threads"] or snakemake.threads
+
+with job(
+    snakemake.log[0],
+    params.get("threads", snakemake.threads),
+    offline=not stage.startswith("fetch_"),
+    gpus=snakemake.resources.get("gpu"),
+):
+    from importlib import import_module
+    from inspect import signature
+
+    function = getattr(import_module(f"dass.stages.{stage}"), stage)
+    named = signature(function).parameters.keys() - params.keys()
+    files = [*snakemake.input.items(), *snakemake.output.items()]
+    function(**params, **{name: file for name, file in files if name in named})

@@ -1,8 +1,0 @@
-"""Write the toy world's text and tasks."""
-
-from dass.runtime.job import job
-
-with job(snakemake.log[0], snakemake.threads):
-    from dass.stages.world import world
-
-    world(**dict(snakemake.params.items()), out=snakemake.output[0])
