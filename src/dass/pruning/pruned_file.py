@@ -9,8 +9,8 @@ is safetensors:
 ``<parameter>.values``
     [kept], in the model's dtype: the kept weights in C order; only of methods that update.
 
-Its metadata holds the run's settings, each parameter's shape, and hashes of the masks and values:
-a file with a flipped bit is refused.
+Its metadata holds the run's settings, each parameter's shape and each tensor's hash: a file with a
+flipped bit is refused.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def mask_hash(names: Iterable[str], packed_mask: Callable[[str], Tensor]) -> str
     return digest.hexdigest()
 
 
-def values_hash(values: Tensor) -> str:
-    """SHA-256 of a parameter's kept weights: their dtype, and their bytes."""
-    digest = hashlib.sha256(str(values.dtype).encode())
-    digest.update(values.contiguous().view(torch.uint8).numpy().data)
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor on the host: its dtype, and its bytes."""
+    digest = hashlib.sha256(str(tensor.dtype).encode())
+    digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -92,10 +92,8 @@ class About:
     """Parameter name -> shape of the weight."""
     settings: dict[str, Any]
     """What made it."""
-    masks: str
-    """The hash of all masks."""
-    values: dict[str, str]
-    """Parameter name -> hash of the kept weights."""
+    hashes: dict[str, str]
+    """Tensor of the file -> its :func:`tensor_hash`."""
 
     def metadata(self) -> dict[str, str]:
         """As the file's metadata."""
@@ -120,8 +118,7 @@ def save_pruned(
     """
     tensors = {f"{name}.mask": mask for name, mask in masks.items()}
     tensors |= {f"{name}.values": value for name, value in values.items()}
-    hashes = {name: values_hash(value) for name, value in values.items()}
-    about = About(shapes, settings, mask_hash(masks, masks.__getitem__), hashes)
+    about = About(shapes, settings, {name: tensor_hash(one) for name, one in tensors.items()})
     with writing(path) as part:
         save_file(tensors, part, metadata=about.metadata())
 
@@ -159,41 +156,47 @@ class PrunedFile:
 
     def _check_header(self, keys: set[str]) -> None:
         """Each parameter has its mask, and its values if it has any; there is nothing else."""
-        wanted = {f"{name}.mask" for name in self.shapes}
-        wanted |= {f"{name}.values" for name in self.about.values}
-        if keys != wanted or not self.about.values.keys() <= self.shapes.keys() or not keys:
-            raise ValueError(f"{min(keys ^ wanted, default='its tensors')}")
+        if not keys or keys != self.about.hashes.keys():
+            raise ValueError("its tensors")
         for name, shape in self.shapes.items():
             count = math.prod(shape)
             if len(shape) != 2 or min(shape) < 1:
                 raise ValueError(f"shape of {name}")
-            mask = self._file.get_slice(f"{name}.mask")
-            if mask.get_dtype() != "U8" or mask.get_shape() != [-(-count // 8)]:
+            mask = self._file.get_slice(f"{name}.mask") if f"{name}.mask" in keys else None
+            if mask is None or mask.get_dtype() != "U8" or mask.get_shape() != [-(-count // 8)]:
                 raise ValueError(f"mask of {name}")
-        for name in self.about.values:
-            values = self._file.get_slice(f"{name}.values")
-            if values.get_dtype() not in FLOATS or len(values.get_shape()) != 1:
-                raise ValueError(f"values of {name}")
+            keys.remove(f"{name}.mask")
+            if f"{name}.values" in keys:
+                values = self._file.get_slice(f"{name}.values")
+                if values.get_dtype() not in FLOATS or len(values.get_shape()) != 1:
+                    raise ValueError(f"values of {name}")
+                keys.remove(f"{name}.values")
+        if keys:
+            raise ValueError(f"{min(keys)} belongs to no parameter")
+
+    def _read(self, key: str) -> Tensor:
+        """A tensor; its hash is compared the first time."""
+        tensor: Tensor = self._file.get_tensor(key)
+        if key not in self._sound and tensor_hash(tensor) != self.about.hashes[key]:
+            raise self._damaged(key)
+        self._sound.add(key)
+        return tensor
 
     def packed_mask(self, name: str) -> Tensor:
-        """uint8: the packed mask of a parameter."""
-        packed: Tensor = self._file.get_tensor(f"{name}.mask")
-        return packed
+        """uint8: the packed mask of a parameter.
+
+        Raises:
+            DataError: it is not the one that was saved.
+        """
+        return self._read(f"{name}.mask")
 
     def mask(self, name: str, device: torch.device | str = "cpu") -> Tensor:
         """bool [out, in]: true where the parameter's weight is kept."""
         return unpack(self.packed_mask(name), self.shapes[name], device)
 
     def hash(self) -> str:
-        """The hash of all masks, as in the run's pruning.json.
-
-        Raises:
-            DataError: they are not those that were saved.
-        """
-        found = mask_hash(self.shapes, self.packed_mask)
-        if found != self.about.masks:
-            raise self._damaged("its masks are not those that were saved")
-        return found
+        """The hash of all masks, as in the run's pruning.json."""
+        return mask_hash(self.shapes, self.packed_mask)
 
     def check_fits(self, model: StreamedModel, source: Mapping[str, str]) -> None:
         """Raise unless this was made from the model: nothing would be pruned where it was not.
@@ -239,17 +242,9 @@ class PrunedFile:
                 f"has {list(dense.shape)}; prune this model again"
             )
         mask = self.mask(name, dense.device)
-        if name not in self.about.values:
+        if f"{name}.values" not in self.about.hashes:
             return dense.masked_fill(~mask, 0)
-        values = self._values(name)
+        values = self._read(f"{name}.values")
         if values.numel() != mask.count_nonzero():
             raise self._damaged(f"values of {name}")
         return torch.zeros_like(dense).masked_scatter_(mask, values.to(dense.device, dense.dtype))
-
-    def _values(self, name: str) -> Tensor:
-        """The kept weights of a parameter; their hash is compared once."""
-        values: Tensor = self._file.get_tensor(f"{name}.values")
-        if name not in self._sound and values_hash(values) != self.about.values[name]:
-            raise self._damaged(f"values of {name}")
-        self._sound.add(name)
-        return values

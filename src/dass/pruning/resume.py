@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from dass.errors import DataError
-from dass.pruning.pruned_file import About, PrunedFile, mask_hash, save_pruned
+from dass.pruning.pruned_file import About, PrunedFile, save_pruned
 from dass.runtime.files import read_json, sha256, write_json, writing
 from dass.runtime.progress import log
 
@@ -102,25 +102,19 @@ def join_pruned(paths: Sequence[Path], out: str | Path, settings: dict[str, Any]
     name -> dtype, shape and begin and end of its bytes), and the bytes.
     """
     header: dict[str, Any] = {}
-    holds: dict[str, PrunedFile] = {}
+    about = About(shapes={}, settings=settings, hashes={})
     parts: list[tuple[Path, int]] = []
     size = 0
     for path in paths:
         own, start = _read_header(path)
-        holds |= dict.fromkeys((one := PrunedFile(path)).shapes, one)
+        said = PrunedFile(path).about
+        about.shapes.update(said.shapes)
+        about.hashes.update(said.hashes)
         for name, entry in own.items():
             begin, end = entry["data_offsets"]
             header[name] = entry | {"data_offsets": [size + begin, size + end]}
         parts.append((path, start))
         size += path.stat().st_size - start
-    about = About(
-        shapes={name: one.shapes[name] for name, one in holds.items()},
-        settings=settings,
-        masks=mask_hash(holds, lambda name: holds[name].packed_mask(name)),
-        values={
-            name: digest for one in holds.values() for name, digest in one.about.values.items()
-        },
-    )
     text = json.dumps({"__metadata__": about.metadata(), **header}).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()

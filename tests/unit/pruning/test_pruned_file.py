@@ -121,7 +121,7 @@ Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
 
 
 def rewrite(path: Path, change: Change, **metadata: str) -> None:
-    """Change the tensors and what the file says of itself, with hashes that are right again."""
+    """Change the tensors and what the file says of itself, sealed again."""
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     about = asdict(PrunedFile(path).about)
     change(tensors, about)
@@ -163,11 +163,11 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a shape is negative": about_becomes(shapes={"w": [-2, -3]}),
     "no shapes": about_becomes(shapes={}),
     "nothing at all": lambda path: rewrite(
-        path, lambda t, a: (t.clear(), a.update(shapes={}, values={}))
+        path, lambda t, a: (t.clear(), a.update(shapes={}, hashes={}))
     ),
     "settings are a list": about_becomes(settings=[1]),
-    "values are a list": about_becomes(values=["w"]),
-    "values of something else": about_becomes(values={"x": "abc"}),
+    "hashes are a list": about_becomes(hashes=["w.mask", "w.values"]),
+    "hashes are of something else": about_becomes(hashes={"x.mask": "abc"}),
     "mask absent": lacking("w.mask"),
     "mask of another dtype": tensors_become(mask=pack(MASK).to(torch.int8)),
     "mask of two dimensions": tensors_become(mask=pack(MASK)[None]),

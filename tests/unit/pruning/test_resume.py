@@ -121,7 +121,9 @@ def test_a_job_killed_by_signal_leaves_what_the_next_goes_on_with(
     folder = tiny_model("llama")
     save_tokens(tmp_path / "tokens", {"windows": windows()})
     command = [sys.executable, "-c", JOB, str(folder), str(tmp_path / "tokens")]
-    job = subprocess.Popen([*command, str(tmp_path / "killed")], env=os.environ)
+    job = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     second = tmp_path / "killed/.blocks/block-00001.safetensors"
     deadline = time.monotonic() + 120
     while not second.exists() and time.monotonic() < deadline and job.poll() is None:

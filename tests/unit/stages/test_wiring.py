@@ -118,9 +118,9 @@ def test_a_run_is_pruned_in_its_dtype(
     library = by_the_library(pipeline, pipeline.calibrate(), method)
     save_pruned(tmp_path / "own", library.masks, library.values, library.shapes, {})
     ours, own = PrunedFile(tmp_path / "run/pruned.safetensors"), PrunedFile(tmp_path / "own")
-    assert ours.about.values == own.about.values
+    assert ours.about.hashes == own.about.hashes
     assert ours.hash() == own.hash()
-    assert bool(own.about.values) == (method == "sparsegpt")
+    assert len(own.about.hashes) == (18 if method == "sparsegpt" else 9)
     with safe_open(tmp_path / "run/pruned.safetensors", framework="pt") as file:
         kept = {file.get_tensor(name).dtype for name in file.keys() if name.endswith("values")}  # noqa: SIM118
     assert kept <= {getattr(torch, dtype)}
