@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import getpass
 import logging
 import os
 import re
@@ -50,9 +51,8 @@ def job(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _end_from_outside)
-    os.environ |= (
-        _home() | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
-    )
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= QUIET | user() | _home()
     if offline:
         os.environ |= OFFLINE
         for name in TOKENS:
@@ -103,10 +103,18 @@ def _close_standard_input() -> None:
         os.dup2(nothing.fileno(), 0)
 
 
-def _home() -> dict[str, str]:
-    """A home for the caches of libraries where the user has none that can be written to.
+def user() -> dict[str, str]:
+    """``USER`` for who is a number without a name, as in a container: Snakemake asks for it."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        return {"USER": f"uid-{os.getuid()}"}
+    return {}
 
-    In a container, a job may run as a number without a name: such a user's home is ``~`` or ``/``.
+
+def _home() -> dict[str, str]:
+    """``HOME`` for the caches of libraries where the user has none that can be written to.
+
     Nobody else can have put anything into the one that is made here: caches hold code.
     """
     home = os.path.expanduser("~")  # noqa: PTH111 (Path.home() fails instead)
@@ -114,7 +122,7 @@ def _home() -> dict[str, str]:
         return {}
     folder = tempfile.mkdtemp(prefix="dass-home-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return {"HOME": folder, "USER": os.environ.get("USER", f"uid-{os.getuid()}")}
+    return {"HOME": folder}
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from dass.data.token_file import load_tokens, token_hash
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.files import sha256
-from dass.runtime.provenance import CONFIG
+from dass.runtime.provenance import CONFIG, provenance
 from tests.unit.stages.pipeline import CALIBRATION, Pipeline
 
 METHOD = """from dataclasses import dataclass
@@ -92,6 +93,19 @@ def test_evaluations_say_what_they_are_made_of(
         file = pipeline.work / "task/test.jsonl"
         assert task["tasks"] == {"arc_easy": {"file": "test.jsonl", "sha256": sha256(file)}}
         assert text["code"] != task["code"]
+
+
+def test_the_page_on_results_explains_what_they_are_made_of(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    results = [
+        pipeline.prune(tmp_path / "run"), pipeline.perplexity(tmp_path / "run"),
+        pipeline.zero_shot(tmp_path / "run"),
+    ]  # fmt: skip
+    found = {key for result in results for key in result.provenance} - provenance().keys()
+    page = (Path(__file__).parents[3] / "docs/results.md").read_text()
+    table = page.split("also says what the result is made of:\n\n")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == found
 
 
 def test_an_export_says_what_it_is(pipeline: Pipeline, tmp_path: Path) -> None:
