@@ -213,15 +213,16 @@ def find_split(folder: str | Path, split: str) -> Path:
     """The file of a split in a text data set's folder: ``<split>.jsonl`` or ``<split>.txt``.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or there are both.
     """
     folder = Path(folder)
-    for suffix in (".jsonl", ".txt"):
-        if (path := folder / f"{split}{suffix}").exists():
-            return path
-    raise DataError(
-        f"{folder}: has neither {split}.jsonl nor {split}.txt; check the data set's `path`"
-    )
+    names = [f"{split}.jsonl", f"{split}.txt"]
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"{folder}: has both {' and '.join(names)}; remove one of them")
+    raise DataError(f"{folder}: has neither {' nor '.join(names)}; check the data set's `path`")
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:

@@ -81,7 +81,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tokens by name, and how they came to be, once each hash is right."""
     try:
         with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = unseal(file.metadata()["about"])
+            about: dict[str, Any] = unseal((file.metadata() or {}).get("about", ""))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         found = {name: token_hash(t) for name, t in tensors.items() if t.dtype == torch.int32}
         if found.keys() != tensors.keys() or found != about["hashes"]:

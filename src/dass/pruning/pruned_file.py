@@ -143,7 +143,7 @@ class PrunedFile:
         if metadata.get("format") != FORMAT:
             raise DataError(f"{self.path}: not a pruned file of format {FORMAT}; prune again")
         try:
-            self.about = About(**unseal(metadata["about"]))
+            self.about = About(**unseal(metadata.get("about", "")))
             self.shapes = {n: tuple(torch.Size(size)) for n, size in self.about.shapes.items()}
             self.settings = dict(self.about.settings)
             self._check_header(keys)

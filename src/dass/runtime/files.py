@@ -156,6 +156,6 @@ def unseal(text: str) -> Any:
         content, digest = sealed["content"], sealed["sha256"]
         if hashlib.sha256(content.encode()).hexdigest() == digest:
             return json.loads(content)
-    except (AttributeError, KeyError, TypeError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         pass
     raise ValueError("its metadata is not what was saved")

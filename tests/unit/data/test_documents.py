@@ -219,7 +219,9 @@ def test_what_cannot_be_indexed_is_named(tmp_path: Path, content: bytes, message
         indexed(tmp_path, content)
 
 
-@pytest.mark.parametrize("change", ["shorter", "longer", "no index", "not an index"])
+@pytest.mark.parametrize(
+    "change", ["shorter", "longer", "no index", "not an index", "out of order", "twice", "floats"]
+)
 def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> None:
     path = indexed(tmp_path, b'{"text": "a"}\n{"text": "b"}\n')
     content, offsets = path.read_bytes(), tmp_path / OFFSETS
@@ -229,6 +231,11 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> N
         path.write_bytes(content + b"\n")
     elif change == "no index":
         np.save(offsets, np.array([], dtype=np.int64))
+    elif change in ("out of order", "twice"):
+        places = [0, 14, 0, 28] if change == "out of order" else [0, 14, 14, 28]
+        np.save(offsets, np.array(places, dtype=np.int64))
+    elif change == "floats":
+        np.save(offsets, np.load(offsets).astype(np.float64))
     else:
         offsets.write_bytes(b"PK")
     with pytest.raises(DataError, match=r"^[^\n]*documents\.jsonl: [^\n]*; fetch it again$"):
@@ -306,10 +313,18 @@ def test_a_text_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_splits_are_found_by_name(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("a")
     assert find_split(tmp_path, "test") == tmp_path / "test.txt"
-    (tmp_path / "test.jsonl").write_text(LINES)
-    assert find_split(tmp_path, "test") == tmp_path / "test.jsonl"
-    with pytest.raises(DataError, match=r"neither validation\.jsonl nor validation\.txt"):
-        find_split(tmp_path, "validation")
+    (tmp_path / "validation.jsonl").write_text(LINES)
+    assert find_split(tmp_path, "validation") == tmp_path / "validation.jsonl"
+    with pytest.raises(DataError, match=r"neither train\.jsonl nor train\.txt; check"):
+        find_split(tmp_path, "train")
+
+
+def test_a_split_in_two_forms_is_refused(tmp_path: Path) -> None:
+    """Whoever edits one of them would wait for an effect."""
+    for name in ("test.txt", "test.jsonl"):
+        (tmp_path / name).write_text(LINES)
+    with pytest.raises(DataError, match=r"has both test\.jsonl and test\.txt; remove one"):
+        find_split(tmp_path, "test")
 
 
 # --- Whatever a file holds --------------------------------------------------------------------

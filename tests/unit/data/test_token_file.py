@@ -97,6 +97,10 @@ OTHER = {
     "other tokens": lambda path: save_file(
         {"windows": torch.tensor([[1]], dtype=torch.int32)}, path, {"about": described(path)}
     ),
+    "more": lambda path: save_file(
+        {n: t.int() for n, t in load_tokens(path).items()} | {"x": torch.ones(1, 1)},
+        path, {"about": described(path)},
+    ),
     "floats": lambda path: save_file(
         {"windows": torch.tensor([[1.0, 2], [3, 70000]])}, path, {"about": described(path)}
     ),

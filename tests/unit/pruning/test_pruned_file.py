@@ -202,6 +202,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("pruned") / "p", {"w": VALUES}, {"run": "a/b"})
 
 
+def test_the_same_bytes_as_another_dtype_are_other_values(tmp_path: Path) -> None:
+    path = write(tmp_path / "p", {"w": VALUES.half()})
+    tensors_become(values=VALUES.half().view(torch.bfloat16))(path)
+    with pytest.raises(DataError, match=r"damaged pruned file \(w\.values\); prune again$"):
+        PrunedFile(path)("w", torch.ones(2, 3))
+
+
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_no_damage_of_any_kind_gives_another_weight(
