@@ -346,8 +346,10 @@ def test_an_export_of_shards_in_subfolders(
     path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.float32)
     export_checkpoint(folder, path, tmp_path / "out", torch.float32)
     exported, overlay = Weights(tmp_path / "out"), PrunedFile(path)
-    assert exported.file_of == Weights(folder).file_of
-    for name, tensor in exported.read(exported.file_of).items():
+    files = {name: t.file.relative_to(folder) for name, t in Weights(folder).stored.items()}
+    assert {n: t.file.relative_to(tmp_path / "out") for n, t in exported.stored.items()} == files
+    assert {file.parent.name for file in files.values()} == {"shards"}
+    for name, tensor in exported.read(files).items():
         assert torch.equal(tensor, overlay(name, Weights(folder).read([name])[name]))
 
 
