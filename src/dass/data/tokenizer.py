@@ -24,7 +24,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,  # the default asks whoever sits at the terminal
+        )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"{folder}: no usable tokenizer ({first}); fetch the model again") from None

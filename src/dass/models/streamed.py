@@ -297,10 +297,12 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        # False, not the default: that asks whoever sits at the terminal.
+        safe = {"trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **safe)
         with _parameters_without_storage():
             # The attention is the model's own choice: sdpa, or eager where soft-capping needs it.
-            model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype, **safe)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: no model can be built from config.json: {first}") from None
