@@ -3,6 +3,7 @@ import os
 import re
 import sys
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 # The folder of the Snakefile, also where another workflow uses this one as a module.
@@ -19,6 +20,8 @@ from dass.config.study import experiment_runs, runs, speed_subjects
 from dass.errors import DassError
 from dass.pruning.methods import find_class
 from dass.results.published import dense_targets, read_published, was_pruned_from
+from dass.runtime.job import user
+from dass.runtime.provenance import CONFIG
 from dass.runtime.source_files import class_files, module_files
 
 
@@ -33,6 +36,10 @@ try:
     PUBLISHED = read_published(STUDY.published.file) if STUDY.published else []
 except DassError as error:
     stop(error)
+
+os.environ.update(user())
+# For the record, in results: as a param, each edit of the config would make all of them stale.
+os.environ[CONFIG] = sha256(STUDY.model_dump_json().encode()).hexdigest()
 
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"

@@ -242,12 +242,12 @@ def _make_results(results: Path, world: Path, model: Path) -> None:
     run.mkdir(parents=True)
     calibration, evaluation = results / "calibration.safetensors", results / "text.safetensors"
     calibration_tokens(
-        folder=model, documents=world / "documents.jsonl.gz", sequences=4, length=64, seed=0,
-        bos="text", out=calibration,
+        folder=model, dataset="toy", documents=world / "documents.jsonl.gz", sequences=4,
+        length=64, seed=0, bos="text", out=calibration,
     )  # fmt: skip
     evaluation_tokens(
-        folder=model, text=world / "wikitext", rows="line", splits=["validation"], length=256,
-        bos="text", out=evaluation,
+        folder=model, dataset="toy", text=world / "wikitext", rows="line", splits=["validation"],
+        length=256, bos="text", out=evaluation,
     )  # fmt: skip
     prune_run(
         run=name, folder=model, tokens=calibration, dtype="float32", bos="text", function="dass",

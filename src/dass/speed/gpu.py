@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
-from transformers.activations import ACT2FN
+from torch.nn.functional import gelu, linear, silu
 
 from dass.errors import DassError
 from dass.models.shape import Shape
@@ -40,6 +39,10 @@ Name = tuple[str, str]
 Variants = dict[Name, tuple[Weights, Weights]]
 """Name -> (weights that run, dense weights whose product they must equal)."""
 DASS = "dass-2of4"
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+}
 
 
 # --- Weights of each variant --------------------------------------------------------------------
@@ -151,7 +154,7 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
         dense = {r: make(shape.matrix(r), 10 * seed + ROLES.index(r)) for r in roles}
         copies.append(variants_of(dense, settings, outcome, part, round_trip=seed == 0))
     width = shape.matrix(roles[0])[1]
-    activation = ACT2FN[shape.activation]
+    activation = ACTIVATIONS[shape.activation]
     for tokens in settings.tokens:
         x = random_weight((tokens, width), 99, torch.float32, settings.device) * width**0.5
         x = x.to(settings.torch_dtype)

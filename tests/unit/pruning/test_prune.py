@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from dass.data.model_folder import SINGLE
 from dass.errors import ModelError, NumericError, PatternError
 from dass.models import batches
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
-from dass.models.weights import SINGLE
 from dass.pruning.export import export_checkpoint
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Comparison, Method, Need, Statistics
@@ -283,7 +283,7 @@ def test_sparsity_is_exact(
     assert set(pruned_by(tiny_model("llama"), tokens, "dass", pattern).sparsity.values()) <= shares
     ungrouped = [1 - float(mask.float().mean()) for mask in masks_of(pruned).values()]
     assert pruned.mean_sparsity == pytest.approx(sum(ungrouped) / len(ungrouped))
-    assert pruned.hash == mask_hash(pruned.masks.items())
+    assert pruned.hash == mask_hash(pruned.masks, pruned.masks.__getitem__)
     assert set(pruned.shapes) == set(pruned.masks) == set(pruned.sparsity)
 
 
