@@ -6,8 +6,11 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+# The folder of the Snakefile, also where another workflow uses this one as a module.
+HOME = Path(workflow.current_basedir).parent
+
 # Jobs use the library beside this workflow, installed or not, and no other.
-SOURCE = str(Path(workflow.basedir) / "src")
+SOURCE = f"{HOME}/src"
 sys.path.insert(0, SOURCE)
 search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
@@ -66,7 +69,7 @@ def modules(stage):
 
     Of thousands of jobs each asks for one of a few answers: they are remembered.
     """
-    script = f"{workflow.basedir}/workflow/scripts/stage.py"
+    script = f"{HOME}/workflow/scripts/stage.py"
     return [os.path.relpath(f) for f in [script, *module_files(f"stages.{stage}")]]
 
 

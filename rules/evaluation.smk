@@ -62,7 +62,6 @@ def published_of(wildcards):
 
 
 checkpoint check_dense:
-    # Between a model's dense perplexity and all pruning of it: see dense_gate.
     input:
         dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
         modules=modules("check_dense"),
@@ -72,6 +71,8 @@ checkpoint check_dense:
         f"logs/check_dense/{STUDY.study}/{{model}}.log",
     benchmark:
         f"logs/benchmarks/check_dense/{STUDY.study}/{{model}}.tsv"
+    # Between a model's dense perplexity and all pruning of it: see dense_gate.
+    localrule: True
     conda:
         "../envs/dass.yaml"
     resources:

@@ -1,8 +1,4 @@
 # What sparsity costs and gains on this machine. Nothing here runs unless the study has a `speed` block.
-localrules:
-    speed,
-
-
 rule speed:
     # Named target: every speed benchmark of the study, its tables and figures. Only prefill prunes.
     input:
