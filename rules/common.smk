@@ -192,6 +192,91 @@ def evaluated(kind, model=None):
     return dense + pruned(f"{RUN}/{kind}.json", model)
 
 
+# Inputs and params of single rules
+
+
+def dataset_settings(wildcards):
+    """The wildcards' data set, as the config gives it."""
+    return STUDY.datasets[wildcards.dataset].model_dump()
+
+
+def calibration_documents(wildcards):
+    """The documents that a calibration draws from."""
+    return dataset_path(STUDY.calibrations[wildcards.calibration].dataset)
+
+
+def calibration_documents_input(wildcards):
+    """The same as a job's input."""
+    return dataset_input(STUDY.calibrations[wildcards.calibration].dataset)
+
+
+def text_input(wildcards):
+    """The data set of the wildcards as a job's input."""
+    return dataset_input(wildcards.dataset)
+
+
+def text_folder(wildcards):
+    """The folder with its splits."""
+    return dataset_path(wildcards.dataset)
+
+
+def files_of_method(wildcards):
+    """The files behind the wildcards' method: it is the only one that a run depends on."""
+    return method_files(wildcards.method)
+
+
+def dense_gate(wildcards):
+    """Lets a model's pruning wait for check_dense, where there is something to check.
+
+    A checkpoint and no input, and none for runs that are pruned already: another published number
+    is checked, but makes no mask stale.
+    """
+    model = STUDY.models[wildcards.model]
+    if (
+        STUDY.published
+        and STUDY.published.gate
+        and published_of(wildcards)
+        and not was_pruned_from(
+            f"{RUN}/pruning.json".format(**dict(wildcards.items())),
+            folder=model_folder(wildcards),
+            dtype=model.dtype,
+            bos=model.bos,
+        )
+    ):
+        checkpoints.check_dense.get(model=wildcards.model)
+    return []
+
+
+def pruned_input(wildcards):
+    """The run's pruned file; nothing for the dense model."""
+    if wildcards.run == "dense":
+        return []
+    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
+
+
+def published_of(wildcards):
+    """The published dense perplexities of the wildcards' model that this study measures, too."""
+    perplexity = STUDY.perplexity
+    found = dense_targets(
+        PUBLISHED,
+        wildcards.model,
+        perplexity.dataset,
+        perplexity.length,
+        perplexity.splits,
+    )
+    return [target._asdict() for target in found]
+
+
+def evaluations(kind):
+    """The results of this kind of the wildcards' model, dense and pruned."""
+    return lambda wildcards: evaluated(kind, wildcards.model)
+
+
+def shown(wildcards):
+    """What the tables and figures of the wildcards' experiment show."""
+    return asdict(table_settings(STUDY, wildcards.experiment))
+
+
 # Sizes of jobs
 
 

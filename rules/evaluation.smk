@@ -8,13 +8,6 @@ rule evaluate:
         [evaluated(kind) for kind in TABLE_KINDS],
 
 
-def pruned_input(wildcards):
-    """The run's pruned file; nothing for the dense model."""
-    if wildcards.run == "dense":
-        return []
-    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
-
-
 rule perplexity:
     input:
         model=model_input,
@@ -46,19 +39,6 @@ rule perplexity:
         "Perplexity of {wildcards.model}, {wildcards.run}"
     script:
         "../workflow/scripts/stage.py"
-
-
-def published_of(wildcards):
-    """The published dense perplexities of the wildcards' model that this study measures, too."""
-    perplexity = STUDY.perplexity
-    found = dense_targets(
-        PUBLISHED,
-        wildcards.model,
-        perplexity.dataset,
-        perplexity.length,
-        perplexity.splits,
-    )
-    return [target._asdict() for target in found]
 
 
 checkpoint check_dense:

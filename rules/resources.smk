@@ -35,11 +35,6 @@ rule fetch_model:
         "../workflow/scripts/stage.py"
 
 
-def dataset_settings(wildcards):
-    """The wildcards' data set, as the config gives it."""
-    return STUDY.datasets[wildcards.dataset].model_dump()
-
-
 rule fetch_dataset:
     output:
         out=directory("resources/datasets/{dataset}"),
