@@ -129,10 +129,14 @@ def test_windows_are_those_of_a_tokenizer_that_appends_nothing_and_say_so(
 
     def made(name: str, bos: Any) -> tuple[list[Any], dict[str, str] | None]:
         drawn, cut = tmp_path / f"{name}-{bos}-drawn", tmp_path / f"{name}-{bos}-cut"
-        calibration_tokens(folder=folder, documents=documents, dataset="d", sequences=2, length=4, seed=0,
-                           bos=bos, out=drawn)  # fmt: skip
-        evaluation_tokens(folder=folder, text=tmp_path / "text", dataset="t", rows="line", splits=["test"],
-                          length=4, bos=bos, out=cut)  # fmt: skip
+        calibration_tokens(
+            folder=folder, documents=documents, dataset="d", sequences=2, length=4, seed=0,
+            bos=bos, out=drawn,
+        )  # fmt: skip
+        evaluation_tokens(
+            folder=folder, text=tmp_path / "text", dataset="t", rows="line", splits=["test"],
+            length=4, bos=bos, out=cut,
+        )  # fmt: skip
         off = tokens_about(drawn).get("tokens_taken_off")
         assert tokens_about(cut).get("tokens_taken_off") == off
         tokens = [load_tokens(drawn)["windows"].tolist(), load_tokens(cut)["test"].tolist()]
