@@ -9,16 +9,6 @@ rule calibrate:
         ],
 
 
-def calibration_documents(wildcards):
-    """The documents that a calibration draws from."""
-    return dataset_path(STUDY.calibrations[wildcards.calibration].dataset)
-
-
-def calibration_documents_input(wildcards):
-    """The same as a job's input."""
-    return dataset_input(STUDY.calibrations[wildcards.calibration].dataset)
-
-
 rule calibration_tokens:
     input:
         model=model_input,
@@ -39,6 +29,7 @@ rule calibration_tokens:
         stage="calibration_tokens",
         folder=model_folder,
         bos=of_model("bos"),
+        dataset=of_calibration("dataset"),
         documents=calibration_documents,
         sequences=of_calibration("sequences"),
         length=of_calibration("length"),
@@ -47,16 +38,6 @@ rule calibration_tokens:
         "Drawing calibration windows: {wildcards.model}, {wildcards.calibration}"
     script:
         "../workflow/scripts/stage.py"
-
-
-def text_input(wildcards):
-    """The data set of the wildcards as a job's input."""
-    return dataset_input(wildcards.dataset)
-
-
-def text_folder(wildcards):
-    """The folder with its splits."""
-    return dataset_path(wildcards.dataset)
 
 
 rule evaluation_tokens:
@@ -79,6 +60,7 @@ rule evaluation_tokens:
         stage="evaluation_tokens",
         folder=model_folder,
         bos=of_model("bos"),
+        dataset=lambda wildcards: wildcards.dataset,
         text=text_folder,
         rows=of_dataset("rows"),
         length=STUDY.perplexity.length,

@@ -17,11 +17,6 @@ rule tables:
         TABLES,
 
 
-def evaluations(kind):
-    """The results of this kind of the wildcards' model, dense and pruned."""
-    return lambda wildcards: evaluated(kind, wildcards.model)
-
-
 rule summary_of_model:
     input:
         pruning=lambda wildcards: pruned(f"{RUN}/pruning.json", wildcards.model),
@@ -70,11 +65,6 @@ rule summary:
         "Summing up all models"
     script:
         "../workflow/scripts/stage.py"
-
-
-def shown(wildcards):
-    """What the tables and figures of the wildcards' experiment show."""
-    return asdict(table_settings(STUDY, wildcards.experiment))
 
 
 rule tables_of_experiment:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
     from torch import Tensor
 
     from dass.models.streamed import StreamedModel
@@ -155,6 +157,22 @@ REFUSED: dict[str, dict[str, Any]] = {
 """Architectures without a GLU, or with several in a block (deepseek_v3: in its later ones)."""
 
 TinyModel = Callable[..., Path]
+
+
+def damaged(content: bytes) -> SearchStrategy[bytes]:
+    """What a disk, a network or a person may make of a file: for the readers' tests."""
+    places = st.integers(0, max(len(content) - 1, 0))
+    flipped = st.builds(
+        lambda place, bit: content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :],
+        places, st.sampled_from([1 << n for n in range(8)]),
+    )  # fmt: skip
+    replaced = st.builds(
+        lambda start, stop, new: content[:start] + new + content[stop:],
+        places, places, st.binary(max_size=20),
+    )  # fmt: skip
+    cut = st.builds(lambda stop: content[:stop], places)
+    return st.one_of(flipped, replaced, cut, st.binary(max_size=200))
+
 
 TOGETHER = {"cluster", "hub", "real", "workflow"}
 """Folders whose tests share what took minutes to make: all of them go to one worker."""

@@ -36,7 +36,7 @@ COMMON = {"schema_version", "run", "settings", "provenance"}
 def documented(heading: str) -> set[str]:
     """The names in the first column of the table below a heading."""
     section = re.split(rf"^## {re.escape(heading)}\n", PAGE, flags=re.MULTILINE)[1]
-    table = re.split(r"^## ", section, flags=re.MULTILINE)[0]
+    table = re.split(r"^## |^In the result of a run's stage", section, flags=re.MULTILINE)[0]
     cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
     names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     assert len(names) == len(set(names)), f"{heading}: a name is there twice"

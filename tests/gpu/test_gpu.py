@@ -15,7 +15,7 @@ from dass.pruning.columns import _prune_in_order, inverse_factor
 from dass.pruning.masks import keep_mask
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
-from dass.pruning.prune import prune
+from dass.pruning.prune import _to_host, prune
 from dass.pruning.pruned_file import pack, unpack
 
 pytestmark = [
@@ -202,3 +202,15 @@ def test_fused_operations_leave_a_block_as_it_was(
     for fused_output in (first, again):
         torch.testing.assert_close(fused_output, plain, rtol=0.01, atol=0.01)
         assert (fused_output == plain).float().mean() > 0.5
+
+
+def test_values_on_the_host_are_whole_when_they_are_returned() -> None:
+    """Also while the device is busy: a thread writes them to a file at once."""
+    values = random(1 << 22).cuda()
+    square = random(4096, 4096).cuda()
+    for _ in range(40):
+        product = square @ square
+    late = values + product.sum() * 0  # only known once all that is done
+    host = _to_host(late).clone()
+    assert torch.equal(host, late.cpu())
+    assert host.isfinite().all()

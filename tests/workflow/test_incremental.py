@@ -58,6 +58,11 @@ def test_results_say_how_they_came_to_be(finished_study: Workflow) -> None:
     assert set(pruning["sparsity"].values()) == {0.5}
     assert perplexity["mask_hash"] == pruning["mask_hash"]
     assert set(perplexity["splits"]) == {"validation", "test"}
+    made_of = pruning["provenance"]
+    assert made_of["config"] == perplexity["provenance"]["config"] is not None
+    calibration = small_study()["calibrations"]["toy"]
+    assert {key: made_of["calibration"][key] for key in calibration} == calibration
+    assert perplexity["provenance"]["text"]["dataset"] == perplexity["dataset"]
 
 
 def test_a_second_call_runs_nothing(study: Workflow) -> None:

@@ -1,7 +1,5 @@
 """The blocks of a config, but for methods (:mod:`.method`) and benchmarks (:mod:`.speed`)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The blocks that say which benchmarks are run."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """A study: its blocks, the checks across them, and the runs that it asks for."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection, Iterator
 from typing import NamedTuple

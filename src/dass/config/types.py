@@ -1,7 +1,5 @@
 """Values that the blocks of a config are made of, and how a block reports what is wrong."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

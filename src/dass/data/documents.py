@@ -1,6 +1,8 @@
-"""Text on disk: documents to calibrate on, rows to evaluate on."""
+"""Text on disk: documents to calibrate on, rows to evaluate on.
 
-from __future__ import annotations
+Files are UTF-8, with or without a byte order mark, packed by gzip or not. Lines may end as on
+Windows: the released code reads text as Python does, which makes each such end a newline.
+"""
 
 import gzip
 import io
@@ -9,15 +11,13 @@ import mmap
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
 from dass.errors import DataError
 from dass.runtime.progress import log
-
-Rows = Literal["file", "line"]
-
+from dass.terms import Rows
 
 DOCUMENTS = "documents.jsonl"
 OFFSETS = "documents.offsets.npy"
@@ -27,11 +27,12 @@ OFFSETS = "documents.offsets.npy"
 class Documents:
     """The documents of a JSON-lines file (``.jsonl``, ``.json.gz``), parsed when asked for.
 
-    A file that :func:`index_documents` wrote is not read: a document is found by its offset.
-    Of any other, all lines are held in memory.
+    A file that :func:`index_documents` wrote was checked then: it is not read, a document is found
+    by its offset. Of any other, all lines are checked, and held in memory: a bad one must not wait
+    for the seed that draws it.
 
     Raises:
-        DataError: the file is missing, damaged or empty.
+        DataError: the file is missing, damaged or empty, or a line is no document.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -40,9 +41,7 @@ class Documents:
         if self.path.name == DOCUMENTS and self.path.with_name(OFFSETS).exists():
             self._lines = _IndexedLines(self.path)
         else:
-            self._lines = _read_bytes(self.path).splitlines()
-        if not self._lines:
-            raise DataError(f"{self.path}: holds no document")
+            self._lines = list(_document_lines([self.path]))
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -56,14 +55,21 @@ class _IndexedLines(Sequence[bytes]):
     """The lines of a file, from its pages and the offsets beside it."""
 
     def __init__(self, path: Path) -> None:
+        damaged = DataError(f"{path}: its lines are not where {OFFSETS} says; fetch it again")
         try:
-            self._offsets = np.load(path.with_name(OFFSETS), mmap_mode="r", allow_pickle=False)
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
-        if len(self._offsets) == 0 or self._offsets[-1] != len(self._bytes):
-            raise DataError(f"{path}: is not as long as {OFFSETS} says; fetch it again")
+        except (OSError, ValueError) as error:  # mmap refuses an empty file
+            raise _unreadable(path, error) from None
+        try:
+            self._offsets = np.load(path.with_name(OFFSETS), mmap_mode="r", allow_pickle=False)
+        except Exception:  # numpy has one for each way to be damaged
+            raise damaged from None
+        offsets = self._offsets
+        if getattr(offsets, "dtype", None) != np.int64 or offsets.ndim != 1 or len(offsets) < 2:
+            raise damaged
+        if offsets[0] != 0 or offsets[-1] != len(self._bytes) or (np.diff(offsets) <= 0).any():
+            raise damaged
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -90,7 +96,7 @@ def index_documents(files: Iterable[str | Path], folder: str | Path) -> int:
     folder = Path(folder)
     offsets = [0]
     with (folder / DOCUMENTS).open("wb") as out:
-        for line in _lines_of(files):
+        for line in _document_lines(files):
             out.write(line)
             offsets.append(offsets[-1] + len(line))
     np.save(folder / OFFSETS, np.array(offsets, dtype=np.int64))
@@ -98,36 +104,71 @@ def index_documents(files: Iterable[str | Path], folder: str | Path) -> int:
     return len(offsets) - 1
 
 
-def _lines_of(files: Iterable[str | Path]) -> Iterator[bytes]:
+def _document_lines(files: Iterable[str | Path]) -> Iterator[bytes]:
     """Each line with its newline, once it is known to be a document."""
     for path in map(Path, files):
         number = 0
-        try:
-            with _opened(path) as file:
-                for number, line in enumerate(file, 1):
-                    _text_of(line, f"{path}: line {number}")
-                    yield line if line.endswith(b"\n") else line + b"\n"
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
+        for number, line in read_lines(path):
+            _text_of(line, f"{path}: line {number}")
+            yield line if line.endswith(b"\n") else line + b"\n"
         if not number:
-            raise DataError(f"{path}: holds no document")
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """A file, unpacked if its first bytes are gzip's: a fetched one may have any name."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
+            raise DataError(f"{path}: holds no document; give a file with text")
 
 
 def _text_of(line: bytes, where: str) -> str:
     try:
-        text = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise DataError(f'{where} is no JSON object with a "text"')
-    return text
+        text = parse_object(line)["text"]
+        if isinstance(text, str) and is_unicode(text):
+            return text
+        why = '"text" holds half of a surrogate pair, which is no character'
+        why = why if isinstance(text, str) else f'"text" is a {type(text).__name__}'
+    except KeyError:
+        why = "the key is missing"
+    except ValueError as error:
+        why = str(error)
+    raise DataError(f'{where} is no JSON object with a "text" ({why}); mend or remove the line')
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Raises:
+        ValueError: it is no object, or it says a key twice: which one counts, readers disagree.
+    """
+    if not line.strip():
+        raise ValueError("it is blank")
+    try:
+        found = _JSON.decode(line.decode("utf-8-sig").strip())
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg.removesuffix(' at')} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"it is a {type(found).__name__}")
+    return found
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"it has the key {twice!r} twice")
+    return found
+
+
+def is_unicode(text: str) -> bool:
+    """Whether no character is half of a surrogate pair, as JSON's escapes allow: ``\\ud800``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unambiguous)
 
 
 def read_rows(path: str | Path, rows: Rows = "line") -> list[str]:
@@ -135,8 +176,9 @@ def read_rows(path: str | Path, rows: Rows = "line") -> list[str]:
 
     Args:
         path: ``.jsonl`` with one {"text": row} a line, or ``.txt``.
-        rows: for ``.txt``: each line is a row, its newline included as in WikiText's data set
-            (``line``), or the whole file is one row (``file``).
+        rows: for ``.txt``: each line is a row (``line``), or the whole file is one (``file``).
+            A line is what WikiText's data set makes of it: its newline is part of the row, but a
+            blank line is an empty row.
 
     Raises:
         DataError: the file is missing, malformed or empty.
@@ -144,37 +186,68 @@ def read_rows(path: str | Path, rows: Rows = "line") -> list[str]:
     path = Path(path)
     if path.suffix == ".jsonl":
         documents = Documents(path)
-        return [documents[i] for i in range(len(documents))]
+        found = [documents[i] for i in range(len(documents))]
+    else:
+        text = _read_text(path)
+        # Not splitlines(), which would also cut at a dozen separators that end no row.
+        found = [text] if rows == "file" else list(io.StringIO(text, newline="\n"))
+        found = found if rows == "file" else [row if row.strip() else "" for row in found]
+    if not any(row.strip() for row in found):
+        raise DataError(f"{path}: holds no text; give the split's text")
+    return found
+
+
+def _read_text(path: Path) -> str:
+    """A text file, its line ends made newlines."""
+    content = b"".join(line for _, line in read_lines(path))
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
+        raise DataError(f"{path}: not UTF-8 text but UTF-16, or not text at all; convert it")
     try:
-        text = _read_bytes(path).decode("utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error}); convert it") from None
-    if not text.strip():
-        raise DataError(f"{path}: holds no text")
-    # Not splitlines(), which would also cut at a dozen separators that end no row.
-    return [text] if rows == "file" else list(io.StringIO(text, newline="\n"))
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def find_split(folder: str | Path, split: str) -> Path:
     """The file of a split in a text data set's folder: ``<split>.jsonl`` or ``<split>.txt``.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or there are both.
     """
     folder = Path(folder)
-    for suffix in (".jsonl", ".txt"):
-        if (path := folder / f"{split}{suffix}").exists():
-            return path
-    raise DataError(f"{folder}: has neither {split}.jsonl nor {split}.txt")
+    names = [f"{split}.jsonl", f"{split}.txt"]
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"{folder}: has both {' and '.join(names)}; remove one of them")
+    raise DataError(f"{folder}: has neither {' nor '.join(names)}; check the data set's `path`")
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, numbered from 1, unpacked if it is packed by gzip.
+
+    Raises:
+        DataError: the file is missing, cannot be read, or is damaged.
+    """
+    path = Path(path)
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                return file.read()
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the data set's `path`") from None
+        with _opened(path) as file:
+            yield from enumerate(file, 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
+        raise _unreadable(path, error) from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file, unpacked if its first bytes are gzip's: a fetched one may have any name."""
+    with path.open("rb") as file:
+        packed = path.suffix == ".gz" or file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file; check the data set's `path`")
+    why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path}: cannot be read ({why}); check the file, or fetch it again")

@@ -4,8 +4,6 @@ Only safetensors, configs and tokenizers are taken: never pickled weights, never
 fetched is pinned to a commit, checked, and says in ``fetched.json`` what it is.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Cross-entropy of windows, and log-likelihoods of continuations, through a streamed model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

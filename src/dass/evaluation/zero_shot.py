@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dass.errors import ConfigError, DassError, DataError, NumericError
+from dass.errors import ConfigError, DataError, NumericError
 from dass.evaluation.requests import LogLikelihood, Request, requests_hash
+from dass.evaluation.task_rows import fitting, local_dataset, task_file
 from dass.tasks import TASKS, Row
 from dass.terms import Bos
 
@@ -82,7 +83,7 @@ def evaluate(
     """
     _check_settings(tasks, max_length, limit, bos)
     with _quiet(), _templates_compiled_once():
-        files = {name: Path(tasks[name]) / f"{TASKS[name].split}.jsonl" for name in tasks}
+        files = {name: task_file(name, folder) for name, folder in tasks.items()}
         loaded = {name: _load(name, files[name], limit, seed) for name in tasks}
         examples = {name: _examples(name, loaded[name], files[name]) for name in tasks}
         model = language_model(scorer, tokenizer, max_length)
@@ -190,81 +191,6 @@ def _check_settings(
         raise ConfigError(f"zero-shot: max_length is {max_length}; give at least 1")
 
 
-# --- Data -------------------------------------------------------------------------------------
-
-
-def local_dataset(task: str, file: str, limit: int | None, **_: Any) -> dict[str, Any]:
-    """What lm-eval asks for as a task's data set: the one split that is evaluated.
-
-    Rows are held in memory: no data set cache, so nothing is written and nothing locked.
-    """
-    from datasets import Dataset
-
-    rows = _read_rows(task, Path(file), limit)
-    with _fitting(f"{task}: {file}"):
-        return {TASKS[task].split: Dataset.from_list(rows)}
-
-
-def _read_rows(task: str, file: Path, limit: int | None) -> list[Row]:
-    rows: list[Row] = []
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if len(rows) == limit:
-                    break
-                if line.strip():
-                    rows.append(_read_row(line, task, f"{task}: {file}: line {number}"))
-    except FileNotFoundError:
-        raise DataError(f"{task}: {file}: no such file; fetch or generate the data set") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{task}: {file}: not UTF-8 ({error})") from None
-    if not rows:
-        raise DataError(f"{task}: {file}: holds no rows; fetch or generate it again")
-    return rows
-
-
-def _read_row(line: str, task: str, where: str) -> Row:
-    """The columns of one row that the task reads."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from None
-    definition = TASKS[task]
-    columns = definition.columns
-    for column, kind in columns.items():
-        if not isinstance(row, dict) or column not in row:
-            raise DataError(f"{where}: no column {column!r}; the task needs {', '.join(columns)}")
-        if not isinstance(row[column], kind):
-            found = type(row[column]).__name__
-            raise DataError(f"{where}: column {column!r} holds {found}, not the official type")
-    with _fitting(where):
-        answers = list(definition.answers(row))
-    # A hidden or wrong answer would count as a miss: lm-eval only warns, or says nothing.
-    if (answer := row[definition.answer]) not in answers:
-        raise DataError(
-            f"{where}: the answer {answer!r} in column {definition.answer!r} is none of {answers}; "
-            "give a split with its answers"
-        )
-    return {column: row[column] for column in columns}
-
-
-@contextmanager
-def _fitting(where: str) -> Iterator[None]:
-    """Whatever else a row may make lm-eval's functions raise, as one line that says where."""
-    try:
-        yield
-    except DassError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{where}: does not fit the task ({type(error).__name__}: {_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 # --- lm-eval ----------------------------------------------------------------------------------
 
 # Tasks' own methods are called here rather than lm_eval.evaluator.evaluate: that builds the same
@@ -318,11 +244,11 @@ def _load(name: str, file: Path, limit: int | None, seed: int) -> Any:
     }
     # JSON is YAML; only the function needs YAML's own notation.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
-    lines.append(f"custom_dataset: !function {__name__}.{local_dataset.__name__}")
+    lines.append(f"custom_dataset: !function {local_dataset.__module__}.{local_dataset.__name__}")
     with tempfile.TemporaryDirectory(prefix="dass-zero-shot-") as scratch:
         (Path(scratch) / f"{name}.yaml").write_text("\n".join(lines), encoding="utf-8")
         manager = lm_eval.tasks.TaskManager(include_path=scratch, include_defaults=False)
-        with _fitting(f"{name}: {file}"):
+        with fitting(f"{name}: {file}"):
             task = manager.load([name])["tasks"][name]
     task.set_fewshot_seed(seed)
     return task
@@ -339,7 +265,7 @@ class _Example:
 def _examples(name: str, task: Any, file: Path) -> list[_Example]:
     examples = []
     for number, row in enumerate(task.task_docs, 1):
-        with _fitting(f"{name}: {file}: row {number}"):
+        with fitting(f"{name}: {file}: row {number}"):
             context = task.fewshot_context(doc=row, num_fewshot=0)
             instances = task.construct_requests(
                 doc=row, ctx=context, metadata=(name, number - 1, 1)

@@ -6,8 +6,6 @@ the model itself would have given them, so no architecture is special here: the 
 ``forward`` runs with its blocks replaced by recorders (DESIGN.md, decision 3).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The tensors of a model folder, read from its safetensors files one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -68,7 +68,7 @@ class Pruned:
     @property
     def hash(self) -> str:
         """The hash of all masks."""
-        return mask_hash(self.masks.items())
+        return mask_hash(self.masks, self.masks.__getitem__)
 
 
 @torch.inference_mode()
@@ -246,12 +246,14 @@ def _prune_block(
 def _to_host(values: Tensor) -> Tensor:
     """A copy on the host, of a GPU's tensor in pinned memory: any other takes thirty times as long.
 
-    It is whole once the device has caught up.
+    It is whole when it is returned: a thread may write it to a file at once.
     """
     if not values.is_cuda:
         return values
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return host.copy_(values, non_blocking=True)
+    host.copy_(values, non_blocking=True)
+    torch.cuda.current_stream(values.device).synchronize()
+    return host
 
 
 def _prune_projection(

@@ -9,29 +9,36 @@ is safetensors:
 ``<parameter>.values``
     [kept], in the model's dtype: the kept weights in C order; only of methods that update.
 
-Its metadata holds the run's settings and each parameter's shape.
+Its metadata holds the run's settings, each parameter's shape and each tensor's hash: a file with a
+flipped bit is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
-from dass.runtime.files import writing
+from dass.models.glu import find_glu
+from dass.runtime.files import seal, unseal, writing
 
-FORMAT = "dass-pruned-1"
+if TYPE_CHECKING:
+    from dass.models.streamed import StreamedModel
 
+FORMAT = "dass-pruned-2"
+
+FLOATS = ("F32", "F16", "BF16")
+"""What safetensors calls the dtypes that a model can be run in."""
 
 _WEIGHTS_OF_BITS = (128, 64, 32, 16, 8, 4, 2, 1)
 
@@ -61,13 +68,36 @@ def unpack(packed: Tensor, shape: tuple[int, ...], device: torch.device | str = 
     return spread.flatten()[:count].reshape(shape)
 
 
-def mask_hash(masks: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over (parameter name, packed mask), sorted by name."""
+def mask_hash(names: Iterable[str], packed_mask: Callable[[str], Tensor]) -> str:
+    """SHA-256 over (parameter name, packed mask) in the order of names, one at a time."""
     digest = hashlib.sha256()
-    for name, packed in sorted(masks, key=lambda pair: pair[0]):
+    for name in sorted(names):
         digest.update(name.encode())
-        digest.update(packed.numpy().tobytes())
+        digest.update(packed_mask(name).numpy().tobytes())
     return digest.hexdigest()
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor on the host: its dtype, and its bytes."""
+    digest = hashlib.sha256(str(tensor.dtype).encode())
+    digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class About:
+    """What a pruned file says of itself."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Parameter name -> shape of the weight."""
+    settings: dict[str, Any]
+    """What made it."""
+    hashes: dict[str, str]
+    """Tensor of the file -> its :func:`tensor_hash`."""
+
+    def metadata(self) -> dict[str, str]:
+        """As the file's metadata."""
+        return {"format": FORMAT, "about": seal(asdict(self))}
 
 
 def save_pruned(
@@ -88,51 +118,77 @@ def save_pruned(
     """
     tensors = {f"{name}.mask": mask for name, mask in masks.items()}
     tensors |= {f"{name}.values": value for name, value in values.items()}
-    metadata = {
-        "format": FORMAT,
-        "shapes": json.dumps({name: list(shape) for name, shape in shapes.items()}),
-        "settings": json.dumps(settings),
-    }
+    about = About(shapes, settings, {name: tensor_hash(one) for name, one in tensors.items()})
     with writing(path) as part:
-        save_file(tensors, part, metadata=metadata)
+        save_file(tensors, part, metadata=about.metadata())
 
 
 class PrunedFile:
     """A pruned file, opened for reading; calling it applies it to a tensor of the dense model.
 
     Raises:
-        DataError: the file is missing, damaged or of another format.
+        DataError: the file is missing, damaged or of another format: its metadata and what its
+            header says of each tensor fit each other.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             self._file = safe_open(self.path, framework="pt")
+            keys, metadata = set(self._file.keys()), self._file.metadata() or {}
         except FileNotFoundError:
             raise DataError(f"{self.path}: no such pruned file") from None
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{self.path}: damaged pruned file ({error}); prune again") from None
-        metadata = self._file.metadata() or {}
+        except Exception as error:  # whatever a damaged header makes safetensors raise
+            raise self._damaged(" ".join(str(error).split()) or type(error).__name__) from None
         if metadata.get("format") != FORMAT:
             raise DataError(f"{self.path}: not a pruned file of format {FORMAT}; prune again")
-        shapes: dict[str, list[int]] = json.loads(metadata["shapes"])
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.settings: dict[str, Any] = json.loads(metadata["settings"])
-        self._keys = set(self._file.keys())
+        try:
+            self.about = About(**unseal(metadata.get("about", "")))
+            self.shapes = {n: tuple(torch.Size(size)) for n, size in self.about.shapes.items()}
+            self.settings = dict(self.about.settings)
+            self._check_header(keys)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(str(error)) from None
+        self._sound: set[str] = set()
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(f"{self.path}: damaged pruned file ({what}); prune again")
+
+    def _check_header(self, keys: set[str]) -> None:
+        """Each parameter has its mask, and its values if it has any; there is nothing else."""
+        if not keys or keys != self.about.hashes.keys():
+            raise ValueError("its tensors")
+        for name, shape in self.shapes.items():
+            count = math.prod(shape)
+            if len(shape) != 2 or min(shape) < 1:
+                raise ValueError(f"shape of {name}")
+            mask = self._file.get_slice(f"{name}.mask") if f"{name}.mask" in keys else None
+            if mask is None or mask.get_dtype() != "U8" or mask.get_shape() != [-(-count // 8)]:
+                raise ValueError(f"mask of {name}")
+            keys.remove(f"{name}.mask")
+            if f"{name}.values" in keys:
+                values = self._file.get_slice(f"{name}.values")
+                if values.get_dtype() not in FLOATS or len(values.get_shape()) != 1:
+                    raise ValueError(f"values of {name}")
+                keys.remove(f"{name}.values")
+        if keys:
+            raise ValueError(f"{min(keys)} belongs to no parameter")
+
+    def _read(self, key: str) -> Tensor:
+        """A tensor; its hash is compared the first time."""
+        tensor: Tensor = self._file.get_tensor(key)
+        if key not in self._sound and tensor_hash(tensor) != self.about.hashes[key]:
+            raise self._damaged(key)
+        self._sound.add(key)
+        return tensor
 
     def packed_mask(self, name: str) -> Tensor:
         """uint8: the packed mask of a parameter.
 
         Raises:
-            DataError: it is not there, or not of the size that its shape needs.
+            DataError: it is not the one that was saved.
         """
-        size = math.ceil(math.prod(self.shapes[name]) / 8)
-        packed: Tensor | None = None
-        if f"{name}.mask" in self._keys:
-            packed = self._file.get_tensor(f"{name}.mask")
-        if packed is None or packed.dtype != torch.uint8 or packed.shape != (size,):
-            raise DataError(f"{self.path}: damaged pruned file (mask of {name}); prune again")
-        return packed
+        return self._read(f"{name}.mask")
 
     def mask(self, name: str, device: torch.device | str = "cpu") -> Tensor:
         """bool [out, in]: true where the parameter's weight is kept."""
@@ -140,14 +196,43 @@ class PrunedFile:
 
     def hash(self) -> str:
         """The hash of all masks, as in the run's pruning.json."""
-        return mask_hash((name, self.packed_mask(name)) for name in self.shapes)
+        return mask_hash(self.shapes, self.packed_mask)
+
+    def check_fits(self, model: StreamedModel, source: Mapping[str, str]) -> None:
+        """Raise unless this was made from the model: nothing would be pruned where it was not.
+
+        Args:
+            model: the dense model.
+            source: of the model, as :func:`dass.runtime.provenance.model_source` says.
+
+        Raises:
+            ModelError: it prunes other parameters than the model's GLUs have, or other weights.
+        """
+        glus = [find_glu(layer, model.folder.name).parameters for layer in model.layers]
+        wanted = {model.parameter_name(i, name) for i, names in enumerate(glus) for name in names}
+        if different := wanted ^ self.shapes.keys():
+            name = min(different)
+            what = "does not prune" if name in wanted else "prunes"
+            raise ModelError(
+                f"{self.path}: made for another model than {model.folder}: it {what} {name}; "
+                "prune this model again"
+            )
+        self.check_source(model.folder, source)
+
+    def check_source(self, folder: Path, source: Mapping[str, str]) -> None:
+        """Raise ModelError if this was made from other weights, as far as its settings say."""
+        made_from = self.settings.get("model")
+        if isinstance(made_from, dict) and made_from.get("weights") != source["weights"]:
+            raise ModelError(
+                f"{self.path}: made from other weights than {folder} holds; prune this model again"
+            )
 
     def __call__(self, name: str, dense: Tensor) -> Tensor:
         """The pruned weight of ``name``, or ``dense`` itself where the file says nothing of it.
 
-        Raises:
-            ModelError: the shape is not that of the model that was pruned.
-            DataError: the mask and the kept values do not fit each other or the shape.
+            Raises:
+                ModelError: the shape is not that of the model that was pruned.
+        DataError: the kept values are not those that were saved, or do not fit the mask.
         """
         if name not in self.shapes:
             return dense
@@ -157,9 +242,9 @@ class PrunedFile:
                 f"has {list(dense.shape)}; prune this model again"
             )
         mask = self.mask(name, dense.device)
-        if f"{name}.values" not in self._keys:
+        if f"{name}.values" not in self.about.hashes:
             return dense.masked_fill(~mask, 0)
-        values = self._file.get_tensor(f"{name}.values").to(dense.device, dense.dtype)
+        values = self._read(f"{name}.values")
         if values.numel() != mask.count_nonzero():
-            raise DataError(f"{self.path}: damaged pruned file (values of {name}); prune again")
-        return torch.zeros_like(dense).masked_scatter_(mask, values)
+            raise self._damaged(f"values of {name}")
+        return torch.zeros_like(dense).masked_scatter_(mask, values.to(dense.device, dense.dtype))

@@ -1,24 +1,25 @@
 """A pruned file in the making, one checkpoint per decoder block: what a killed job leaves behind.
 
-A checkpoint is itself a pruned file, of one block. It is used only for exactly the same work:
-model, tokens, method, pattern, dtype and code. When all blocks are there they are joined by copying
-bytes, so that a pruned 70B model never stands in memory.
+A checkpoint is itself a pruned file, of one block, with its hash beside it. It is used only if it
+is whole, and only for exactly the same work: what ``about`` says. When all blocks are there they
+are joined by copying bytes, so that a pruned 70B model never stands in memory. They stay until the
+run's result is written: a job that is killed in between loses nothing.
 """
 
-from __future__ import annotations
-
+import hashlib
 import json
 import shutil
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dass.errors import DataError
-from dass.pruning.pruned_file import FORMAT, PrunedFile, save_pruned
-from dass.runtime.files import read_json, write_json, writing
+from dass.pruning.pruned_file import About, PrunedFile, save_pruned
+from dass.runtime.files import read_json, sha256, write_json, writing
 from dass.runtime.progress import log
 
 ABOUT = "about.json"
@@ -34,13 +35,21 @@ class BlockCheckpoints:
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any]) -> None:
         self.folder, self.about = Path(folder), about
-        if not _is_about(self.folder, about):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists() and not self._is_of_this_work():
+            log.info("an earlier job's blocks are of other work: beginning with block 0")
+            self.remove()
         self.done = 0
-        while self.path(self.done).exists():
+        while self._is_whole(self.done):
             self.done += 1
         if self.done:
             log.info("going on after block %d, which an earlier job has pruned", self.done - 1)
+
+    def _is_of_this_work(self) -> bool:
+        return bool(_read(self.folder / ABOUT) == json.loads(json.dumps(self.about)))
+
+    def _is_whole(self, block: int) -> bool:
+        path = self.path(block)
+        return path.exists() and _read(path.with_suffix(".json")) == sha256(path)
 
     def path(self, block: int) -> Path:
         """The file of a block's checkpoint."""
@@ -60,13 +69,14 @@ class BlockCheckpoints:
             write_json(self.folder / ABOUT, self.about)
         own = {"sparsity": sparsity, "seconds": seconds}
         save_pruned(self.path(block), masks, values, shapes, own)
+        write_json(self.path(block).with_suffix(".json"), sha256(self.path(block)))
 
     def read(self, block: int) -> PrunedFile:
         """A block's checkpoint; its settings hold ``sparsity`` and ``seconds``."""
         return PrunedFile(self.path(block))
 
-    def join(self, out: str | Path, blocks: int, settings: dict[str, Any]) -> None:
-        """Write the pruned file of all blocks, and remove the checkpoints.
+    def join(self, out: str | Path, blocks: int, settings: dict[str, Any]) -> str:
+        """Write the pruned file of all blocks; returns its SHA-256.
 
         Raises:
             DataError: a checkpoint is missing.
@@ -75,52 +85,65 @@ class BlockCheckpoints:
         for path in paths:
             if not path.exists():
                 raise DataError(f"{path}: this block's checkpoint is missing; prune again")
-        join_pruned(paths, out, settings)
-        shutil.rmtree(self.folder)
+        return join_pruned(paths, out, settings)
+
+    def remove(self) -> None:
+        """Remove the checkpoints: their work is done, or is not what is wanted."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
 
-def join_pruned(paths: Sequence[Path], out: str | Path, settings: dict[str, Any]) -> None:
-    """Join pruned files of different parameters into one, copying bytes.
+def join_pruned(paths: Sequence[Path], out: str | Path, settings: dict[str, Any]) -> str:
+    """Join pruned files of different parameters into one, copying bytes; returns its SHA-256.
 
     A safetensors file is the length of its header (8 bytes, little endian), the header (JSON:
     name -> dtype, shape and begin and end of its bytes), and the bytes.
     """
     header: dict[str, Any] = {}
-    shapes: dict[str, Any] = {}
+    about = About(shapes={}, settings=settings, hashes={})
     parts: list[tuple[Path, int]] = []
     size = 0
     for path in paths:
         own, start = _read_header(path)
-        shapes |= json.loads(own.pop("__metadata__")["shapes"])
+        said = PrunedFile(path).about
+        about.shapes.update(said.shapes)
+        about.hashes.update(said.hashes)
         for name, entry in own.items():
             begin, end = entry["data_offsets"]
             header[name] = entry | {"data_offsets": [size + begin, size + end]}
         parts.append((path, start))
         size += path.stat().st_size - start
-    about = {"format": FORMAT, "shapes": json.dumps(shapes), "settings": json.dumps(settings)}
-    text = json.dumps({"__metadata__": about, **header}).encode()
+    text = json.dumps({"__metadata__": about.metadata(), **header}).encode()
     text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
     with writing(out) as part, part.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for path, start in parts:
-            with path.open("rb") as one:
-                one.seek(start)
-                shutil.copyfileobj(one, file, 1 << 24)
+        for chunk in chain((struct.pack("<Q", len(text)), text), _chunks(parts)):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(parts: Iterable[tuple[Path, int]]) -> Iterator[bytes]:
+    """The bytes of files, each from its start on, some at a time."""
+    for path, start in parts:
+        with path.open("rb") as one:
+            one.seek(start)
+            while chunk := one.read(1 << 24):
+                yield chunk
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """A safetensors file's header, and where its bytes begin."""
+    """What a safetensors file's header says of its tensors, and where its bytes begin."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__")
     return header, 8 + length
 
 
-def _is_about(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether the folder's checkpoints are of this very work."""
-    if not (folder / ABOUT).exists():
-        return False
+def _read(path: Path) -> Any:
+    """A JSON file's content; None where it is missing or damaged."""
     try:
-        return bool(read_json(folder / ABOUT) == json.loads(json.dumps(about)))
+        return read_json(path)
     except DataError:
-        return False
+        return None

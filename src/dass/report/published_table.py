@@ -1,7 +1,5 @@
 """The table that holds our numbers against published ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from dass.report.experiment import (

@@ -1,7 +1,5 @@
 """From a study's config to what the tables and figures of an experiment show."""
 
-from __future__ import annotations
-
 from dass.config.study import StudyConfig, experiment_runs
 from dass.report.experiment import TableSettings
 

@@ -4,8 +4,6 @@ Every ratio comes from one interleaved run; its ± is half the distance of its q
 say what was measured on what machine, and what was skipped and why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +54,6 @@ WHOLE = (
     "Whole pruning: the run itself, calibration passes and reading of weights included, measured "
     "once."
 )
-Row = tuple[str, list[Cell]]
 TimeOf = Mapping[tuple[str, str, str | None], float]
 """(model, method, pattern) -> seconds of the whole pruning."""
 
@@ -179,7 +176,9 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
     return groups
 
 
-def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> Iterator[Row]:
+def _gpu_rows(
+    own: Sequence[Measurement], counts: Sequence[int]
+) -> Iterator[tuple[str, list[Cell]]]:
     """The dense row of a mode, then each variant's; of prefill tokens per second as well."""
     lines: dict[tuple[str, str], dict[int, Measurement]] = {}
     for m in own:

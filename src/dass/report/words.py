@@ -1,7 +1,5 @@
 """How tables, figures and captions print patterns, numbers and text, in LaTeX and Markdown too."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

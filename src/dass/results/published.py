@@ -4,8 +4,6 @@ The file has one row per number, with the columns of :data:`COLUMNS` and any of
 :data:`CONDITIONS`; docs/running.md says what goes into them. An empty condition restricts nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import re

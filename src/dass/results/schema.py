@@ -4,8 +4,6 @@ Closed to unknown keys, so that a file of another version, or one mended by hand
 before its numbers reach a table.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Tables and figures are made from the rows, which are kept as JSON, closed and ve
 files are. The CSV beside it says the same to people and to pandas; nothing here reads it back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from csv import DictWriter
 from pathlib import Path

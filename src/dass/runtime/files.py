@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,33 @@ from dass.errors import DataError
 def _beside(path: Path) -> Path:
     """A name in the same folder, hence on the same file system, that no other process uses.
 
-    Nodes of a cluster share folders and not process numbers.
+    Nodes of a cluster share folders and not process numbers. What a killed process of this machine
+    left under such a name is removed.
     """
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
+    ours = f".{path.name}.{socket.gethostname()}-"
+    for left in path.parent.iterdir():
+        number = left.name.removeprefix(ours).removesuffix(".part")
+        if left.name == f"{ours}{number}.part" and number.isdecimal() and not _lives(int(number)):
+            _remove(left)
+    return path.with_name(f"{ours}{os.getpid()}.part")
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -27,9 +52,10 @@ def writing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
+    mode = _usual_mode(part)
     try:
         yield part
-        _give_usual_mode(part)
+        _finish(part, mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -41,24 +67,42 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
-    shutil.rmtree(part, ignore_errors=True)
+    mode = _usual_mode(part)
+    earlier = _beside(path.with_name(f"{path.name}.earlier"))
     part.mkdir()
     try:
         yield part
-        _give_usual_mode(*(file for file in part.rglob("*") if file.is_file()))
+        for file in part.rglob("*"):
+            if file.is_file():
+                _finish(file, mode)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(earlier)  # at once: a removal takes long, and may be cut off half-way
         part.replace(path)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if earlier.exists() and not path.exists():
+            earlier.replace(path)
+        _remove(part)
+        _remove(earlier)
 
 
-def _give_usual_mode(*files: Path) -> None:
-    """The umask's mode: safetensors makes its files for the user alone, and others read results."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in files:
-        file.chmod(0o666 & ~umask)
+def _usual_mode(probe: Path) -> int:
+    """The mode that a new file gets there: that of one, since asking for the umask sets it."""
+    probe.touch()
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
+
+
+def _finish(file: Path, mode: int) -> None:
+    """Give a written file the usual mode, and have it on disk before it gets its name.
+
+    safetensors makes its files for the user alone, and others read results. A full disk behind a
+    network shows only now.
+    """
+    file.chmod(mode)
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -76,14 +120,16 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        DataError: the file is missing, cannot be read, or is not JSON.
     """
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except ValueError as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and run again") from None
 
 
@@ -91,3 +137,25 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(content: Any) -> str:
+    """JSON with its hash, so that a flipped bit in it is noticed."""
+    text = json.dumps(content)
+    return json.dumps({"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def unseal(text: str) -> Any:
+    """What :func:`seal` has sealed.
+
+    Raises:
+        ValueError: it is not what was sealed.
+    """
+    try:
+        sealed = json.loads(text)
+        content, digest = sealed["content"], sealed["sha256"]
+        if hashlib.sha256(content.encode()).hexdigest() == digest:
+            return json.loads(content)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        pass
+    raise ValueError("its metadata is not what was saved")

@@ -1,13 +1,15 @@
 """How a stage runs as a job: where it logs, how many threads it has, how it fails."""
 
-from __future__ import annotations
-
+import atexit
 import errno
+import getpass
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +46,11 @@ def job(
     """
     _close_standard_input()
     _start_logging(Path(log_file))
-    signal.signal(signal.SIGTERM, _end_from_outside)
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | QUIET
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, _end_from_outside)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= QUIET | user() | _home()
     if offline:
         os.environ |= OFFLINE
         for name in TOKENS:
@@ -55,16 +60,13 @@ def job(
             claim(gpus)
         yield
     except DassError as error:
-        log.error("error: %s", error)
+        log.error("error: %s", one_line(error))
         sys.exit(1)
     except Exception as error:
-        if _is_disk_full(error):
-            log.error("error: no space left to write to; free some, or raise the quota: %s", error)
-        elif type(error).__name__ == "OutOfMemoryError":
-            log.error("error: the GPU is out of memory; free it, or take one with more: %s", error)
-        else:
+        if (line := _explained(error)) is None:
             log.exception("error: unexpected %s", type(error).__name__)
             raise
+        log.error("error: %s", line)
         sys.exit(1)
 
 
@@ -78,10 +80,52 @@ def _close_standard_input() -> None:
         os.close(nothing)
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message in one line; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _explained(error: Exception) -> str | None:
+    """What an error of the machine means for the user; None where it is a fault of ours."""
+    said = one_line(error)
+    if _is_disk_full(error):
+        return f"no space left to write to; free some, or raise the quota: {said}"
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the GPU is out of memory; free it, or take one with more: {said}"
+    if isinstance(error, MemoryError):
+        return "the machine is out of memory; free some, or raise the job's mem_mb"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check that it is there, readable and writable"
+    return None
+
+
 def _end_from_outside(number: int, _frame: object) -> None:
     """Leave as an error would, so that half-written files are removed, and say why."""
-    log.error("error: ended from outside (SIGTERM): cancelled, out of time, or the node goes down")
+    name = signal.Signals(number).name
+    log.error("error: ended from outside (%s): cancelled, out of time, or the node goes down", name)
     sys.exit(128 + number)
+
+
+def user() -> dict[str, str]:
+    """``USER`` for who is a number without a name, as in a container: Snakemake asks for it."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        return {"USER": f"uid-{os.getuid()}"}
+    return {}
+
+
+def _home() -> dict[str, str]:
+    """``HOME`` for the caches of libraries where the user has none that can be written to.
+
+    Nobody else can have put anything into the one that is made here: caches hold code.
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111 (Path.home() fails instead)
+    if home != "~" and os.access(home, os.W_OK):
+        return {}
+    folder = tempfile.mkdtemp(prefix="dass-home-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"HOME": folder}
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -6,10 +6,13 @@ The answer is read from the import statements, not kept by hand: a stage can for
 from __future__ import annotations
 
 import ast
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from dass.runtime.files import sha256
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +46,11 @@ def module_files(*modules: str) -> list[str]:
 def class_files(cls: type) -> list[str]:
     """The files behind a method's class: the library's, or the custom one's own package."""
     return module_files(cls.__module__.removeprefix("dass.")) if _is_ours(cls) else _own_files(cls)
+
+
+def code_hash(files: Iterable[str | Path]) -> str:
+    """One SHA-256 of the content of these files, wherever they lie."""
+    return hashlib.sha256("".join(sorted(map(sha256, files))).encode()).hexdigest()
 
 
 def _is_ours(cls: type) -> bool:

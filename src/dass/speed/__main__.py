@@ -6,8 +6,6 @@
 Options that are left out have the defaults of the kind's settings.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys
@@ -102,7 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _line(one: Measurement) -> str:
-    """A measurement on one line."""
     low, median, high = (1e3 * value for value in one.spread)
     about = f"{one.part}, {one.tokens} tokens, {one.engine} {one.dtype} {one.variant} {one.mode}"
     return f"{about}: {median:.4g} ms ({low:.4g} to {high:.4g})"

@@ -5,8 +5,6 @@ a buffer larger than the last-level cache, as the weights of a model's other lay
 output of each variant is first checked against torch's dense float32 product of the masked weight.
 """
 
-from __future__ import annotations
-
 import copy
 import gc
 import shutil
@@ -18,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +25,9 @@ from dass.pruning.patterns import parse_pattern
 from dass.speed import machine
 from dass.speed.engines import Engine, Network, TorchDense, make_engines, shallow
 from dass.speed.shapes import random_block, random_weight
-from dass.speed.timing import Outcome, Timed, Variant, measure
+from dass.speed.timing import TOLERANCE, Outcome, Timed, Variant, checked, measure
 from dass.terms import DENSE, ROLES
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-"""Largest relative error of an output that still counts as rounding."""
 MOST_SWEPT = 1 << 30
 SETTLE_SECONDS = 0.005
 
@@ -51,19 +46,13 @@ class CpuSettings:
     """``openvino``."""
 
 
-class Sweep:
-    """Reads and writes a buffer larger than the last-level cache, and lets its threads fall asleep.
+def sweep(buffer: Tensor) -> None:
+    """Read and write a buffer larger than the last-level cache, and let its threads fall asleep.
 
     They spin for a moment when done, and would take a core from the next engine.
     """
-
-    def __init__(self) -> None:
-        size = min(machine.cache_bytes() * 5 // 4, MOST_SWEPT)
-        self._buffer = torch.zeros(size // 4)
-
-    def __call__(self) -> None:
-        self._buffer.add_(1.0)
-        time.sleep(SETTLE_SECONDS)
+    buffer.add_(1.0)
+    time.sleep(SETTLE_SECONDS)
 
 
 def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> Iterator[Network]:
@@ -71,7 +60,7 @@ def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> 
     layer, rotary = random_block(shape, attention=part == "block")
     for variant in (DENSE, *patterns):
         own = layer if variant == DENSE else _masked(layer, variant)
-        yield Network(part, shape, variant, own, rotary, folder / variant)
+        yield Network(part, variant, own, rotary, folder / variant)
 
 
 def _masked(layer: Any, variant: str) -> nn.Module:
@@ -94,18 +83,17 @@ def pairs(engines: list[Engine], variants: list[Network]) -> Iterator[tuple[Engi
 
 
 def prepare(
-    engine: Engine, network: Network, x: Tensor, wanted: np.ndarray[Any, Any], threads: int,
-    sweep: Callable[[], None],
-) -> tuple[Timed, float]:  # fmt: skip
+    engine: Engine, network: Network, x: Tensor, wanted: Tensor, threads: int, buffer: Tensor
+) -> tuple[Timed, float]:
     """A network that is ready to be timed after a sweep, and its error; raises if it is wrong."""
-    prepared = engine.prepare(network, x, threads)
-    error = float(np.abs(prepared.output() - wanted).max() / np.abs(wanted).max())
-    if not error <= TOLERANCE[engine.dtype]:
-        raise RuntimeError(f"wrong product: relative error {error:.2g}, not timed")
+    call = engine.prepare(network, x, threads)
+    error = checked(torch.as_tensor(call()), wanted, TOLERANCE[engine.dtype])
 
     def run(_: int) -> float:
-        sweep()
-        return prepared.seconds()
+        sweep(buffer)
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
 
     return run, error
 
@@ -115,16 +103,16 @@ def measure_part(
     outcome: Outcome,
 ) -> None:  # fmt: skip
     """Time all variants on ``tokens`` tokens per call, of unit variance."""
-    hidden = work[0][1].shape.hidden
+    hidden = work[0][1].layer.hidden_size
     x = random_weight((tokens, hidden), 99, torch.float32, "cpu").mul_(hidden**0.5)
     reference = TorchDense(torch.float32)
-    networks = {network.variant: network for _, network in work}
-    wanted = {name: reference.prepare(n, x, 1).output() for name, n in networks.items()}
-    sweep = Sweep()
+    masks = {network.variant: network for _, network in work}
+    wanted = {name: reference.prepare(network, x, 1)() for name, network in masks.items()}
+    buffer = torch.zeros(min(machine.cache_bytes() * 5 // 4, MOST_SWEPT) // 4)
     variants = [
         Variant(part, engine.name, network.variant, tokens, engine.dtype,
                 partial(prepare, engine, network, x, wanted[network.variant], settings.threads,
-                        sweep))
+                        buffer))
         for engine, network in work
     ]  # fmt: skip
     measure(variants, settings.warmup, settings.repeats, outcome)
@@ -154,10 +142,10 @@ def benchmark(
                 work = list(pairs(engines, list(networks(shape, part, settings.patterns, folder))))
                 for tokens in settings.tokens:
                     measure_part(part, tokens, work, settings, outcome)
+                    shutil.rmtree(folder, ignore_errors=True)
                     gc.collect()
                     save(outcome)
                 del work  # before the next part's networks are made
-                shutil.rmtree(folder, ignore_errors=True)
                 gc.collect()
     finally:
         torch.set_num_threads(before)

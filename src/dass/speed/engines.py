@@ -4,11 +4,8 @@ torch (dense float32 and bfloat16, and CSR) and onnxruntime (dense) are always m
 is an option.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dass.errors import ConfigError
-from dass.models.shape import Shape
 from dass.terms import DENSE, ROLES
 
 # The exporter says for each model that torchvision is not installed.
@@ -49,7 +44,6 @@ class Network:
 
     part: str
     """``mlp`` or ``block``."""
-    shape: Shape
     variant: str
     """``dense`` or a pattern."""
     layer: Any
@@ -87,14 +81,8 @@ class Network:
         return layer
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A network that an engine is ready to run."""
-
-    output: Callable[[], np.ndarray[Any, Any]]
-    """[tokens, hidden], float32: to be checked once."""
-    seconds: Callable[[], float]
-    """Runs it once."""
+Call = Callable[[], Any]
+"""Runs a network once: a tensor or array [tokens, hidden]."""
 
 
 class Engine(Protocol):
@@ -105,19 +93,8 @@ class Engine(Protocol):
     runs: str
     """``dense``: gains nothing from zeros; ``sparse``: made for them; ``both``."""
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """Make a network ready for an input [tokens, hidden]; an exception skips the engine."""
-
-
-def timed(call: Callable[[], Any]) -> Callable[[], float]:
-    """The call, returning its seconds."""
-
-    def run() -> float:
-        started = time.perf_counter()
-        call()
-        return time.perf_counter() - started
-
-    return run
 
 
 # --- torch --------------------------------------------------------------------------------------
@@ -145,10 +122,6 @@ class SparseLinear(nn.Module):
         return output
 
 
-def _prepared(module: nn.Module, x: Tensor) -> Prepared:
-    return Prepared(lambda: module(x).float().contiguous().numpy(), timed(lambda: module(x)))
-
-
 class TorchDense:
     """torch's own matrix products."""
 
@@ -159,12 +132,12 @@ class TorchDense:
         self.dtype = str(dtype).removeprefix("torch.")
         self._dtype = dtype
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """The block in this dtype."""
         x, module = x.to(self._dtype), network.module(network.layer, x.to(self._dtype))
         if self._dtype != torch.float32:
             module = copy.deepcopy(module).to(self._dtype)
-        return _prepared(module, x)
+        return lambda: module(x)
 
 
 class TorchCSR:
@@ -174,9 +147,10 @@ class TorchCSR:
     dtype = "float32"
     runs = "sparse"
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """The block with its MLP's matrices in CSR."""
-        return _prepared(network.module(network.csr, x), x)
+        module = network.module(network.csr, x)
+        return lambda: module(x)
 
 
 def shallow(module: Any) -> Any:
@@ -196,7 +170,7 @@ class OnnxRuntime:
     dtype = "float32"
     runs = "dense"
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """A session whose threads sleep between calls, as the others' do."""
         import onnxruntime
 
@@ -208,10 +182,7 @@ class OnnxRuntime:
             network.onnx(x), options, providers=["CPUExecutionProvider"]
         )
         inputs = {session.get_inputs()[0].name: x.numpy()}
-        return Prepared(
-            lambda: np.asarray(session.run(None, inputs)[0]),
-            timed(lambda: session.run(None, inputs)),
-        )
+        return lambda: session.run(None, inputs)[0]
 
 
 class OpenVINO:
@@ -221,7 +192,7 @@ class OpenVINO:
     dtype = "float32"
     runs = "both"
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """A compiled model and its request."""
         try:
             import openvino
@@ -241,11 +212,7 @@ class OpenVINO:
         request = compiled.create_infer_request()
         request.set_input_tensor(openvino.Tensor(x.numpy()))
 
-        def output() -> np.ndarray[Any, Any]:
-            request.infer()
-            return np.array(request.get_output_tensor().data)
-
-        return Prepared(output, timed(request.infer))
+        return lambda: request.infer()[0]
 
 
 def make_engines(options: Sequence[str]) -> list[Engine]:

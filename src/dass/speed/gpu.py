@@ -7,8 +7,6 @@ power and would raise its clock). The output of a sparse variant is first checke
 product of the masked weight.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 from collections.abc import Callable, Iterator
@@ -18,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import gelu, linear, silu
 
 from dass.errors import DassError
 from dass.models.shape import Shape
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants
-from dass.speed.shapes import activation_of, random_model, random_weight
+from dass.speed.shapes import random_model, random_weight
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import check_axis, convert
 from dass.terms import DENSE, ROLES
@@ -41,6 +39,10 @@ Name = tuple[str, str]
 Variants = dict[Name, tuple[Weights, Weights]]
 """Name -> (weights that run, dense weights whose product they must equal)."""
 DASS = "dass-2of4"
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+}
 
 
 # --- Weights of each variant --------------------------------------------------------------------
@@ -147,11 +149,12 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
     roles = ROLES if part == "mlp" else (part,)
     size = sum(math.prod(shape.matrix(role)) for role in roles) * settings.torch_dtype.itemsize
     copies = []
+    make = partial(random_weight, dtype=settings.torch_dtype, device=settings.device)
     for seed in range(_copies(size, settings)):
-        dense = {role: _random(shape, role, settings, seed) for role in roles}
+        dense = {r: make(shape.matrix(r), 10 * seed + ROLES.index(r)) for r in roles}
         copies.append(variants_of(dense, settings, outcome, part, round_trip=seed == 0))
     width = shape.matrix(roles[0])[1]
-    activation = activation_of(shape)
+    activation = ACTIVATIONS[shape.activation]
     for tokens in settings.tokens:
         x = random_weight((tokens, width), 99, torch.float32, settings.device) * width**0.5
         x = x.to(settings.torch_dtype)
@@ -163,12 +166,7 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
             for variant, (_, reference) in copies[0].items()
             if all(variant in copy for copy in copies)
         }
-        timed_variants(variants, settings, outcome, (part, tokens))
-
-
-def _random(shape: Shape, role: str, settings: GpuSettings, seed: int) -> Tensor:
-    number = 10 * seed + ROLES.index(role)
-    return random_weight(shape.matrix(role), number, settings.torch_dtype, settings.device)
+        timed_variants(variants, settings, outcome, part, tokens)
 
 
 def _copies(size: int, settings: GpuSettings) -> int:
@@ -218,7 +216,7 @@ def time_model(
             name: ([selecting(name, 0, call) for call in calls], selecting(name, 1, calls[0]))
             for name in names
         }
-        timed_variants(variants, settings, outcome, (part, tokens), blocks)
+        timed_variants(variants, settings, outcome, part, tokens, blocks)
 
 
 def _block_calls(

@@ -5,8 +5,6 @@ whole model takes that times its blocks. SparseGPT has no score apart from its u
 is timed: factorising the Gram matrices and walking through the columns.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

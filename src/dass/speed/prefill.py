@@ -1,7 +1,5 @@
 """Prefill with a pruned 2:4 model on a GPU, end to end, against the dense model it came from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

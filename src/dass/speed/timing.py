@@ -9,10 +9,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Timed = Callable[[int], float]
 """Runs a variant once, in round ``i``, and returns the seconds that it took."""
+TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
+"""Largest relative error of an output that still counts as rounding."""
 
 
 class Spread(NamedTuple):
@@ -165,6 +170,20 @@ def interleave(
             if turn >= warmup:
                 seconds[name].append(took)
     return {name: took for name, took in seconds.items() if name not in failed}, failed
+
+
+def relative_error(output: Tensor, reference: Tensor) -> float:
+    """The largest deviation over the reference's largest entry."""
+    deviation = (output.float() - reference.float()).abs().max()
+    return float(deviation / reference.float().abs().max())
+
+
+def checked(output: Tensor, reference: Tensor, tolerance: float) -> float:
+    """The relative error; raises where it is more than rounding."""
+    error = relative_error(output, reference)
+    if not error <= tolerance:
+        raise RuntimeError(f"wrong product: relative error {error:.2g}, allowed {tolerance:g}")
+    return error
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,20 +1,20 @@
 """Draw a model's calibration windows and save their tokens."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import Any
 
 from dass.data.documents import Documents
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import calibration_windows
-from dass.runtime.provenance import origin
+from dass.runtime.provenance import origin, source
 from dass.terms import Bos
 
 
 def calibration_tokens(
     *,
     folder: str | Path,
+    dataset: str,
     documents: str | Path,
     sequences: int,
     length: int,
@@ -26,6 +26,7 @@ def calibration_tokens(
 
     Args:
         folder: of the model, for its tokenizer.
+        dataset: what the config calls the data set, for the record.
         documents: the JSON-lines file to draw from.
         sequences, length, seed: how many windows of how many tokens, and which draws.
         bos: where BOS stands.
@@ -36,4 +37,8 @@ def calibration_tokens(
         Documents(documents), encoder(tokenizer), sequences, length, seed, bos,
         tokenizer.bos_token_id,
     )  # fmt: skip
-    save_tokens(out, {"windows": windows}, (origin(documents) or {}) | taken_off(tokenizer))
+    about: dict[str, Any] = {
+        "dataset": dataset, "sequences": sequences, "length": length, "seed": seed, "bos": bos,
+        "source": source(documents), "origin": origin(documents),
+    }  # fmt: skip
+    save_tokens(out, {"windows": windows}, about | taken_off(tokenizer))

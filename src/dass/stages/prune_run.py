@@ -1,15 +1,12 @@
 """Prune one model by one method to one pattern."""
 
-from __future__ import annotations
-
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dass.data.token_file import load_tokens, token_hash, tokens_source
+from dass.data.token_file import load_windows, token_hash, tokens_about
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import find_class, make_method
 from dass.pruning.patterns import parse_pattern
@@ -17,10 +14,17 @@ from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import PeakMemory, PruningResult, Run, write_result
-from dass.runtime.files import sha256
 from dass.runtime.job import device
-from dass.runtime.provenance import origin, peak_memory, provenance
-from dass.runtime.source_files import class_files, module_files
+from dass.runtime.provenance import (
+    PACKAGES,
+    device_name,
+    model_source,
+    origin,
+    peak_memory,
+    provenance,
+    versions,
+)
+from dass.runtime.source_files import class_files, code_hash, module_files
 from dass.terms import Bos, Dtype
 
 
@@ -51,23 +55,17 @@ def prune_run(
     name = Run.parse(run)
     assert name.pattern is not None
     method, pattern = make_method(function, arguments), parse_pattern(name.pattern)
-    windows = load_tokens(tokens)["windows"]
     model = StreamedModel(folder, getattr(torch, dtype), device())
+    windows = load_windows(tokens, "windows", model.vocabulary)
     settings = {"function": function, "arguments": arguments, "dtype": dtype, "bos": bos}
-    about = settings | {"run": run}
+    about = settings | _made_of(run, model, tokens, function)
     checkpoints = BlockCheckpoints(
-        Path(pruned_file).with_name(".blocks"),
-        about
-        | {
-            "tokens": token_hash(windows),
-            "weights": [
-                [p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in model.weights.files
-            ],
-            "code": _hash_of_code(function),
-        },
+        Path(pruned_file).with_name(".blocks"), about | _made_with(model)
     )
     pruned = prune(model, windows, method, pattern, checkpoints)
-    checkpoints.join(pruned_file, model.n_blocks, about)
+    Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
+    written = checkpoints.join(pruned_file, model.n_blocks, about)
+    text = about["calibration"].get("origin")
     result = PruningResult(
         run=name,
         settings=settings,
@@ -79,14 +77,32 @@ def prune_run(
         block_seconds=pruned.block_seconds,
         peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
         tokens=windows.numel(),
-        provenance=provenance(
-            started, {"model": origin(folder), "calibration": tokens_source(tokens)}
-        ),
+        provenance=provenance(started, {"model": origin(folder), "calibration": text})
+        | {key: about[key] for key in ("model", "calibration", "method", "code")}
+        | {"pruned_file": written},
     )
     write_result(result_file, result)
+    checkpoints.remove()
 
 
-def _hash_of_code(function: str) -> str:
-    """One hash of all the code that decides about masks, this method's included."""
-    files = {*module_files("stages.prune_run"), *class_files(find_class(function))}
-    return hashlib.sha256("".join(map(sha256, sorted(files))).encode()).hexdigest()
+def _made_of(run: str, model: StreamedModel, tokens: str | Path, function: str) -> dict[str, Any]:
+    """What a pruned file is made of, beside its settings; the same on every machine."""
+    method = class_files(find_class(function))
+    return {
+        "run": run,
+        "model": model_source(model.folder, model.weights.files),
+        "calibration": tokens_about(tokens),
+        "method": code_hash(method),
+        "code": code_hash({*module_files("stages.prune_run"), *method}),
+    }
+
+
+def _made_with(model: StreamedModel) -> dict[str, Any]:
+    """What may change a bit of it all the same: blocks of two such jobs are never joined."""
+    files = [(path, path.stat()) for path in model.weights.files]
+    return {
+        "files": [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in files],
+        "versions": versions(PACKAGES),
+        "device": device_name(),
+        "threads": torch.get_num_threads() if device() == "cpu" else None,
+    }

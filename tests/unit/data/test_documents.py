@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dass.data.documents import (
@@ -19,7 +20,8 @@ from dass.data.documents import (
     index_documents,
     read_rows,
 )
-from dass.errors import DataError
+from dass.errors import DassError, DataError
+from tests.conftest import damaged
 
 TEXTS = ["one", "two\nlines", "naïve \u2028 café", ""]
 LINES = "".join(json.dumps({"text": text, "url": "u"}) + "\n" for text in TEXTS)
@@ -43,28 +45,80 @@ def test_documents_may_hold_line_separators_that_json_does_not_escape(tmp_path: 
     assert [documents[i] for i in range(len(documents))] == ["a\u2028b\u0085c", "d"]
 
 
-@pytest.mark.parametrize(
-    "line", ['{"text": "a"', '{"body": "a"}', '"text"', "[]", "", '{"text": 3}']
-)
-def test_a_line_that_is_no_document_is_numbered(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "d.jsonl"
-    path.write_text(f'{{"text": "fine"}}\n{line}\n{{"text": "fine"}}\n')
-    documents = Documents(path)
-    assert documents[0] == documents[2] == "fine"
-    with pytest.raises(DataError, match=r"d\.jsonl: line 2 is no JSON object"):
-        documents[1]
+BAD_LINES = {
+    b'{"text": "a"': "Expecting ',' delimiter at column 13",
+    b'{"body": "a"}': "the key is missing",
+    b'"text"': "it is a str",
+    b"[]": "it is a list",
+    b"": "it is blank",
+    b" \t": "it is blank",
+    b'{"text": 3}': '"text" is a int',
+    b'{"text": null}': '"text" is a NoneType',
+    b'{"text": "a"} {"text": "b"}': "Extra data at column 15",
+    b'{"text": "a", "text": "b"}': "it has the key 'text' twice",
+    b'{"text": "a", "meta": {"x": 1, "x": 2}}': "it has the key 'x' twice",
+    b'{"text": "\\ud800"}': '"text" holds half of a surrogate pair',
+    b'{"text": "\\ude00\\ud83d"}': '"text" holds half of a surrogate pair',
+    b'{"text": "\xed\xa0\x80"}': "it is not UTF-8",
+    b'{"text": "\xff"}': "it is not UTF-8",
+    b'{"text": "a\0b"}': "Invalid control character at column 12",
+    b'{"text": "a\rb"}': "Invalid control character at column 12",
+    b'{"text": ' + b"[" * 200_000: "it is nested too deeply",
+    b'{"text": 1' + b"0" * 5000 + b"}": "Exceeds the limit",
+    '{"text": "a"}'.encode("utf-16"): "it is not UTF-8",
+}
 
 
-def test_a_document_that_is_not_utf8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", BAD_LINES, ids=range(len(BAD_LINES)))
+def test_a_line_that_is_no_document_is_numbered_before_any_is_drawn(
+    tmp_path: Path, line: bytes
+) -> None:
     path = tmp_path / "d.jsonl"
-    path.write_bytes(b'{"text": "\xff"}\n')
-    with pytest.raises(DataError, match="line 1"):
-        Documents(path)[0]
+    path.write_bytes(b'{"text": "fine"}\n' + line + b'\n{"text": "fine"}\n')
+    said = re.escape(f'd.jsonl: line 2 is no JSON object with a "text" ({BAD_LINES[line]}')
+    with pytest.raises(DataError, match=rf"^[^\n]*{said}[^\n]*; mend or remove the line$"):
+        Documents(path)
+    with pytest.raises(DataError, match=said.replace("d\\.jsonl", "part-0")):
+        indexed(tmp_path, path.read_bytes())
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+def test_documents_from_windows(tmp_path: Path, end: bytes, mark: bytes) -> None:
+    """What JSON escapes stays as it is: only the ends of lines are the file's."""
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(mark + b'{"text": "a\\r\\nb\\u0000"}' + end + b'{"text": "c"}' + end)
+    for documents in (Documents(path), Documents(indexed(tmp_path, path.read_bytes()))):
+        assert [documents[i] for i in range(len(documents))] == ["a\r\nb\0", "c"]
+
+
+def test_a_pair_of_surrogates_is_one_character(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "\\ud83d\\ude00"}')
+    assert Documents(path)[0] == "\U0001f600"
+
+
+def test_a_long_document_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"text": "word " * 2_000_000}))
+    assert Documents(path)[0] == "word " * 2_000_000
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json", "c4"])
+def test_a_packed_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(LINES.encode()))
+    documents = Documents(tmp_path / name)
+    assert [documents[i] for i in range(len(documents))] == TEXTS
+
+
+def test_a_folder_is_no_file_of_documents(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*: cannot be read \(Is a directory\)[^\n]*$"):
+        Documents(tmp_path)
 
 
 def test_no_documents(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"^[^\n]*d\.jsonl: holds no document$"):
+    with pytest.raises(DataError, match=r"^[^\n]*d\.jsonl: holds no document[^\n]*$"):
         Documents(tmp_path / "d.jsonl")
 
 
@@ -131,11 +185,8 @@ def test_an_index_changes_no_document(
 ) -> None:
     """Against the file read as a whole; with and without non-ASCII characters as they are."""
     folder = tmp_path_factory.mktemp("indexed")
-    lines = "".join(json.dumps({"text": t}, ensure_ascii=not plain) + "\n" for t in texts)
-    try:
-        content = lines.encode()
-    except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
-        content = "".join(json.dumps({"text": t}) + "\n" for t in texts).encode()
+    lines = [json.dumps({"text": text}, ensure_ascii=plain) for text in texts]
+    content = "".join(f"{line}\n" for line in lines).encode()
     whole = folder / "whole.jsonl"
     whole.write_bytes(content)
     left, right = Documents(whole), Documents(indexed(folder, gzip.compress(content)))
@@ -168,7 +219,9 @@ def test_what_cannot_be_indexed_is_named(tmp_path: Path, content: bytes, message
         indexed(tmp_path, content)
 
 
-@pytest.mark.parametrize("change", ["shorter", "longer", "no index", "not an index"])
+@pytest.mark.parametrize(
+    "change", ["shorter", "longer", "no index", "not an index", "out of order", "twice", "floats"]
+)
 def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> None:
     path = indexed(tmp_path, b'{"text": "a"}\n{"text": "b"}\n')
     content, offsets = path.read_bytes(), tmp_path / OFFSETS
@@ -178,6 +231,11 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> N
         path.write_bytes(content + b"\n")
     elif change == "no index":
         np.save(offsets, np.array([], dtype=np.int64))
+    elif change in ("out of order", "twice"):
+        places = [0, 14, 0, 28] if change == "out of order" else [0, 14, 14, 28]
+        np.save(offsets, np.array(places, dtype=np.int64))
+    elif change == "floats":
+        np.save(offsets, np.load(offsets).astype(np.float64))
     else:
         offsets.write_bytes(b"PK")
     with pytest.raises(DataError, match=r"^[^\n]*documents\.jsonl: [^\n]*; fetch it again$"):
@@ -192,14 +250,43 @@ def test_rows_of_json_lines(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "t.jsonl") == TEXTS
 
 
-TEXT = " = Title = \n \n A row . \n"
+TEXT = " = Title = \n \n A row . \n\n\t\u00a0\n  \n last"
+ROWS = [" = Title = \n", "", " A row . \n", "", "", "", " last"]
 
 
-def test_rows_of_a_text_keep_their_newlines(tmp_path: Path) -> None:
+def test_rows_of_a_text_are_those_of_wikitexts_data_set(tmp_path: Path) -> None:
+    """The hub's script: a line with its newline, but "" for one that strip() leaves nothing of."""
     (tmp_path / "t.txt").write_text(TEXT)
-    assert read_rows(tmp_path / "t.txt") == [" = Title = \n", " \n", " A row . \n"]
-    assert read_rows(tmp_path / "t.txt", "line") == read_rows(tmp_path / "t.txt")
+    with (tmp_path / "t.txt").open(encoding="utf-8") as lines:
+        assert [line if line.strip() else "" for line in lines] == ROWS
+    assert read_rows(tmp_path / "t.txt") == ROWS
+    assert read_rows(tmp_path / "t.txt", "line") == ROWS
     assert read_rows(tmp_path / "t.txt", "file") == [TEXT]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_where_a_text_was_written_changes_nothing(
+    tmp_path: Path, end: str, mark: str, packed: bool
+) -> None:
+    content = (mark + TEXT.replace("\n", end)).encode()
+    (tmp_path / "t.txt").write_bytes(gzip.compress(content) if packed else content)
+    assert read_rows(tmp_path / "t.txt", "line") == ROWS
+    assert read_rows(tmp_path / "t.txt", "file") == [TEXT]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf16_and_what_is_no_text_are_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.txt").write_bytes(TEXT.encode(encoding))
+    with pytest.raises(DataError, match=r"^[^\n]*t\.txt: not UTF-8 text but UTF-16[^\n]*$"):
+        read_rows(tmp_path / "t.txt")
+
+
+def test_blank_rows_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": ""}\n{"text": " \\n"}\n')
+    with pytest.raises(DataError, match=r"^[^\n]*t\.jsonl: holds no text[^\n]*$"):
+        read_rows(tmp_path / "t.jsonl")
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
@@ -213,7 +300,7 @@ def test_only_newlines_end_a_row(tmp_path: Path, separator: str) -> None:
 @pytest.mark.parametrize("text", ["", " \n\n "])
 def test_an_empty_text_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.txt").write_text(text)
-    with pytest.raises(DataError, match=r"t\.txt: holds no text$"):
+    with pytest.raises(DataError, match=r"t\.txt: holds no text[^\n]*$"):
         read_rows(tmp_path / "t.txt", "file")
 
 
@@ -226,7 +313,76 @@ def test_a_text_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_splits_are_found_by_name(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("a")
     assert find_split(tmp_path, "test") == tmp_path / "test.txt"
-    (tmp_path / "test.jsonl").write_text(LINES)
-    assert find_split(tmp_path, "test") == tmp_path / "test.jsonl"
-    with pytest.raises(DataError, match=r"neither validation\.jsonl nor validation\.txt"):
-        find_split(tmp_path, "validation")
+    (tmp_path / "validation.jsonl").write_text(LINES)
+    assert find_split(tmp_path, "validation") == tmp_path / "validation.jsonl"
+    with pytest.raises(DataError, match=r"neither train\.jsonl nor train\.txt; check"):
+        find_split(tmp_path, "train")
+
+
+def test_a_split_in_two_forms_is_refused(tmp_path: Path) -> None:
+    """Whoever edits one of them would wait for an effect."""
+    for name in ("test.txt", "test.jsonl"):
+        (tmp_path / name).write_text(LINES)
+    with pytest.raises(DataError, match=r"has both test\.jsonl and test\.txt; remove one"):
+        find_split(tmp_path, "test")
+
+
+# --- Whatever a file holds --------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=300)
+@given(content=damaged(LINES.encode()) | damaged(gzip.compress(LINES.encode())))
+def test_any_file_is_documents_or_an_error_in_one_line(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What is taken can be tokenised; and an index refuses what reading refuses."""
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "d.jsonl").write_bytes(content)
+    try:
+        documents = Documents(folder / "d.jsonl")
+    except DassError as error:
+        assert "\n" not in str(error) and "d.jsonl" in str(error)
+        with pytest.raises(DataError):
+            indexed(folder, content)
+        return
+    texts = [documents[i] for i in range(len(documents))]
+    assert texts and all(text.encode().decode() == text for text in texts)
+    again = Documents(indexed(folder, content))
+    assert [again[i] for i in range(len(again))] == texts
+
+
+@settings(deadline=None, max_examples=300)
+@given(content=damaged(TEXT.encode()) | damaged(gzip.compress(TEXT.encode())))
+def test_any_file_is_rows_or_an_error_in_one_line(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "t.txt"
+    path.write_bytes(content)
+    try:
+        rows, (whole,) = read_rows(path, "line"), read_rows(path, "file")
+    except DassError as error:
+        assert "\n" not in str(error) and "t.txt" in str(error)
+        return
+    assert "\r" not in whole and "\0" not in whole
+    assert all(row == "" or row.strip() for row in rows)
+    assert len(rows) == whole.count("\n") + (not whole.endswith("\n"))
+    if not content.startswith(b"\x1f\x8b"):
+        with path.open(encoding="utf-8-sig") as lines:
+            assert rows == [line if line.strip() else "" for line in lines]
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_damaged_index_gives_a_document_or_an_error_in_one_line(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = indexed(tmp_path_factory.mktemp("any"), LINES.encode())
+    offsets = path.with_name(OFFSETS)
+    offsets.write_bytes(data.draw(damaged(offsets.read_bytes())))
+    try:
+        documents = Documents(path)
+        found = [documents[i] for i in range(len(documents))]
+    except DassError as error:
+        assert "\n" not in str(error)
+        return
+    assert found == TEXTS

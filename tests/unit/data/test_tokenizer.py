@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dass.data.token_file import load_tokens, tokens_source
+from dass.data.token_file import load_tokens, tokens_about
 from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.errors import DassError, DataError, ModelError
 from dass.stages.calibration_tokens import calibration_tokens
@@ -129,19 +129,24 @@ def test_windows_are_those_of_a_tokenizer_that_appends_nothing_and_say_so(
 
     def made(name: str, bos: Any) -> tuple[list[Any], dict[str, str] | None]:
         drawn, cut = tmp_path / f"{name}-{bos}-drawn", tmp_path / f"{name}-{bos}-cut"
-        calibration_tokens(folder=folder, documents=documents, sequences=2, length=4, seed=0,
-                           bos=bos, out=drawn)  # fmt: skip
-        evaluation_tokens(folder=folder, text=tmp_path / "text", rows="line", splits=["test"],
-                          length=4, bos=bos, out=cut)  # fmt: skip
-        assert tokens_source(drawn) == tokens_source(cut)
+        calibration_tokens(
+            folder=folder, documents=documents, dataset="d", sequences=2, length=4, seed=0,
+            bos=bos, out=drawn,
+        )  # fmt: skip
+        evaluation_tokens(
+            folder=folder, text=tmp_path / "text", dataset="t", rows="line", splits=["test"],
+            length=4, bos=bos, out=cut,
+        )  # fmt: skip
+        off = tokens_about(drawn).get("tokens_taken_off")
+        assert tokens_about(cut).get("tokens_taken_off") == off
         tokens = [load_tokens(drawn)["windows"].tolist(), load_tokens(cut)["test"].tolist()]
-        return tokens, tokens_source(cut)
+        return tokens, off
 
     plain = {bos: made("plain", bos) for bos in ("text", "window")}
     change(folder / "tokenizer.json", template)
-    for bos, (tokens, source) in plain.items():
-        assert source is None
-        assert made("appending", bos) == (tokens, {"tokens_taken_off": "</s>"})
+    for bos, (tokens, off) in plain.items():
+        assert off is None
+        assert made("appending", bos) == (tokens, "</s>")
 
 
 # --- Files that make no tokenizer -------------------------------------------------------------

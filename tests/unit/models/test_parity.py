@@ -49,11 +49,11 @@ def save_tokenizer(folder: Path, kind: str) -> None:
 
 @pytest.fixture
 def rows() -> list[str]:
-    """As WikiText has them: headings, paragraphs, and lines with a blank only."""
+    """As WikiText's data set has them: headings, paragraphs, and empty rows."""
     draw = random.Random(5)
     words = ["the", "of", "pruned", "weights", "Gated", "=", "neurons", ","]
     return [
-        " \n" if n % 3 == 0 else " ".join(draw.choices(words, k=draw.randint(1, 9))) + " \n"
+        "" if n % 3 == 0 else " ".join(draw.choices(words, k=draw.randint(1, 9))) + " \n"
         for n in range(14)
     ]
 
@@ -93,7 +93,14 @@ def oracle(folder: Path, rows: list[str], bos_in_each: bool) -> tuple[float, int
 def measured(folder: Path, text: Path, bos: str, rows: str = "line") -> dict:
     out = text.parent / "tokens.safetensors"
     evaluation_tokens(
-        folder=folder, text=text, rows=rows, splits=["test"], length=LENGTH, bos=bos, out=out
+        folder=folder,
+        dataset="text",
+        text=text,
+        rows=rows,
+        splits=["test"],
+        length=LENGTH,
+        bos=bos,
+        out=out,
     )  # type: ignore[arg-type]
     result = text.parent / "perplexity.json"
     perplexity(
@@ -111,7 +118,7 @@ def test_perplexity_is_that_of_the_released_protocol(
     text = tmp_path / "text"
     text.mkdir()
     if form == "txt":
-        (text / "test.txt").write_text("".join(rows))
+        (text / "test.txt").write_text("".join(row or " \n" for row in rows))  # as published
     else:
         lines = (json.dumps({"text": row}) + "\n" for row in rows)
         (text / "test.jsonl").write_text("".join(lines))
@@ -126,7 +133,7 @@ def test_perplexity_is_that_of_the_released_protocol(
 def test_with_bos_in_each_window(folder: Path, rows: list[str], tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.mkdir()
-    (text / "test.txt").write_text("".join(rows))
+    (text / "test.txt").write_text("".join(row or " \n" for row in rows))  # as published
     if AutoTokenizer.from_pretrained(folder).bos_token_id is None:
         with pytest.raises(DataError, match="but the tokenizer has no BOS"):
             measured(folder, text, "window")
@@ -149,7 +156,7 @@ def test_calibration_windows_have_the_bos_that_the_tokenizer_puts(
     words = "pruning gated perceptrons"  # 25 characters
     text = words[: LENGTH + 1 - adds]
     documents.write_text("".join(json.dumps({"text": text}) + "\n" for _ in range(9)))
-    settings = {"sequences": 4, "length": LENGTH, "seed": 0}
+    settings = {"dataset": "words", "sequences": 4, "length": LENGTH, "seed": 0}
     out = tmp_path / "windows.safetensors"
     calibration_tokens(folder=folder, documents=documents, bos="text", out=out, **settings)
     windows = load_tokens(out)["windows"]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import FORMAT, PrunedFile, mask_hash, pack, save_pruned, unpack
-from tests.conftest import TinyModel, streamed_logits, whole_logits
+from dass.runtime.files import seal
+from tests.conftest import TinyModel, damaged, streamed_logits, whole_logits
 
 
 @settings(deadline=None)
@@ -57,7 +59,8 @@ def test_the_hash_is_of_names_and_bits_in_the_order_of_names() -> None:
         "a": torch.tensor([3], dtype=torch.uint8),
     }
     expected = hashlib.sha256(b"a\x03b\x01\x02").hexdigest()
-    assert mask_hash(masks.items()) == mask_hash(reversed(masks.items())) == expected
+    assert mask_hash(masks, masks.__getitem__) == expected
+    assert mask_hash(reversed(masks), masks.__getitem__) == expected
 
 
 # The pruned file -----------------------------------------------------------------------------
@@ -79,7 +82,7 @@ def test_a_file_holds_masks_shapes_and_settings(tmp_path: Path) -> None:
     assert torch.equal(file.packed_mask("w"), pack(MASK))
     assert file.shapes == {"w": (2, 3)}
     assert file.settings == settings
-    assert file.hash() == mask_hash([("w", pack(MASK))])
+    assert file.hash() == mask_hash(["w"], lambda _: pack(MASK))
     assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["p.safetensors"]
 
 
@@ -115,25 +118,72 @@ def test_another_shape_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], object]) -> None:
-    """Change the tensors and the metadata of a pruned file."""
+Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
+
+
+def rewrite(path: Path, change: Change, **metadata: str) -> None:
+    """Change the tensors and what the file says of itself, sealed again."""
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    metadata = {"format": FORMAT, "shapes": '{"w": [2, 3]}', "settings": "{}"}
-    change(tensors, metadata)
-    save_file(tensors, path, metadata=metadata)
+    about = asdict(PrunedFile(path).about)
+    change(tensors, about)
+    save_file(tensors, path, {"format": FORMAT, "about": seal(about)} | metadata)
+
+
+def about_becomes(**changed: object) -> Callable[[Path], object]:
+    return lambda path: rewrite(path, lambda _, about: about.update(changed))
+
+
+def tensors_become(**changed: Tensor) -> Callable[[Path], object]:
+    named = {f"w.{name}": tensor for name, tensor in changed.items()}
+    return lambda path: rewrite(path, lambda tensors, _: tensors.update(named))
+
+
+def lacking(name: str) -> Callable[[Path], object]:
+    return lambda path: rewrite(path, lambda tensors, _: tensors.pop(name))
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "absent": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "another format": lambda path: rewrite(path, lambda _, m: m.update(format="dass-pruned-0")),
+    "another format": lambda path: rewrite(path, lambda *_: None, format="dass-pruned-1"),
     "no metadata": lambda path: save_file(load_file(path), path),
-    "mask too short": lambda path: rewrite(path, lambda _, m: m.update(shapes='{"w": [2, 5]}')),
-    "mask absent": lambda path: rewrite(path, lambda t, _: t.pop("w.mask")),
-    "values too few": lambda path: rewrite(path, lambda t, _: t.update({"w.values": VALUES[:2]})),
-    "values too many": lambda path: rewrite(path, lambda t, _: t.update({"w.values": FOUR})),
-}  # fmt: skip
+    "no about": lambda path: save_file(load_file(path), path, {"format": FORMAT}),
+    "about is no JSON": lambda path: rewrite(path, lambda *_: None, about="{"),
+    "about is not sealed": lambda path: rewrite(path, lambda *_: None, about="{}"),
+    "about is deep": lambda path: rewrite(path, lambda *_: None, about="[" * 100_000),
+    "about lacks a key": lambda path: rewrite(path, lambda _, about: about.pop("settings")),
+    "about has another key": about_becomes(more=1),
+    "shapes are a list": about_becomes(shapes=[[2, 3]]),
+    "a shape is a number": about_becomes(shapes={"w": 6}),
+    "a shape is text": about_becomes(shapes={"w": "23"}),
+    "a shape is of text": about_becomes(shapes={"w": ["2", "3"]}),
+    "a shape is of fractions": about_becomes(shapes={"w": [2.0, 3.0]}),
+    "a shape is too large": about_becomes(shapes={"w": [2, 5]}),
+    "a shape is negative": about_becomes(shapes={"w": [-2, -3]}),
+    "no shapes": about_becomes(shapes={}),
+    "nothing at all": lambda path: rewrite(
+        path, lambda t, a: (t.clear(), a.update(shapes={}, hashes={}))
+    ),
+    "settings are a list": about_becomes(settings=[1]),
+    "hashes are a list": about_becomes(hashes=["w.mask", "w.values"]),
+    "hashes are of something else": about_becomes(hashes={"x.mask": "abc"}),
+    "mask absent": lacking("w.mask"),
+    "mask of another dtype": tensors_become(mask=pack(MASK).to(torch.int8)),
+    "mask of two dimensions": tensors_become(mask=pack(MASK)[None]),
+    "mask has another bit": tensors_become(mask=pack(~MASK)),
+    "values absent": lacking("w.values"),
+    "values too few": tensors_become(values=VALUES[:2]),
+    "values too many": tensors_become(values=FOUR),
+    "values of whole numbers": tensors_become(values=VALUES.int()),
+    "values of float64": tensors_become(values=VALUES.double()),
+    "values of bytes": tensors_become(values=VALUES.to(torch.float8_e4m3fn)),
+    "values of two dimensions": tensors_become(values=VALUES[None]),
+    "other values": tensors_become(values=VALUES + 1),
+    "another tensor": lambda path: rewrite(path, lambda t, _: t.update(x=VALUES)),
+    "another mask": lambda path: rewrite(path, lambda t, _: t.update({"x.mask": pack(MASK)})),
+}
 
 
 @pytest.mark.parametrize("how", DAMAGE)
@@ -142,9 +192,40 @@ def test_damage_is_said_in_one_line(tmp_path: Path, how: str) -> None:
     DAMAGE[how](path)
     with pytest.raises(DataError, match=r"p\.safetensors") as error:
         file = PrunedFile(path)
+        file.hash()
         file("w", torch.ones(file.shapes["w"]))
     assert "\n" not in str(error.value)
     assert how == "absent" or "prune again" in str(error.value)
+
+
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("pruned") / "p", {"w": VALUES}, {"run": "a/b"})
+
+
+def test_the_same_bytes_as_another_dtype_are_other_values(tmp_path: Path) -> None:
+    path = write(tmp_path / "p", {"w": VALUES.half()})
+    tensors_become(values=VALUES.half().view(torch.bfloat16))(path)
+    with pytest.raises(DataError, match=r"damaged pruned file \(w\.values\); prune again$"):
+        PrunedFile(path)("w", torch.ones(2, 3))
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_no_damage_of_any_kind_gives_another_weight(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Flipped bits, cut ends, anything in between: refused in one line, or without effect."""
+    path = sound(tmp_path_factory)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    try:
+        file = PrunedFile(path)
+        hashed, pruned = file.hash(), file("w", torch.ones(2, 3))
+    except DassError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return
+    assert (file.shapes, file.settings) == ({"w": (2, 3)}, {"run": "a/b"})
+    assert hashed == mask_hash(["w"], lambda _: pack(MASK))
+    assert pruned.tolist() == [[7, 0, 8], [0, 0, 9]]
 
 
 # The export ----------------------------------------------------------------------------------
@@ -193,9 +274,12 @@ def test_an_exported_folder_has_all_files_but_the_old_weights(
     for name in ("tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja"):
         (folder / name).write_text(f"{{}}{name}")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "modeling_own.py").write_text("raise SystemExit")
+    (folder / "fetched.json").write_text('{"repository": "a/b", "commit": "c0ffee"}')
     path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.bfloat16)
     export_checkpoint(folder, path, tmp_path / "out", torch.bfloat16)
-    names = {p.name for p in folder.iterdir()} - {"pytorch_model.bin"}
+    names = {p.name for p in folder.iterdir()} | {"dass.json"}
+    names -= {"pytorch_model.bin", "modeling_own.py", "fetched.json"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names
     assert (tmp_path / "out" / "merges.txt").read_text() == "{}merges.txt"
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -247,6 +331,26 @@ def test_a_pruned_file_of_another_model_exports_nothing(
         export_checkpoint(tiny_model("llama"), path, tmp_path / "out", torch.float32)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_of_shards_in_subfolders(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model("llama", sharded=True), tmp_path / "dense"))
+    index = json.loads((folder / INDEX).read_text())
+    (folder / "shards").mkdir()
+    for name in set(index["weight_map"].values()):
+        (folder / name).rename(folder / "shards" / name)
+    index["weight_map"] = {n: f"shards/{file}" for n, file in index["weight_map"].items()}
+    (folder / INDEX).write_text(json.dumps(index))
+    path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.float32)
+    export_checkpoint(folder, path, tmp_path / "out", torch.float32)
+    exported, overlay = Weights(tmp_path / "out"), PrunedFile(path)
+    files = {name: t.file.relative_to(folder) for name, t in Weights(folder).stored.items()}
+    assert {n: t.file.relative_to(tmp_path / "out") for n, t in exported.stored.items()} == files
+    assert {file.parent.name for file in files.values()} == {"shards"}
+    for name, tensor in exported.read(files).items():
+        assert torch.equal(tensor, overlay(name, Weights(folder).read([name])[name]))
 
 
 def test_a_failed_export_leaves_the_earlier_one(

@@ -22,6 +22,7 @@ from dass.pruning.prune import Pruned, prune
 from dass.pruning.pruned_file import PrunedFile, save_pruned
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import PruningResult, read_result
+from dass.runtime.files import sha256
 from dass.stages.prune_run import prune_run
 
 ABOUT = {"run": "tiny", "tokens": "abc"}
@@ -65,8 +66,10 @@ def test_killed_and_resumed_is_never_killed(
     pieces = BlockCheckpoints(tmp_path / "blocks", ABOUT)
     assert pieces.done == block + 1
     resumed = prune_with(folder, pieces, method)
-    pieces.join(tmp_path / "resumed", 3, ABOUT)
-
+    digest = pieces.join(tmp_path / "resumed", 3, ABOUT)
+    assert digest == sha256(tmp_path / "resumed")
+    assert BlockCheckpoints(tmp_path / "blocks", ABOUT).done == 3  # until the result is there
+    pieces.remove()
     assert not (tmp_path / "blocks").exists()
     assert resumed.sparsity == whole.sparsity
     assert resumed.shapes == whole.shapes
@@ -118,7 +121,9 @@ def test_a_job_killed_by_signal_leaves_what_the_next_goes_on_with(
     folder = tiny_model("llama")
     save_tokens(tmp_path / "tokens", {"windows": windows()})
     command = [sys.executable, "-c", JOB, str(folder), str(tmp_path / "tokens")]
-    job = subprocess.Popen([*command, str(tmp_path / "killed")], env=os.environ)
+    job = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     second = tmp_path / "killed/.blocks/block-00001.safetensors"
     deadline = time.monotonic() + 120
     while not second.exists() and time.monotonic() < deadline and job.poll() is None:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -70,12 +77,59 @@ def test_a_failed_folder_leaves_the_earlier_one(tmp_path: Path) -> None:
     assert names(tmp_path) == {"folder"}
 
 
-def test_leftovers_of_a_killed_process_do_not_end_up_in_the_folder(tmp_path: Path) -> None:
-    leftover = tmp_path / f".folder.{os.getpid()}.part"
-    leftover.mkdir()
-    (leftover / "old").touch()
+def ended_process() -> int:
+    """The number of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("write", [writing, writing_directory])
+def test_leftovers_of_a_killed_process_go_when_it_is_done_again(
+    tmp_path: Path, write: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    """Those of living processes and of other machines stay: they may be at work."""
+    host, killed = socket.gethostname(), ended_process()
+    (tmp_path / f".x.{host}-{killed}.part").mkdir()
+    (tmp_path / f".x.{host}-{killed}.part" / "old").touch()
+    (tmp_path / f".x.{host}-{ended_process()}.part").touch()
+    others = {f".x.{host}-{os.getppid()}.part", ".x.elsewhere-1.part", f".y.{host}-{killed}.part"}
+    for name in others:
+        (tmp_path / name).touch()
+    with write(tmp_path / "x") as part:
+        if write is writing_directory:
+            (part / "new").touch()
+        else:
+            part.touch()
+    assert names(tmp_path) == {"x"} | others
+    assert write is writing or names(tmp_path / "x") == {"new"}
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "before").touch()
+    replace = Path.replace
+
+    def fail(path: Path, goal: Path) -> Path:
+        if path.name.endswith(".part") and goal == target and "earlier" not in path.name:
+            raise OSError(5, "Input/output error", str(goal))
+        return replace(path, goal)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError), writing_directory(target):
+        pass
+    assert names(tmp_path) == {"folder"}
+    assert names(target) == {"before"}
+
+
+def test_a_file_in_the_place_of_a_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").touch()
     with writing_directory(tmp_path / "folder") as part:
         (part / "new").touch()
+    assert names(tmp_path) == {"folder"}
     assert names(tmp_path / "folder") == {"new"}
 
 
@@ -94,7 +148,7 @@ def test_what_json_cannot_say_writes_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b'{"a": \xff}'])
+@pytest.mark.parametrize("content", [b"{", b"", b'{"a": \xff}', b"[" * 200_000])
 def test_broken_json_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(DataError, match=r"^[^\n]*x\.json: not valid JSON [^\n]*$"):
@@ -111,15 +165,29 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
-def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*: cannot be read \(Is a directory\)[^\n]*$"):
+        read_json(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    """And in a thread, since the umask is the whole process's, it is never set to be known."""
     import torch
     from safetensors.torch import save_file
 
-    plain = tmp_path / "plain"
-    plain.write_text("")
-    with writing(tmp_path / "file") as part:
-        save_file({"x": torch.zeros(1)}, part)
-    with writing_directory(tmp_path / "folder") as part:
-        save_file({"x": torch.zeros(1)}, part / "file")
+    def write() -> None:
+        with writing(tmp_path / "file") as part:
+            save_file({"x": torch.zeros(1)}, part)
+        with writing_directory(tmp_path / "folder") as part:
+            save_file({"x": torch.zeros(1)}, part / "file")
+
+    before = os.umask(umask)
+    try:
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
+            patch.delattr(os, "umask")
+            thread.submit(write).result()
+    finally:
+        os.umask(before)
     for path in (tmp_path / "file", tmp_path / "folder/file"):
-        assert path.stat().st_mode == plain.stat().st_mode
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -38,7 +39,11 @@ class Job:
 
     @property
     def cards(self) -> list[str]:
+        """Its cards; a job that gets none in time fails the test, and is not waited for."""
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], 30)[0]:
+            self.process.kill()
+            raise AssertionError("no card in 30 seconds")
         cards, visible, torch = json.loads(self.process.stdout.readline())
         assert visible == (",".join(cards) if cards else visible)
         assert not torch
@@ -112,8 +117,6 @@ def test_jobs_that_want_several_cards_take_all_or_none(tmp_path: Path) -> None:
 
 
 def readable(job: Job) -> bool:
-    import select
-
     return bool(select.select([job.process.stdout], [], [], 0)[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,12 +69,64 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, error: str) -> None:
         assert "no space left to write to" in text
 
 
+def test_an_error_without_a_message_is_called_by_its_type(tmp_path: Path) -> None:
+    assert run(tmp_path, "raise ModelError()")[1].endswith("error: ModelError\n")
+
+
+def test_a_message_of_several_lines_is_said_in_one(tmp_path: Path) -> None:
+    """Some quote a library, whose messages may be pages long."""
+    _, shown, log = run(tmp_path, "raise DataError('a file:\\n  one\\n\\n  two')")
+    for text in (shown, log):
+        assert len(text.splitlines()) == 1
+        assert text.endswith("error: a file: one two\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("open('away/x')", "away/x: No such file or directory"),
+        ("open('.')", ".: Is a directory"),
+        ("raise PermissionError(13, 'Permission denied', 'results/x')", "results/x: Permission"),
+        ("raise OSError(30, 'Read-only file system', 'results/x')", "results/x: Read-only"),
+        ("raise OSError(5, 'Input/output error', 'weights')", "weights: Input/output error"),
+        ("raise MemoryError", "the machine is out of memory"),
+    ],
+)
+def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path, body: str, said: str) -> None:
+    code, shown, log = run(tmp_path, body)
+    assert code == 1
+    for text in (shown, log):
+        assert "Traceback" not in text and len(text.splitlines()) == 1
+        assert f"error: {said}" in text
+
+
+@pytest.mark.parametrize("home", ["/away", None])
+def test_who_has_no_home_gets_one_for_the_job(tmp_path: Path, home: str | None) -> None:
+    """As a user does who is a number without a name."""
+    body = f"""import pwd, pathlib, getpass
+def nobody(uid): raise KeyError(uid)
+pwd.getpwuid = nobody
+for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+    os.environ.pop(name, None)
+os.environ |= {{}} if {home!r} is None else {{"HOME": {home!r}}}
+with job("a/b.log", 1):
+    assert getpass.getuser()
+    (pathlib.Path.home() / "cache").touch()
+    logging.getLogger("dass").info("%s", pathlib.Path.home())"""
+    code, shown, _ = run(tmp_path, body)
+    assert code == 0, shown
+    assert not Path(shown.split()[-1]).exists()  # it ends with the job
+
+
 def test_another_error_of_the_system_is_no_full_disk(tmp_path: Path) -> None:
     _, shown, _ = run(tmp_path, "raise OSError(5, 'Input/output error')")
     assert "no space" not in shown and "Traceback" in shown
 
 
-def test_a_job_that_is_ended_from_outside_leaves_nothing_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_job_that_is_ended_from_outside_leaves_nothing_half_written(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     script = """import time
 from dass.runtime.files import writing
 from dass.runtime.job import job
@@ -88,12 +141,12 @@ with job("a.log", 1), writing("result.json") as part:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
-        process.terminate()
+        process.send_signal(number)
         _, shown = process.communicate(timeout=20)
-    assert process.returncode == 143
+    assert process.returncode == 128 + number
     assert "Traceback" not in shown
     for text in (shown, (tmp_path / "a.log").read_text()):
-        assert text.count("\n") == 1 and "ended from outside" in text
+        assert text.count("\n") == 1 and f"ended from outside ({number.name})" in text
     assert [file.name for file in tmp_path.iterdir()] == ["a.log"]
 
 

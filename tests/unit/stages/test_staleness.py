@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dass.runtime.source_files import EXCLUDED, ROOT, module_files
+from dass.runtime.source_files import ROOT, module_files
 
 RUN = """
 import importlib, json, sys
@@ -16,6 +16,10 @@ stage, arguments = json.loads(sys.argv[1])
 getattr(importlib.import_module(f"dass.stages.{stage}"), stage)(**arguments)
 print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "dass"]))
 """
+
+WITHOUT_EFFECT = {"__init__.py", "errors.py", "results/schema.py"}
+"""With all of runtime/: the version, words of errors, and the form of result files. Not taken from
+the library's own list, which could then excuse anything."""
 
 WITH_A_GPU = {"models/fused_triton.py", "pruning/masks_triton.py"}
 """Imported where there is a GPU only."""
@@ -30,12 +34,10 @@ def imported(stage: str, arguments: dict[str, Any]) -> set[str]:
     command = [sys.executable, "-c", RUN, json.dumps([stage, arguments], default=str)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    excluded = {name.replace(".", "/") for name in EXCLUDED}
     return {
         name
         for name in relative(json.loads(done.stdout.splitlines()[-1]))
-        if name != "__init__.py"  # the version
-        and not any(name == f"{one}.py" or name.startswith(f"{one}/") for one in excluded)
+        if name not in WITHOUT_EFFECT and not name.startswith("runtime/")
     }
 
 
@@ -62,11 +64,11 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
     shown = {"summary": work / "s.json", "settings": settings}
     return {
         "calibration_tokens": tokens | {
-            "documents": work / "documents.jsonl", "sequences": 2, "length": 16, "seed": 0,
-            "out": work / "calibration",
+            "dataset": "d", "documents": work / "documents.jsonl", "sequences": 2, "length": 16,
+            "seed": 0, "out": work / "calibration",
         },
         "evaluation_tokens": tokens | {
-            "text": work / "text", "rows": "line", "splits": ["test"], "length": 16,
+            "dataset": "t", "text": work / "text", "rows": "line", "splits": ["test"], "length": 16,
             "out": work / "evaluation",
         },
         "prune_run": model | {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dass.data.documents import Documents
-from dass.data.token_file import load_tokens, save_tokens, token_hash, tokens_source
+from dass.data.token_file import load_tokens, save_tokens, token_hash, tokens_about
 from dass.data.tokenizer import encoder, load_tokenizer
 from dass.data.windows import draw_windows
 from dass.errors import DataError, PatternError
@@ -40,8 +40,8 @@ def test_calibration_windows(folder: Path, tmp_path: Path, bos: str) -> None:
         for _ in range(5):
             file.write(json.dumps({"text": words(10, 100)}) + "\n")
     calibration_tokens(
-        folder=folder, documents=tmp_path / "d.json.gz", sequences=3, length=8, seed=1, bos=bos,
-        out=tmp_path / "tokens",
+        folder=folder, dataset="d", documents=tmp_path / "d.json.gz", sequences=3, length=8, seed=1,
+        bos=bos, out=tmp_path / "tokens",
     )  # fmt: skip
     encode = encoder(load_tokenizer(folder))
     drawn = draw_windows(Documents(tmp_path / "d.json.gz"), encode, 3, 8, seed=1).tolist()
@@ -63,7 +63,9 @@ def test_evaluation_windows(
     (tmp_path / "wiki").mkdir()
     (tmp_path / "wiki" / "test.txt").write_text(f"{words(10, 14)}\n{words(14, 19)}\n")
     (tmp_path / "wiki" / "validation.txt").write_text(words(20, 26))
-    arguments: dict[str, Any] = {"folder": folder, "text": tmp_path / "wiki", "rows": "line"}
+    arguments: dict[str, Any] = {
+        "folder": folder, "dataset": "wiki", "text": tmp_path / "wiki", "rows": "line",
+    }  # fmt: skip
     evaluation_tokens(
         **arguments, splits=["test", "validation"], length=4, bos=bos, out=tmp_path / "tokens"
     )
@@ -135,15 +137,12 @@ def test_a_result_names_the_commits_of_what_was_fetched(
         said = {"repository": name, "commit": f"commit of {name}"}
         (place / "fetched.json").write_text(json.dumps(said | {"files": {}}))
     calibration_tokens(
-        folder=folder, documents=tmp_path / "d" / "documents.jsonl", sequences=1, length=8,
-        seed=0, bos="text", out=tmp_path / "calibration",
+        folder=folder, dataset="d", documents=tmp_path / "d" / "documents.jsonl", sequences=1,
+        length=8, seed=0, bos="text", out=tmp_path / "calibration",
     )  # fmt: skip
     text = {"repository": "a/text", "commit": "commit of a/text"}
-    assert tokens_source(tmp_path / "calibration") == text
+    assert tokens_about(tmp_path / "calibration")["origin"] == text
     prune(folder, tmp_path / "calibration", tmp_path / "run")
     inputs = read_json(tmp_path / "run" / "pruning.json")["provenance"]["inputs"]
     model = {"repository": "a/model", "commit": "commit of a/model"}
     assert inputs == {"model": model, "calibration": text}
-
-    save_tokens(tmp_path / "made here", {"windows": tokens})
-    assert tokens_source(tmp_path / "made here") is None
