@@ -5,13 +5,13 @@ min_version("9.27")
 
 
 # Only with `--sdm apptainer`; see docs/cluster.md.
-container: f"{workflow.basedir}/envs/dass.sif"
+container: f"{workflow.current_basedir}/envs/dass.sif"
 
 
 # `--configfile` replaces the paper's study; it inherits nothing from it.
 if not workflow.overwrite_configfiles:
 
-    configfile: f"{workflow.basedir}/config/config.yaml"
+    configfile: f"{workflow.current_basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
@@ -25,17 +25,6 @@ wildcard_constraints:
     dataset="[^/]+",
     experiment="[^/]+",
     run="dense|[^/]+/[^/]+/[^/]+",
-
-
-localrules:
-    all,
-    fetch,
-    calibrate,
-    prune,
-    evaluate,
-    tables,
-    exports,
-    check_dense,
 
 
 rule all:

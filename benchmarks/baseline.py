@@ -5,8 +5,6 @@ hooks; a Python loop over the groups of N:M; SparseGPT's columns one by one in P
 model is loaded first. Written from the papers' algorithms; see docs/methods.md.
 """
 
-from __future__ import annotations
-
 import time
 
 import torch

@@ -6,8 +6,6 @@ Nothing is fetched and nothing computed. Wall time is what one waits; processor 
 costs on a machine that is busy with other work. The best of the repeats counts.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -5,21 +5,16 @@
 The same model, tokens and engine as benchmarks/pruning.py, under PyTorch's profiler.
 """
 
-from __future__ import annotations
-
-import argparse
-import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import torch
-from pruning import DTYPE, measure, write_model  # which puts src/ on the path
+
+# Puts src/ on the path.
+from pruning import measure, model_options, random_windows, write_model, write_rows
 from torch.profiler import ProfilerActivity, profile
 
-from dass.runtime.files import write_text
-from dass.runtime.provenance import provenance
-from dass.speed.results import compact
 from dass.speed.shapes import SHAPES
 
 SHOWN = 18
@@ -31,7 +26,7 @@ def kernels_of(run: str, folder: Path, windows: torch.Tensor) -> dict:
     method, pattern = run.split(":")
     measure(folder, windows[:8], method, pattern, "cuda")  # compiles kernels
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
-        pruned, *_ = measure(folder, windows, method, pattern, "cuda")
+        pruned = measure(folder, windows, method, pattern, "cuda")
     seconds: dict[str, float] = defaultdict(float)
     calls: dict[str, int] = defaultdict(int)
     for event in recorded.events():
@@ -52,31 +47,16 @@ def kernels_of(run: str, folder: Path, windows: torch.Tensor) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default="7b")
-    parser.add_argument("--blocks", type=int, default=4)
-    parser.add_argument("--sequences", type=int, default=128)
-    parser.add_argument("--length", type=int, default=2048)
-    parser.add_argument("--runs", default="dass:2of4,sparsegpt:2of4,sparsegpt:u50")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    windows = torch.randint(3, 31999, (arguments.sequences, arguments.length),
-                            generator=torch.Generator().manual_seed(0))  # fmt: skip
-    rows = []
+    options = model_options(__doc__, "dass:2of4,sparsegpt:2of4,sparsegpt:u50").parse_args()
+    windows, rows = random_windows(options), []
     with tempfile.TemporaryDirectory() as name:
-        write_model(Path(name), SHAPES[arguments.shape], arguments.blocks)
-        for run in arguments.runs.split(","):
+        write_model(Path(name), SHAPES[options.shape], options.blocks)
+        for run in options.runs.split(","):
             rows.append(kernels_of(run, Path(name), windows))
-            print(f"\n{run}: stages {rows[-1]['stage_seconds']}, "
-                  f"busy {rows[-1]['busy_seconds']:.3f} s")  # fmt: skip
+            print(f"{run}: busy {rows[-1]['busy_seconds']:.3f} s of {rows[-1]['stage_seconds']}")
             for kernel in rows[-1]["kernels"]:
                 print(f"{kernel['seconds']:8.4f} s {kernel['calls']:6d}  {kernel['name'][:90]}")
-            print(f"{rows[-1]['other_seconds']:8.4f} s         others")
-    write_text(arguments.out, compact({
-        "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
-        "sequences": arguments.sequences, "length": arguments.length, "dtype": str(DTYPE),
-        "rows": rows, "provenance": provenance(),
-    }))  # fmt: skip
+    write_rows(options, rows)
 
 
 if __name__ == "__main__":

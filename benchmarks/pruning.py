@@ -10,8 +10,6 @@ time of the bytes alone, at the rate of a large copy: each product's operands re
 written once. Masks and kept values are written to disk block by block, as in the workflow.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json
@@ -41,6 +39,9 @@ from dass.speed.shapes import SHAPES, llama_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.float16 if DEVICE == "cuda" else torch.float32
+
+
+RUNS = "dass:2of4,dass:4of8,dass:u50,wanda:2of4,wanda:4of8,wanda:u50,sparsegpt:2of4,sparsegpt:u50"
 
 
 def write_model(folder: Path, shape: Shape, blocks: int) -> None:
@@ -124,21 +125,23 @@ def operations(shape: Shape, tokens: int, length: int, method: str) -> float:
 
 def forget_peak() -> None:
     """Start measuring the GPU's peak memory again."""
+    gc.collect()
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
-def peaks() -> tuple[float | None, float | None]:
+def peaks() -> dict[str, float | None]:
     """Peak GPU memory in GiB, allocated and reserved."""
-    if DEVICE != "cuda":
-        return None, None
-    return torch.cuda.max_memory_allocated() / 2**30, torch.cuda.max_memory_reserved() / 2**30
+    gpu = torch.cuda if DEVICE == "cuda" else None
+    return {
+        "peak_allocated_gib": gpu and gpu.max_memory_allocated() / 2**30,
+        "peak_reserved_gib": gpu and gpu.max_memory_reserved() / 2**30,
+    }
 
 
 def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, store: str | None):
-    """One run of the engine: result, peak memory."""
-    gc.collect()
+    """One run of the engine on random weights."""
     forget_peak()
     model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     with tempfile.TemporaryDirectory(dir=folder.parent) as pieces:
@@ -148,24 +151,21 @@ def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, stor
         )  # fmt: skip
         first = BlockCheckpoints(Path(pieces), {}).read(0)
         pruned.masks |= {name: first.packed_mask(name) for name in first.shapes}
-    return pruned, *peaks()
+    return pruned
 
 
 def measure_perplexity(folder: Path, windows: torch.Tensor, store: str) -> dict:
     """Perplexity streamed block by block: seconds and peak memory."""
-    gc.collect()
     forget_peak()
     model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     synchronise()
     started = time.perf_counter()
     window_losses(model, windows)
     seconds = time.perf_counter() - started
-    allocated, reserved = peaks()
     return {
         "method": "perplexity", "pattern": "", "activations": store,
         "tokens": windows.numel(), "blocks": model.n_blocks, "seconds": seconds,
-        "seconds_a_block": seconds / model.n_blocks,
-        "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
+        "seconds_a_block": seconds / model.n_blocks, **peaks(),
     }  # fmt: skip
 
 
@@ -186,7 +186,6 @@ def baseline_run(folder: Path, windows: torch.Tensor, method: str, pattern: str,
                 if ".mlp." in f".{name}":
                     masks[f"model.layers.{index}.{name}"] = (parameter != 0).cpu()
     del model, streamed, hidden
-    gc.collect()
     forget_peak()
     return seconds, masks
 
@@ -200,54 +199,70 @@ def agreement(pruned, masks: dict[str, torch.Tensor]) -> float:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def model_options(about: str, runs: str) -> argparse.ArgumentParser:
+    """Options of a benchmark of pruning: sizes, tokens, runs, and where results go."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--sequences", type=int, default=128)
     parser.add_argument("--length", type=int, default=2048)
-    parser.add_argument("--runs", default="dass:2of4,dass:4of8,dass:u50,wanda:2of4,wanda:4of8,"
-                        "wanda:u50,sparsegpt:2of4,sparsegpt:u50")  # fmt: skip
+    parser.add_argument("--runs", default=runs)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def random_windows(options: argparse.Namespace) -> torch.Tensor:
+    """Tokens [sequences, length]."""
+    size = (options.sequences, options.length)
+    return torch.randint(3, 31999, size, generator=torch.Generator().manual_seed(0))
+
+
+def write_rows(options: argparse.Namespace, rows: list[dict], **about: object) -> None:
+    """Write all rows so far, and what they were measured with."""
+    content = {
+        "command": " ".join(["python", *sys.argv]), "shape": options.shape,
+        "sequences": options.sequences, "length": options.length, "dtype": str(DTYPE), **about,
+        "rows": rows, "provenance": provenance(),
+    }  # fmt: skip
+    write_text(options.out, compact(content))
+
+
+def main() -> None:
+    parser = model_options(__doc__, RUNS)
     parser.add_argument("--stores", default=DEVICE, help="cuda,cpu")
     parser.add_argument("--baseline", type=int, default=0, help="blocks of the baseline to run")
     parser.add_argument("--perplexity", type=int, default=0, help="windows to evaluate as well")
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, help="where to write the model")
-    arguments = parser.parse_args()
-    shape, rate, bandwidth = SHAPES[arguments.shape], matmul_rate(), copy_rate()
-    windows = torch.randint(3, 31999, (arguments.sequences, arguments.length),
-                            generator=torch.Generator().manual_seed(0))  # fmt: skip
+    options = parser.parse_args()
+    shape, rate, bandwidth = SHAPES[options.shape], matmul_rate(), copy_rate()
+    about = {
+        "device": DEVICE, "threads": torch.get_num_threads(), "blocks": options.blocks,
+        "matmul_tflops": rate / 1e12, "copy_gb_per_second": bandwidth / 1e9,
+    }  # fmt: skip
+    windows, stores = random_windows(options), options.stores.split(",")
     rows: list[dict] = []
 
     def keep(row: dict) -> None:
-        """Write all rows so far, so that nothing measured is lost."""
         rows.append(row)
         print(json.dumps({k: v for k, v in row.items() if k != "block_seconds"}), flush=True)
-        write_text(arguments.out, compact({
-            "command": " ".join(["python", *sys.argv]), "shape": arguments.shape,
-            "sequences": arguments.sequences, "length": arguments.length, "device": DEVICE,
-            "dtype": str(DTYPE), "threads": torch.get_num_threads(),
-            "blocks": arguments.blocks, "matmul_tflops": rate / 1e12,
-            "copy_gb_per_second": bandwidth / 1e9, "rows": rows,
-            "provenance": provenance(),
-        }))  # fmt: skip
+        write_rows(options, rows, **about)
 
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        write_model(folder, shape, arguments.blocks)
+        write_model(folder, shape, options.blocks)
         measure(folder, windows[:8], "wanda", "2of4", None)  # warm-up
-        for run in filter(None, arguments.runs.split(",")):
+        for run in filter(None, options.runs.split(",")):
             method, pattern = run.split(":")
             measure(folder, windows[:8], method, pattern, None)  # compiles kernels
             base, masks = [], {}
-            if arguments.baseline:
-                base, masks = baseline_run(folder, windows, method, pattern, arguments.baseline)
-            for store in arguments.stores.split(","):
-                pruned, allocated, reserved = measure(folder, windows, method, pattern, store)
+            if options.baseline:
+                base, masks = baseline_run(folder, windows, method, pattern, options.baseline)
+            work = operations(shape, windows.numel(), options.length, method)
+            moved = bytes_moved(shape, windows.numel(), method)
+            for store in stores:
+                pruned = measure(folder, windows, method, pattern, store)
                 # The first block waits for its weights, the last feeds no other.
                 seconds = statistics.median(pruned.block_seconds[1:-1])
-                work = operations(shape, windows.numel(), arguments.length, method)
-                moved = bytes_moved(shape, windows.numel(), method)
                 keep({
                     "method": method, "pattern": pattern, "activations": store,
                     "seconds_a_block": seconds, "block_seconds": pruned.block_seconds,
@@ -258,11 +273,10 @@ def main() -> None:
                     "operations": work, "floor_seconds": work / rate,
                     "share_of_floor": work / rate / seconds,
                     "bytes": moved, "bytes_seconds": moved / bandwidth,
-                    "model_seconds": seconds * shape.blocks,
-                    "peak_allocated_gib": allocated, "peak_reserved_gib": reserved,
+                    "model_seconds": seconds * shape.blocks, **peaks(),
                 })  # fmt: skip
-        for store in arguments.stores.split(",") if arguments.perplexity else []:
-            keep(measure_perplexity(folder, windows[: arguments.perplexity], store))
+        for store in stores if options.perplexity else []:
+            keep(measure_perplexity(folder, windows[: options.perplexity], store))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ python benchmarks/tables.py            # writes
 python benchmarks/tables.py --check    # fails if a page is not what the raw results say
 """
 
-from __future__ import annotations
-
 import json
 import re
 import statistics
@@ -60,27 +58,33 @@ def about(result: dict) -> str:
     )
 
 
+NUMBERS = {
+    "seconds per block": ("seconds_a_block", ".3f"),
+    "published procedure, s": ("baseline", ".2f"),
+    "times faster": ("ratio", ".2f"),
+    "floor, s": ("floor_seconds", ".3f"),
+    "share of floor": ("share_of_floor", ".0%"),
+    "bytes, s": ("bytes_seconds", ".3f"),
+    "whole model, s": ("model_seconds", ".1f"),
+}
+"""Column -> key and format."""
+
+
 def pruning_cells(row: dict) -> dict[str, str]:
     """Column -> cell of one measured run of the engine; a dash where there is nothing."""
-    baseline = row.get("baseline_seconds")
-    cells = {
+    seconds, peak = row.get("baseline_seconds"), row["peak_allocated_gib"]
+    found = row | {"baseline": seconds and statistics.median(seconds)}
+    return {
         "work": f"{NAMES[row['method']]} {PATTERNS[row['pattern']]}".strip(),
         "activations on": STORES[row["activations"]],
-        "seconds per block": f"{row['seconds_a_block']:.3f}",
-        "published procedure, s": baseline and f"{statistics.median(baseline):.2f}",
-        "times faster": row.get("ratio") and f"{row['ratio']:.2f}",
+        **{
+            column: f"{found[key]:{form}}".replace("%", " %") if found.get(key) else "–"
+            for column, (key, form) in NUMBERS.items()
+        },
+        "peak GPU memory, GiB (reserved)": f"{peak:.1f} ({row['peak_reserved_gib']:.1f})"
+        if peak
+        else "–",
     }
-    for column, key, form in (
-        ("floor, s", "floor_seconds", ".3f"),
-        ("share of floor", "share_of_floor", ".0%"),
-        ("bytes, s", "bytes_seconds", ".3f"),
-        ("whole model, s", "model_seconds", ".1f"),
-    ):
-        cells[column] = key in row and f"{row[key]:{form}}".replace("%", " %")
-    peak = row["peak_allocated_gib"]
-    reserved = row["peak_reserved_gib"]
-    cells["peak GPU memory, GiB (reserved)"] = peak and f"{peak:.1f} ({reserved:.1f})"
-    return {column: cell or "–" for column, cell in cells.items()}
 
 
 def pruning_table(name: str) -> str:
@@ -130,25 +134,26 @@ def blocks_line(name: str) -> str:
 
 
 STEPS = {
-    1: "batches; one pass up to `down` in place of two whole passes, attention remembered; "
+    "-step1": "batches; one pass up to `down` in place of two whole passes, attention remembered; "
     "vectorised masks; the next block read meanwhile",
-    2: "RMS norms as single kernels (each was six passes over the activations)",
-    3: "weights through pinned memory, so that reading does not hold up kernel launches; "
+    "-step2": "RMS norms as single kernels (each was six passes over the activations)",
+    "-step3": "weights through pinned memory, so that reading does not hold up kernel launches; "
     "rotary embeddings as a single kernel",
-    4: "the same engine in a longer run, before the next change",
-    5: "exceptions that end a pass handled in place (a context manager had kept their frames, and "
-    "with them activations, until the next garbage collection); twice as many tokens at once",
+    "-step4": "the same engine in a longer run, before the next change",
+    "-step5": "exceptions that end a pass handled in place (a context manager had kept their "
+    "frames, and with them activations, until the next garbage collection); "
+    "twice as many tokens at once",
+    "": "gating, masks and sums of squares as single kernels; overflow seen without a float64 copy",
 }
-LAST = "gating, masks and sums of squares as single kernels; overflow seen without a float64 copy"
+"""End of the name of raw results -> the change before them."""
 
 
 def steps_table(name: str) -> str:
     """Seconds per block of DaSS 2:4 after each change of the engine, activations on the GPU."""
-    files = {f"{name}-step{step}": change for step, change in STEPS.items()} | {name: LAST}
-    rows = []
-    for file, change in files.items():
-        wanted = ("dass", "cuda")
-        row = next(r for r in raw(file)["rows"] if (r["method"], r["activations"]) == wanted)
+    rows, wanted = [], ("dass", "cuda")
+    for step, change in STEPS.items():
+        measured = raw(f"{name}{step}")["rows"]
+        row = next(r for r in measured if (r["method"], r["activations"]) == wanted)
         rows.append([change, f"{row['seconds_a_block']:.3f}", f"{row['peak_allocated_gib']:.1f}"])
     return markdown(["change", "seconds per block", "peak GPU memory, GiB"], rows)
 

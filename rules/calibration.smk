@@ -9,16 +9,6 @@ rule calibrate:
         ],
 
 
-def calibration_documents(wildcards):
-    """The documents that a calibration draws from."""
-    return dataset_path(STUDY.calibrations[wildcards.calibration].dataset)
-
-
-def calibration_documents_input(wildcards):
-    """The same as a job's input."""
-    return dataset_input(STUDY.calibrations[wildcards.calibration].dataset)
-
-
 rule calibration_tokens:
     input:
         model=model_input,
@@ -48,16 +38,6 @@ rule calibration_tokens:
         "Drawing calibration windows: {wildcards.model}, {wildcards.calibration}"
     script:
         "../workflow/scripts/stage.py"
-
-
-def text_input(wildcards):
-    """The data set of the wildcards as a job's input."""
-    return dataset_input(wildcards.dataset)
-
-
-def text_folder(wildcards):
-    """The folder with its splits."""
-    return dataset_path(wildcards.dataset)
 
 
 rule evaluation_tokens:

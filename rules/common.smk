@@ -6,8 +6,11 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+# The folder of the Snakefile, also where another workflow uses this one as a module.
+HOME = Path(workflow.current_basedir).parent
+
 # Jobs use the library beside this workflow, installed or not, and no other.
-SOURCE = str(Path(workflow.basedir) / "src")
+SOURCE = f"{HOME}/src"
 sys.path.insert(0, SOURCE)
 search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
@@ -45,17 +48,18 @@ TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
 TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
-TABLES = expand(
+PRINTED = TABLE_KINDS + (["published"] if STUDY.published else [])
+TABLES_OF_EXPERIMENT = expand(
     f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
-    experiment=EXPERIMENTS,
-    kind=TABLE_KINDS + (["published"] if STUDY.published else []),
+    kind=PRINTED,
     form=["tex", "md"],
+    allow_missing=True,
 )
-FIGURES = expand(
-    f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
-    experiment=EXPERIMENTS,
-    kind=TABLE_KINDS,
-)
+FIGURES_OF_EXPERIMENT = [
+    f"{RESULTS}/figures/{{experiment}}/{kind}.pdf" for kind in TABLE_KINDS
+]
+TABLES = expand(TABLES_OF_EXPERIMENT, experiment=EXPERIMENTS)
+FIGURES = expand(FIGURES_OF_EXPERIMENT, experiment=EXPERIMENTS)
 SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
@@ -65,7 +69,7 @@ def modules(stage):
 
     Of thousands of jobs each asks for one of a few answers: they are remembered.
     """
-    script = f"{workflow.basedir}/workflow/scripts/stage.py"
+    script = f"{HOME}/workflow/scripts/stage.py"
     return [os.path.relpath(f) for f in [script, *module_files(f"stages.{stage}")]]
 
 
@@ -186,6 +190,91 @@ def evaluated(kind, model=None):
         if model in (None, name)
     ]
     return dense + pruned(f"{RUN}/{kind}.json", model)
+
+
+# Inputs and params of single rules
+
+
+def dataset_settings(wildcards):
+    """The wildcards' data set, as the config gives it."""
+    return STUDY.datasets[wildcards.dataset].model_dump()
+
+
+def calibration_documents(wildcards):
+    """The documents that a calibration draws from."""
+    return dataset_path(STUDY.calibrations[wildcards.calibration].dataset)
+
+
+def calibration_documents_input(wildcards):
+    """The same as a job's input."""
+    return dataset_input(STUDY.calibrations[wildcards.calibration].dataset)
+
+
+def text_input(wildcards):
+    """The data set of the wildcards as a job's input."""
+    return dataset_input(wildcards.dataset)
+
+
+def text_folder(wildcards):
+    """The folder with its splits."""
+    return dataset_path(wildcards.dataset)
+
+
+def files_of_method(wildcards):
+    """The files behind the wildcards' method: it is the only one that a run depends on."""
+    return method_files(wildcards.method)
+
+
+def dense_gate(wildcards):
+    """Lets a model's pruning wait for check_dense, where there is something to check.
+
+    A checkpoint and no input, and none for runs that are pruned already: another published number
+    is checked, but makes no mask stale.
+    """
+    model = STUDY.models[wildcards.model]
+    if (
+        STUDY.published
+        and STUDY.published.gate
+        and published_of(wildcards)
+        and not was_pruned_from(
+            f"{RUN}/pruning.json".format(**dict(wildcards.items())),
+            folder=model_folder(wildcards),
+            dtype=model.dtype,
+            bos=model.bos,
+        )
+    ):
+        checkpoints.check_dense.get(model=wildcards.model)
+    return []
+
+
+def pruned_input(wildcards):
+    """The run's pruned file; nothing for the dense model."""
+    if wildcards.run == "dense":
+        return []
+    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
+
+
+def published_of(wildcards):
+    """The published dense perplexities of the wildcards' model that this study measures, too."""
+    perplexity = STUDY.perplexity
+    found = dense_targets(
+        PUBLISHED,
+        wildcards.model,
+        perplexity.dataset,
+        perplexity.length,
+        perplexity.splits,
+    )
+    return [target._asdict() for target in found]
+
+
+def evaluations(kind):
+    """The results of this kind of the wildcards' model, dense and pruned."""
+    return lambda wildcards: evaluated(kind, wildcards.model)
+
+
+def shown(wildcards):
+    """What the tables and figures of the wildcards' experiment show."""
+    return asdict(table_settings(STUDY, wildcards.experiment))
 
 
 # Sizes of jobs

@@ -8,13 +8,6 @@ rule evaluate:
         [evaluated(kind) for kind in TABLE_KINDS],
 
 
-def pruned_input(wildcards):
-    """The run's pruned file; nothing for the dense model."""
-    if wildcards.run == "dense":
-        return []
-    return f"{RESULTS}/runs/{wildcards.model}/{wildcards.run}/pruned.safetensors"
-
-
 rule perplexity:
     input:
         model=model_input,
@@ -48,21 +41,7 @@ rule perplexity:
         "../workflow/scripts/stage.py"
 
 
-def published_of(wildcards):
-    """The published dense perplexities of the wildcards' model that this study measures, too."""
-    perplexity = STUDY.perplexity
-    found = dense_targets(
-        PUBLISHED,
-        wildcards.model,
-        perplexity.dataset,
-        perplexity.length,
-        perplexity.splits,
-    )
-    return [target._asdict() for target in found]
-
-
 checkpoint check_dense:
-    # Between a model's dense perplexity and all pruning of it: see dense_gate.
     input:
         dense=f"{RESULTS}/runs/{{model}}/dense/perplexity.json",
         modules=modules("check_dense"),
@@ -72,6 +51,8 @@ checkpoint check_dense:
         f"logs/check_dense/{STUDY.study}/{{model}}.log",
     benchmark:
         f"logs/benchmarks/check_dense/{STUDY.study}/{{model}}.tsv"
+    # Between a model's dense perplexity and all pruning of it: see dense_gate.
+    localrule: True
     conda:
         "../envs/dass.yaml"
     resources:

@@ -11,33 +11,6 @@ rule exports:
         pruned(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
 
 
-def files_of_method(wildcards):
-    """The files behind the wildcards' method: it is the only one that a run depends on."""
-    return method_files(wildcards.method)
-
-
-def dense_gate(wildcards):
-    """Lets a model's pruning wait for check_dense, where there is something to check.
-
-    A checkpoint and no input, and none for runs that are pruned already: another published number
-    is checked, but makes no mask stale.
-    """
-    model = STUDY.models[wildcards.model]
-    if (
-        STUDY.published
-        and STUDY.published.gate
-        and published_of(wildcards)
-        and not was_pruned_from(
-            f"{RUN}/pruning.json".format(**dict(wildcards.items())),
-            folder=model_folder(wildcards),
-            dtype=model.dtype,
-            bos=model.bos,
-        )
-    ):
-        checkpoints.check_dense.get(model=wildcards.model)
-    return []
-
-
 rule prune_run:
     input:
         model=model_input,

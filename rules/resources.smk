@@ -3,11 +3,6 @@ HUB_MODELS = [name for name, model in STUDY.models.items() if model.hub]
 HUB_DATASETS = [name for name, dataset in STUDY.datasets.items() if dataset.hub]
 
 
-localrules:
-    fetch_model,
-    fetch_dataset,
-
-
 rule fetch:
     # Named target: everything that the study needs from the network, for offline nodes.
     input:
@@ -24,6 +19,7 @@ rule fetch_model:
         "logs/benchmarks/fetch_model/{model}.tsv"
     wildcard_constraints:
         model=one_of(HUB_MODELS),
+    localrule: True
     conda:
         "../envs/dass.yaml"
     resources:
@@ -39,11 +35,6 @@ rule fetch_model:
         "../workflow/scripts/stage.py"
 
 
-def dataset_settings(wildcards):
-    """The wildcards' data set, as the config gives it."""
-    return STUDY.datasets[wildcards.dataset].model_dump()
-
-
 rule fetch_dataset:
     output:
         out=directory("resources/datasets/{dataset}"),
@@ -53,6 +44,7 @@ rule fetch_dataset:
         "logs/benchmarks/fetch_dataset/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(HUB_DATASETS),
+    localrule: True
     conda:
         "../envs/dass.yaml"
     resources:

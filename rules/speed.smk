@@ -1,8 +1,4 @@
 # What sparsity costs and gains on this machine. Nothing here runs unless the study has a `speed` block.
-localrules:
-    speed,
-
-
 rule speed:
     # Named target: every speed benchmark of the study, its tables and figures. Only prefill prunes.
     input:
@@ -139,7 +135,7 @@ rule speed_cpu:
 
 rule speed_tables:
     input:
-        result_files=results_of_kind,
+        result_files=lambda wildcards: speed_results(wildcards.kind),
         modules=modules("speed_tables"),
     output:
         tex_file=f"{SPEED}/tables/{{kind}}.tex",
@@ -158,7 +154,7 @@ rule speed_tables:
     params:
         stage="speed_tables",
         kind="{kind}",
-        settings=settings_of_kind,
+        settings=lambda wildcards: speed_settings(wildcards.kind),
     message:
         "Speed table: {wildcards.kind}"
     script:
@@ -167,7 +163,7 @@ rule speed_tables:
 
 rule speed_figures:
     input:
-        result_files=results_of_kind,
+        result_files=lambda wildcards: speed_results(wildcards.kind),
         modules=modules("speed_figures"),
     output:
         figure_file=f"{SPEED}/figures/{{kind}}.pdf",
@@ -185,7 +181,7 @@ rule speed_figures:
     params:
         stage="speed_figures",
         kind="{kind}",
-        settings=settings_of_kind,
+        settings=lambda wildcards: speed_settings(wildcards.kind),
     message:
         "Speed figure: {wildcards.kind}"
     script:

@@ -55,11 +55,6 @@ def speed_results(kind):
     return files
 
 
-def results_of_kind(wildcards):
-    """The result files of the wildcards' kind."""
-    return speed_results(wildcards.kind)
-
-
 def speed_pruning():
     """The runs' own files, for the times of whole prunings: for the report only, since they prune."""
     models = speed_subjects(STUDY, "metric")
@@ -136,11 +131,6 @@ def speed_settings(kind):
         },
         "note": STUDY.note,
     }
-
-
-def settings_of_kind(wildcards):
-    """What the table or figure of the wildcards' kind shows."""
-    return speed_settings(wildcards.kind)
 
 
 def speed_all_cores():

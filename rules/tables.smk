@@ -17,19 +17,9 @@ rule tables:
         TABLES,
 
 
-def prunings(wildcards):
-    """The results of pruning the wildcards' model."""
-    return pruned(f"{RUN}/pruning.json", wildcards.model)
-
-
-def evaluations(kind):
-    """The results of this kind of the wildcards' model, dense and pruned."""
-    return lambda wildcards: evaluated(kind, wildcards.model)
-
-
 rule summary_of_model:
     input:
-        pruning=prunings,
+        pruning=lambda wildcards: pruned(f"{RUN}/pruning.json", wildcards.model),
         perplexity=evaluations("perplexity"),
         zero_shot=evaluations("zero_shot") if STUDY.zero_shot else [],
         modules=modules("summary_of_model"),
@@ -77,23 +67,13 @@ rule summary:
         "../workflow/scripts/stage.py"
 
 
-def shown(wildcards):
-    """What the tables and figures of the wildcards' experiment show."""
-    return asdict(table_settings(STUDY, wildcards.experiment))
-
-
 rule tables_of_experiment:
     input:
         summary=SUMMARY,
         published=published_file(),
         modules=modules("tables_of_experiment"),
     output:
-        out=expand(
-            f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
-            kind=TABLE_KINDS + (["published"] if STUDY.published else []),
-            form=["tex", "md"],
-            allow_missing=True,
-        ),
+        out=TABLES_OF_EXPERIMENT,
     log:
         f"logs/tables_of_experiment/{STUDY.study}/{{experiment}}.log",
     benchmark:
@@ -117,11 +97,7 @@ rule figures_of_experiment:
         summary=SUMMARY,
         modules=modules("figures_of_experiment"),
     output:
-        out=expand(
-            f"{RESULTS}/figures/{{experiment}}/{{kind}}.pdf",
-            kind=TABLE_KINDS,
-            allow_missing=True,
-        ),
+        out=FIGURES_OF_EXPERIMENT,
     log:
         f"logs/figures_of_experiment/{STUDY.study}/{{experiment}}.log",
     benchmark:

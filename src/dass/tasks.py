@@ -5,8 +5,6 @@ official data set it reads, and which answers a row may have: a hidden or a wron
 a miss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A zero-shot task is more than a word: it has a module of its own, :mod:`dass.tas
 that is added makes no pruned model stale.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 Role = Literal["gate", "up", "down"]

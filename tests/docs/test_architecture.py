@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.auto import modeling_auto
 
 from dass.errors import ModelError
 from dass.models import glu
@@ -55,6 +56,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers knows the architecture; nothing here does."""
     transformers.AutoConfig.register("made_up", MadeUpConfig, exist_ok=True)
     transformers.AutoModelForCausalLM.register(MadeUpConfig, MadeUpForCausalLM, exist_ok=True)
+    names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    monkeypatch.setitem(names, "made_up", "MadeUpForCausalLM")
     monkeypatch.setattr(sys.modules["transformers"], "MadeUpConfig", MadeUpConfig, raising=False)
 
 

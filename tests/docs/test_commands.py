@@ -169,7 +169,10 @@ def test_options_of_python_programs_exist(command: Command) -> None:
             assert (ROOT / path).exists(), command.text
         return
     options = [i for i, word in enumerate(command.words) if word.startswith("--")]
-    first = min(options, default=len(command.words))
+    if not options:  # the program may do its work at once: that it exists is enough
+        assert (ROOT / command.words[1]).exists(), command.text
+        return
+    first = options[0]
     call = [sys.executable, *command.words[1:first], "--help"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dass.data.documents import Documents, read_rows
 from dass.data.download import CHUNK
+from dass.data.model_folder import check_folder
 from dass.runtime.provenance import origin
 
 from .conftest import C4, GUEST, PIQA, Client, with_small_disk, without_network
@@ -61,6 +62,23 @@ def test_of_a_model_only_weights_and_tokenizer_are_fetched(hub: LocalHub, client
     assert origin(client.folder / "model") == {"repository": LLAMA, "commit": there.commit}
     assert client.left() == ["model"]
     assert not (client.folder / ".model.download").exists()
+
+
+def one_file(folder: Path) -> None:
+    """The weights in one file as well, newer than the shards."""
+    tensors = {n: t for f in sorted(folder.glob("model-*")) for n, t in load_file(f).items()}
+    tensors["lm_head.weight"] = tensors["lm_head.weight"] * 0.5
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_of_shards_beside_one_file_the_one_is_fetched_as_transformers_reads_it(
+    hub: LocalHub, client: Client, tmp_path: Path
+) -> None:
+    changed(hub, tmp_path, one_file)
+    assert client.model(LLAMA).code == 0
+    names = {path.name for path in (client.folder / "model").iterdir()}
+    assert {name for name in names if "model" in name} == {"model.safetensors"}
+    assert len(check_folder(client.folder / "model")) > 10
 
 
 def test_progress_is_lines_with_files_bytes_and_rate(client: Client) -> None:
@@ -361,6 +379,34 @@ def swap_shards(folder: Path) -> None:
 def no_safetensors(folder: Path) -> None:
     for file in folder.glob("model*.safetensors*"):
         file.unlink()
+
+
+def quantised_config(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def quantised_shard(folder: Path) -> None:
+    tensors = {name: tensor.char() for name, tensor in load_file(folder / SHARD).items()}
+    save_file(tensors, folder / SHARD, {"format": "pt"})
+
+
+def test_a_quantised_model_is_refused_before_its_weights_are_fetched(
+    hub: LocalHub, client: Client, tmp_path: Path
+) -> None:
+    changed(hub, tmp_path, quantised_config)
+    line = client.model(LLAMA).error
+    assert line.startswith(f"{LLAMA}: config.json: quantization_config (gptq): a quantised")
+    assert not requests_for(hub, SHARD)
+    assert nothing_to_trust(client)
+
+
+def test_quantised_weights_are_refused(hub: LocalHub, client: Client, tmp_path: Path) -> None:
+    changed(hub, tmp_path, quantised_shard)
+    line = client.model(LLAMA).error
+    assert line.startswith(f"{LLAMA}/{SHARD}: ") and "(I8) is quantised" in line
+    assert nothing_to_trust(client)
 
 
 @pytest.mark.parametrize(

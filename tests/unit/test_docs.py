@@ -16,12 +16,6 @@ def test_the_performance_page_says_what_the_raw_results_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
 def test_the_lock_pins_what_the_conda_environment_pins() -> None:
     locked = (ROOT / "requirements.lock").read_text()
     for pin in re.findall(r"^      - (\S+==\S+)$", (ROOT / "envs/dass.yaml").read_text(), re.M):

@@ -140,7 +140,9 @@ def test_a_truncated_shard(study: Workflow) -> None:
 
 def test_a_missing_shard(study: Workflow) -> None:
     folder = finished_model(study)
-    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    weight_map = {"lm_head.weight": "model-00002-of-00002.safetensors"}
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     line = run_badly(study, one_model("mine"))
     assert line == (

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dass.config.reference import outdated
-from dass.runtime.files import writing
+from dass.runtime.files import write_text
 
 
 def main() -> int:
@@ -20,8 +20,7 @@ def main() -> int:
     stale = outdated(Path())
     for name, content in stale.items():
         if options.write:
-            with writing(name) as part:
-                part.write_text(content, encoding="utf-8")
+            write_text(name, content)
             print(f"wrote {name}")
         else:
             print(f"{name} is out of date; run: python -m dass.config --write", file=sys.stderr)

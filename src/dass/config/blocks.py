@@ -1,11 +1,9 @@
 """The blocks of a config, but for methods (:mod:`.method`) and benchmarks (:mod:`.speed`)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dass.config.types import (
     Count,
@@ -24,7 +22,6 @@ from dass.config.types import (
     Switch,
     TaskName,
     Text,
-    failure,
 )
 from dass.terms import Bos, DatasetKind, Dtype, Metric, Rows, Split
 
@@ -42,12 +39,6 @@ class _Source(Strict):
     """Branch, tag or commit of the repository; a commit pins it for good."""
     path: LocalPath | None = None
     standin: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> _Source:
-        if problems := list(self._problems()):
-            raise failure(*problems)
-        return self
 
     def _problems(self) -> Iterator[Problem]:
         """Exactly one of hub, path and standin, and nothing that goes with another one."""
@@ -156,13 +147,10 @@ class PerplexityConfig(Strict):
     table_split: Split = "validation"
     """The one of them that tables print."""
 
-    @model_validator(mode="after")
-    def _measured(self) -> PerplexityConfig:
+    def _problems(self) -> Iterator[Problem]:
         if self.table_split not in self.splits:
             listed = ", ".join(self.splits)
-            what = f"{self.table_split} is not measured; add it to splits ({listed})"
-            raise failure(("table_split", what))
-        return self
+            yield "table_split", f"{self.table_split} is not measured; add it to splits ({listed})"
 
 
 class ZeroShotConfig(Strict):

@@ -1,7 +1,5 @@
 """Reading a config, and the one line that says what is wrong with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

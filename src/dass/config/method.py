@@ -1,7 +1,5 @@
 """A method's block: the fields of its class are the keys, for built-in and custom ones alike."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from functools import cache

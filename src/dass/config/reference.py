@@ -1,7 +1,5 @@
 """What the repository keeps of the config's classes: a JSON schema and a reference page."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The blocks that say which benchmarks are run."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -35,22 +33,25 @@ def _shared_evenly(shape: Shape) -> Shape:
 Sizes = Annotated[Shape, BeforeValidator(_known_sizes), AfterValidator(_shared_evenly)]
 
 
-class MetricSpeedConfig(Strict):
-    """How long the pruning metric takes without calibration passes: every method and its patterns,
-    each method in turns with SparseGPT where the study has it."""
+class _Benchmark(Strict):
+    """What is measured."""
 
     of: NamesOrAll
     """Keys of `models` or of `speed.shapes`, or `all` models."""
+
+
+class MetricSpeedConfig(_Benchmark):
+    """How long the pruning metric takes without calibration passes: every method and its patterns,
+    each method in turns with SparseGPT where the study has it."""
+
     repeats: Count = 5
     """Repeats that count, after the warm-up."""
 
 
-class GpuSpeedConfig(Strict):
+class GpuSpeedConfig(_Benchmark):
     """Dense against 2:4 on a GPU. Part of the study only where there is a GPU; elsewhere the table
     says `not measured here`."""
 
-    of: NamesOrAll
-    """Keys of `models` or of `speed.shapes`, or `all` models."""
     tokens: list[Count] = Field(default=[1, 16, 128, 512, 2048, 8192], min_length=1)
     """Tokens per call."""
     repeats: Count = 20
@@ -60,12 +61,10 @@ class GpuSpeedConfig(Strict):
     for it."""
 
 
-class CpuSpeedConfig(Strict):
+class CpuSpeedConfig(_Benchmark):
     """Dense against sparse on the CPU. torch (float32, bfloat16 and CSR) and onnxruntime are always
     measured, since a speed-up says nothing without good dense baselines."""
 
-    of: NamesOrAll
-    """Keys of `models` or of `speed.shapes`, or `all` models."""
     engines: list[Literal["openvino"]] = Field(default=[])
     """Engines to measure as well; `openvino` must be installed (`pip install openvino`)."""
     patterns: Patterns = Field(default=["u50", "u60", "u70", "u80", "2of4"])

@@ -1,12 +1,10 @@
 """A study: its blocks, the checks across them, and the runs that it asks for."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dass.config.blocks import (
     CalibrationConfig,
@@ -21,7 +19,7 @@ from dass.config.blocks import (
 )
 from dass.config.method import AnyMethod
 from dass.config.speed import SpeedConfig
-from dass.config.types import STUDY, Name, Problem, RunName, Strict, Text, failure, nearest
+from dass.config.types import STUDY, Name, Problem, RunName, Strict, Text, nearest
 from dass.errors import ConfigError
 from dass.terms import DatasetKind
 
@@ -59,16 +57,13 @@ class StudyConfig(Strict):
     select: SelectConfig | None = None
     """Restricts what is run; for the command line."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> StudyConfig:
-        if problems := [
-            *_check_labels(self), *_check_standins(self), *_check_datasets(self),
-            *_check_experiments(self), *_check_speed(self), *_check_select(self),
-        ]:  # fmt: skip
-            raise failure(*problems)
-        if not runs(self):
-            raise failure(("select", "leaves nothing to run; no experiment has this combination"))
-        return self
+    def _problems(self) -> Iterator[Problem]:
+        checks = (_check_labels, _check_standins, _check_datasets, _check_experiments,
+                  _check_speed, _check_select)  # fmt: skip
+        found = [problem for check in checks for problem in check(self)]
+        if not found and not runs(self):
+            yield "select", "leaves nothing to run; no experiment has this combination"
+        yield from found
 
 
 # Checks across blocks

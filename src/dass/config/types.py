@@ -1,12 +1,10 @@
 """Values that the blocks of a config are made of, and how a block reports what is wrong."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -186,3 +184,13 @@ class Strict(BaseModel):
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
         return only_known(data, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if problems := list(self._problems()):
+            raise failure(*problems)
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        """What is wrong between the keys of the block."""
+        yield from ()

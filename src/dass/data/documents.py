@@ -4,8 +4,6 @@ Files are UTF-8, with or without a byte order mark, packed by gzip or not. Lines
 Windows: the released code reads text as Python does, which makes each such end a newline.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -4,8 +4,6 @@ The hub's own downloader starts a file again in each process; with shards of 10 
 must not do. Sessions, headers and waiting for a hub that is overloaded are left to it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -4,28 +4,36 @@ Only safetensors, configs and tokenizers are taken: never pickled weights, never
 fetched is pinned to a commit, checked, and says in ``fetched.json`` what it is.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from dass.data.documents import index_documents
 from dass.data.download import RemoteFile, fetch_files, is_transport_error
-from dass.errors import DataError
-from dass.runtime.files import read_json, write_json, writing_directory
+from dass.data.model_folder import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    Stored,
+    check_config,
+    check_dtypes,
+    read_header,
+    read_object,
+    shards_of,
+)
+from dass.errors import DataError, ModelError
+from dass.runtime.files import write_json, writing_directory
 from dass.runtime.progress import log
 from dass.runtime.provenance import FETCHED
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 SMALL_FILES = [
-    *("config.json", "generation_config.json", INDEX),
+    *(CONFIG, "generation_config.json", INDEX),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
 ]
 """What is taken of a model beside its weights."""
@@ -34,7 +42,9 @@ SMALL_FILES = [
 def fetch_model(repository: str, revision: str, out: str | Path) -> None:
     """Fetch a model's folder; an interrupted download goes on where it stopped.
 
-    Of the weights, only the safetensors that the index names are taken, or ``model.safetensors``.
+    Of the weights, only the safetensors that transformers would read are taken:
+    ``model.safetensors`` or, where there is none, those that the index names. A checkpoint that is
+    quantised or malformed is refused once config.json is there, before any weights.
 
     Args:
         repository: as in ``meta-llama/Llama-2-7b-hf``.
@@ -51,6 +61,8 @@ def fetch_model(repository: str, revision: str, out: str | Path) -> None:
         listed = hub.list_top()
         work = _workplace(out)
         small = [f for f in listed.values() if any(fnmatch(f.name, p) for p in SMALL_FILES)]
+        if SINGLE in listed:
+            small = [file for file in small if file.name != INDEX]
         paths = dict(zip(small, hub.fetch(small, work, f"{out.name}, small files"), strict=True))
         shards = _shards(repository, listed, paths)
         paths |= dict(zip(shards, hub.fetch(shards, work, f"{out.name}, weights"), strict=True))
@@ -166,11 +178,13 @@ def _shards(
         if not names & set(needed):
             what = " or ".join(needed)
             raise DataError(f"{repository}: has no {what}; choose another repository or revision")
-    if INDEX not in names:
-        if SINGLE not in listed:
-            raise DataError(f"{repository}: holds no safetensors; pickled weights are never loaded")
+    config = paths[listed[CONFIG]]
+    check_config(read_object(config), f"{repository}: {CONFIG}")
+    if SINGLE in listed:
         return [listed[SINGLE]]
-    shards = sorted(set(_weight_map(repository, paths[listed[INDEX]]).values()))
+    if INDEX not in names:
+        raise DataError(f"{repository}: holds no safetensors; pickled weights are never loaded")
+    shards = shards_of(read_object(paths[listed[INDEX]]), f"{repository}: {INDEX}")
     if missing := [name for name in shards if name not in listed]:
         raise DataError(
             f"{repository}: its index names {missing[0]}, which it does not hold; choose another "
@@ -179,31 +193,22 @@ def _shards(
     return [listed[name] for name in shards]
 
 
-def _weight_map(repository: str, index: Path) -> dict[str, str]:
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise DataError(f"{repository}: {INDEX} holds no weight_map; choose another revision")
-    return weight_map
-
-
 def _check_model(repository: str, paths: Mapping[str, Path]) -> None:
     """Each header fits its file to the byte, and holds the tensors that the index puts there."""
-    from safetensors import SafetensorError, safe_open
-
-    held: dict[str, set[str]] = {}
+    held: dict[str, dict[str, Stored]] = {}
     for name, path in paths.items():
         if name.endswith(".safetensors"):
             try:
-                with safe_open(path, framework="numpy") as file:
-                    held[name] = set(file.keys())
-            except (SafetensorError, ValueError) as error:
+                held[name] = read_header(path)
+            except ModelError:
                 raise DataError(
-                    f"{repository}: {name} is no valid safetensors file ({error}); choose another "
-                    "revision"
+                    f"{repository}: {name} is no valid safetensors file; choose another revision"
                 ) from None
+            check_dtypes(
+                {n: replace(t, file=Path(repository, name)) for n, t in held[name].items()}
+            )
     if INDEX in paths:
-        for tensor, name in _weight_map(repository, paths[INDEX]).items():
+        for tensor, name in read_object(paths[INDEX])["weight_map"].items():
             if tensor not in held[name]:
                 raise DataError(
                     f"{repository}: {name} lacks {tensor}, which its index puts there; choose "
@@ -294,7 +299,7 @@ def _explained(repository: str, revision: str, page: str) -> Iterator[None]:
     """Turn the hub's refusals into one line each; no token is ever part of it."""
     try:
         yield
-    except DataError:
+    except (DataError, ModelError):
         raise
     except Exception as error:
         if (line := _explanation(error, revision, page)) is None:

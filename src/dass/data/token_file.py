@@ -1,7 +1,5 @@
 """Token ids on disk, saved once, hashed, with how they came to be."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,37 +1,141 @@
-"""A model's tokenizer: text to token ids, with its own defaults."""
+"""A model's tokenizer: text to token ids, with its own defaults but for what it appends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from dass.data.pretrained import load_config, load_tokenizer_of, one_line
 from dass.errors import DataError
+from dass.runtime.progress import log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Encode = Callable[[str], list[int]]
-"""Text to token ids, with whatever the tokenizer adds by default (BOS)."""
+"""Text to token ids, with whatever the tokenizer puts in front by default (BOS)."""
+
+PROBE = "The cat sat on the mat, 12 times."
+"""A text to find out what a tokenizer adds to any."""
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder.
 
-    Raises:
-        DataError: the folder has no usable tokenizer.
-    """
-    from transformers import AutoTokenizer
+    Special tokens that it appends to a text (EOS) are taken off, wherever it is used: else each
+    continuation would end in them, and one-token choices would all be the same. What it puts in
+    front (BOS) stays.
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise DataError(f"{folder}: no usable tokenizer ({first}); fetch the model again") from None
+    Raises:
+        DataError: the folder has no usable tokenizer, or one that does not fit the model or may
+            give a text other tokens the next time.
+        ModelError: config.json, which says how many tokens the model knows, is malformed.
+    """
+    folder = Path(folder)
+    known = int(load_config(folder).get_text_config().vocab_size)
+    tokenizer = load_tokenizer_of(folder)
     tokenizer.model_max_length = int(1e30)  # long texts are cut by us, not warned about
-    return cast("PreTrainedTokenizerBase", tokenizer)
+    _check_deterministic(tokenizer, folder)
+    tokenizer.dass_appended = _remove_suffix(tokenizer, folder)
+    _check_vocabulary(tokenizer, known, folder)
+    tokenizer.dass_known = known
+    if appended := tokenizer.dass_appended:
+        log.info("%s: its tokenizer appends %s to a text: taken off", folder.name, appended)
+    return tokenizer
+
+
+def taken_off(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """For the record: what :func:`load_tokenizer` keeps a tokenizer from appending, if anything."""
+    appended = getattr(tokenizer, "dass_appended", "")
+    return {"tokens_taken_off": appended} if appended else {}
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    """The tokenizer as a function, with its defaults: BOS in front where it puts one."""
-    return lambda text: list(tokenizer(text)["input_ids"])
+    """The tokenizer as a function, with its defaults: BOS in front where it puts one.
+
+    The function raises DataError where a text has a token that the model has no embedding of.
+    """
+    known = getattr(tokenizer, "dass_known", len(tokenizer))
+
+    def encode(text: str) -> list[int]:
+        tokens = _tokens(tokenizer, text)
+        if tokens and max(tokens) >= known:
+            name = tokenizer.convert_ids_to_tokens(max(tokens))
+            raise DataError(
+                f"{tokenizer.name_or_path}: a text has the token {name!r} ({max(tokens)}), but the "
+                f"model knows {known} only (vocab_size); give the tokenizer that belongs to it"
+            )
+        return tokens
+
+    return encode
+
+
+def _check_deterministic(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if dropout := getattr(model, "dropout", None):
+        raise DataError(
+            f"{folder / 'tokenizer.json'}: model.dropout is {dropout}, so that a text has other "
+            "tokens each time; set it to null"
+        )
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, known: int, folder: Path) -> None:
+    """Refuse tokens beyond the embedding, but for added ones, which a text need not have."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    own = backend.get_vocab(with_added_tokens=False) if backend else tokenizer.get_vocab()
+    begin = tokenizer.eos_token if tokenizer.bos_token is None else tokenizer.bos_token
+    ids = dict(own) | ({begin: tokenizer.convert_tokens_to_ids(begin)} if begin else {})
+    name = max(ids, key=lambda token: ids[token], default=None)
+    if name is not None and ids[name] >= known:
+        raise DataError(
+            f"{folder}: the tokenizer has the token {name!r} ({ids[name]}), but the model knows "
+            f"{known} only (vocab_size in config.json); give the tokenizer that belongs to it"
+        )
+
+
+def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+    """Keep a tokenizer from appending special tokens; their names, joined."""
+    from tokenizers.processors import TemplateProcessing
+
+    front, back = _added(tokenizer, folder)
+    names = " ".join(tokenizer.convert_ids_to_tokens(back))
+    if back and getattr(tokenizer, "backend_tokenizer", None):
+        tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(front)]
+        begin = {"id": "begin", "ids": front, "tokens": tokens}
+        first = ["begin"] if front else []
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=[*first, "$A"], pair=[*first, "$A", "$B"], special_tokens=[begin] * bool(front)
+        )
+    if back and _added(tokenizer, folder) != (front, []):
+        raise DataError(
+            f"{folder}: the tokenizer appends {names} to each text, which cannot be taken off; "
+            "give one that does not"
+        )
+    return names
+
+
+def _added(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts in front of a text, and those that it appends."""
+    for text in (PROBE, *islice(tokenizer.get_vocab(), 20)):
+        bare, full = _tokens(tokenizer, text, add_special_tokens=False), _tokens(tokenizer, text)
+        for start in range(len(full) - len(bare) + 1):
+            if bare and full[start : start + len(bare)] == bare:
+                return full[:start], full[start + len(bare) :]
+    raise DataError(
+        f"{folder}: what special tokens its tokenizer adds to a text cannot be told; fetch the "
+        "model again"
+    )
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, **settings: bool) -> list[int]:
+    try:
+        return list(tokenizer(text, **settings)["input_ids"])
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # Rust's panics are no Exceptions
+        raise DataError(
+            f"{tokenizer.name_or_path}: its tokenizer fails on a text ({one_line(error)}); fetch "
+            "the model again"
+        ) from None

@@ -5,8 +5,6 @@ seed the windows are the same to the token. A text is tokenised and cut as the r
 rows joined with two newlines, tokenised once, cut into floor(n / length) windows.
 """
 
-from __future__ import annotations
-
 import random
 
 import torch

@@ -1,7 +1,5 @@
 """Cross-entropy of windows, and log-likelihoods of continuations, through a streamed model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -58,7 +56,8 @@ def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> li
     """Log-likelihood of each continuation after its context.
 
     Sequences are sorted by length and padded on the right, which attention that looks back only
-    never sees. Equal requests are scored once.
+    never sees; but where the batch's length decides about positions (LongRoPE), none is padded
+    beyond a length at which they change. Equal requests are scored once.
 
     Returns:
         for each request, in order: the sum of the log-probabilities (nats), and whether each
@@ -71,7 +70,8 @@ def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> li
     scores: dict[Tokens, LogLikelihood] = {}
     for sweep in sweeps:
         offload_to = choose_offload(model, sum(len(_sequence(request)) for request in sweep))
-        groups = list(_padded_batches(sweep, tokens_in_flight(model, offload_to)))
+        at_once = tokens_in_flight(model, offload_to)
+        groups = list(_padded_batches(sweep, at_once, model.rope_changes))
         batches = []
         for group in groups:
             inputs = model.block_inputs(_pad(group))
@@ -103,14 +103,24 @@ def _sweeps(requests: list[Tokens]) -> list[list[Tokens]]:
     return sweeps
 
 
-def _padded_batches(requests: list[Tokens], tokens: int) -> list[list[Tokens]]:
-    """Neighbours in length together; the first, which is the longest, sets the batch's width."""
+def _padded_batches(
+    requests: list[Tokens], tokens: int, changes: Sequence[int]
+) -> list[list[Tokens]]:
+    """Neighbours in length together; the first, which is the longest, sets the batch's width.
+
+    Args:
+        requests: the longest first.
+        tokens: how many a batch may have, padding included.
+        changes: lengths across which no request is padded.
+    """
     batches: list[list[Tokens]] = []
-    room = 0
+    room, shortest = 0, 0
     for request in requests:
-        if room == 0:
+        length = len(_sequence(request))
+        if room == 0 or length < shortest:
             batches.append([])
-            room = max(tokens // len(_sequence(request)), 1)
+            room = max(tokens // length, 1)
+            shortest = max((change + 1 for change in changes if change < length), default=0)
         batches[-1].append(request)
         room -= 1
     return batches

@@ -6,8 +6,6 @@ length - 1 predicted tokens is exponentiated. lm-eval's ``wikitext`` task is wor
 not comparable.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass

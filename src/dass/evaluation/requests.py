@@ -1,7 +1,5 @@
 """What a model is asked in zero-shot evaluation: continuations of contexts, as token ids."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Sequence

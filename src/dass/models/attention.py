@@ -3,8 +3,6 @@
 Only the MLP is pruned: the attention half of a block gives the same output before and after.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

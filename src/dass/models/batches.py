@@ -1,7 +1,5 @@
 """Run tokens through a streamed model: all batches through block 0, then all through block 1, …"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -6,8 +6,6 @@ only after it has given the same values on a probe (norms, gating), or values no
 exact ones on the first real call (rotary embeddings); otherwise the model's own code stays.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Find the gated MLP of a decoder block, whatever the model calls its projections."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ Everything that the Triton kernels do PyTorch does too, in more passes: nothing 
 them.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from functools import cache

@@ -1,7 +1,5 @@
 """The sizes of a decoder: what its speed, memory and disk depend on. Needs no other library."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 

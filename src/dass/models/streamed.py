@@ -6,8 +6,6 @@ the model itself would have given them, so no architecture is special here: the 
 ``forward`` runs with its blocks replaced by recorders (DESIGN.md, decision 3).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +16,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dass.errors import ModelError, NumericError
+from dass.data.model_folder import CONFIG
+from dass.data.pretrained import empty_model, one_line
+from dass.errors import DassError, ModelError, NumericError
 from dass.models.glu import find_glu
+from dass.models.matching import decoder_blocks, stored_names, text_config
 from dass.models.numerics import all_finite
 from dass.models.weights import Weights
 
 Overlay = Callable[[str, Tensor], Tensor]
 """Given a tensor's name and its dense value, the value to use: how a pruned file is applied."""
+
+
+LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+"""Where a config says how long a sequence may be, in lm-eval's order."""
+
+DEFAULT_LENGTH = 2048
+"""How long a sequence may be where nothing says so: lm-eval's default."""
 
 
 class _Stop(Exception):
@@ -89,7 +98,8 @@ class StreamedModel:
         offload_to: where activations are kept between blocks; None: on ``device`` while they fit.
 
     Raises:
-        ModelError: the folder is incomplete, or the architecture has no GLU.
+        ModelError: the folder is incomplete, holds what is not understood, or describes a model
+            that does not run; the architecture has no GLU.
     """
 
     def __init__(
@@ -107,16 +117,19 @@ class StreamedModel:
         self.offload_to = None if offload_to is None else torch.device(offload_to)
         self.weights = Weights(folder)
         self.resident = self._fits() if resident is None else resident
-        self.model = _skeleton(self.folder, dtype)
-        self.prefix, self.layers = _decoder_blocks(self.model, self.folder)
+        self.model = empty_model(self.folder, dtype)
+        self.prefix, self.layers = decoder_blocks(self.model, self.folder)
         # All blocks: some models have a mixture of experts in the later ones only.
         glus = [find_glu(b, f"{self.folder.name}, block {i}") for i, b in enumerate(self.layers)]
         self.glu_parameters = glus[0].parameters
+        self._stored = stored_names(self.folder, self.model, self.weights.stored)
+        """The model's name of each tensor -> its name in the files."""
         self._names = [sorted(layer.state_dict()) for layer in self.layers]
         self._empty = [dict(layer.state_dict()) for layer in self.layers]
         self._resident_blocks: set[int] = set()
         self._reader = _BlockReader(self._read_block, self.device)
         self._load_around_blocks()
+        self._check_runs()
 
     def _fits(self) -> bool:
         """Whether all weights take at most half of the memory that is free on the device."""
@@ -130,8 +143,27 @@ class StreamedModel:
 
     @property
     def max_length(self) -> int:
-        """The longest sequence that the model's position embeddings were made for."""
-        return int(text_config(self.model).max_position_embeddings)
+        """The longest sequence that the model was made for.
+
+        lm-eval's rule: the first of its keys that config.json has; a model without any
+        (RecurrentGemma, which has no position embeddings) gets lm-eval's own default.
+        """
+        config = text_config(self.model)
+        lengths = (getattr(config, key, None) for key in LENGTH_KEYS)
+        return int(next((length for length in lengths if length), DEFAULT_LENGTH))
+
+    @property
+    def rope_changes(self) -> list[int]:
+        """Lengths above which the model turns *all* positions of a batch otherwise (LongRoPE)."""
+        parameters = getattr(text_config(self.model), "rope_parameters", None) or {}
+        # Of all layers, or one of each kind of layer.
+        parts = [parameters, *(part for part in parameters.values() if isinstance(part, dict))]
+        changes = {
+            int(part["original_max_position_embeddings"])
+            for part in parts
+            if part.get("rope_type") == "longrope"
+        }
+        return sorted(changes)
 
     @property
     def hidden_size(self) -> int:
@@ -160,7 +192,7 @@ class StreamedModel:
         """
         layer = self.layers[index]
         if index not in self._resident_blocks:
-            self._fill(layer, self._reader.take(index))
+            layer.load_state_dict(self._reader.take(index), assign=True)
             if index + 1 < self.n_blocks and index + 1 not in self._resident_blocks:
                 self._reader.prepare(index + 1)
         try:
@@ -177,7 +209,16 @@ class StreamedModel:
 
     @torch.inference_mode()
     def block_inputs(self, tokens: Tensor) -> BlockInputs:
-        """Embed ``tokens`` [batch, length] and record what each block would be given."""
+        """Embed ``tokens`` [batch, length] and record what each block would be given.
+
+        Raises:
+            ModelError: the model has no embedding of one of the tokens.
+        """
+        if tokens.numel() and int(tokens.max()) >= self.vocabulary:
+            raise ModelError(
+                f"{self.folder}: the model knows {self.vocabulary} tokens (vocab_size), but was "
+                f"given the token {int(tokens.max())}; give the tokenizer that belongs to it"
+            )
         hidden: list[Tensor] = []
         arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -231,36 +272,57 @@ class StreamedModel:
                 del layer.forward
 
     def _read(self, names: list[str]) -> dict[str, Tensor]:
-        tensors = self.weights.read(names, self.dtype, self.device)
-        if self.overlay is None:
-            return tensors
-        return {name: self.overlay(name, tensor) for name, tensor in tensors.items()}
-
-    def _fill(self, module: nn.Module, state: dict[str, Tensor], strict: bool = True) -> None:
-        """Put tensors in the place of a module's empty ones."""
-        try:
-            module.load_state_dict(state, strict=strict, assign=True)
-        except RuntimeError as error:
-            what = str(error).strip().splitlines()[-1].strip()
-            raise ModelError(
-                f"{self.folder}: the weights do not fit config.json ({what}); fetch the model again"
-            ) from None
+        """Read tensors by the model's names; tied ones are one tensor."""
+        first = {self._stored[name]: name for name in reversed(names)}
+        read = self.weights.read(first, self.dtype, self.device)
+        if self.overlay is not None:
+            read = {stored: self.overlay(first[stored], read[stored]) for stored in first}
+        return {name: read[self._stored[name]] for name in names}
 
     def _load_around_blocks(self) -> None:
         """Read embeddings, final norm and head, and move the model's buffers to the device."""
         inside = f"{self.prefix}."
         names = [name for name in self.model.state_dict() if not name.startswith(inside)]
-        tied = _tied_head(self.model)
-        if tied and tied[0] not in self.weights:
-            names.remove(tied[0])
-        state = self._read(names)
-        if tied and tied[0] not in state:
-            state[tied[0]] = state[tied[1]]
-        self._fill(self.model, state, strict=False)
+        self.model.load_state_dict(self._read(names), strict=False, assign=True)
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and not buffer.is_meta:
                     module._buffers[name] = buffer.to(self.device)
+
+    @torch.inference_mode()
+    def _check_runs(self) -> None:
+        """Send two tokens through, so that a config.json that only looks right shows at once."""
+        try:
+            inputs = self.block_inputs(torch.zeros((1, 2), dtype=torch.long))
+            if any(_is_nan(leaf) for leaf in tree_leaves(inputs.arguments)):
+                raise ValueError("embeddings or positions are not finite; see rope_parameters")
+            hidden = _on_meta(inputs.hidden)
+            for index, layer in enumerate(self.layers):
+                args, kwargs = tree_map_only(Tensor, _on_meta, inputs.arguments[index])
+                try:
+                    layer(hidden, *args, **kwargs)
+                except Exception:
+                    # Not every operation is possible without numbers: these blocks have to run.
+                    args, kwargs = inputs.arguments[index]
+                    with self.block(index) as block:
+                        block(inputs.hidden, *args, **kwargs)
+                    break
+            self.logits(inputs.hidden[0])
+        except (DassError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{self.folder / CONFIG}: describes a model that does not run ({one_line(error)}); "
+                "correct it or fetch the model again"
+            ) from None
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, Tensor) and bool(value.isnan().any())
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
 
 
 def check_finite(largest: Sequence[Tensor], where: str) -> None:
@@ -275,62 +337,6 @@ def check_finite(largest: Sequence[Tensor], where: str) -> None:
             f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
             "set the model's `dtype: bfloat16`"
         )
-
-
-@contextmanager
-def _parameters_without_storage() -> Iterator[None]:
-    """Modules built inside get parameters on ``meta``; buffers, which no file holds, are real."""
-    register = nn.Module.register_parameter
-
-    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None:
-            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
-
-
-def _skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The model's modules without weights, in evaluation mode."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with _parameters_without_storage():
-            # The attention is the model's own choice: sdpa, or eager where soft-capping needs it.
-            model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}: no model can be built from config.json: {first}") from None
-    return model.eval()
-
-
-def text_config(model: nn.Module) -> Any:
-    """The config of the language model, also where it is part of a larger one."""
-    return model.config.get_text_config()  # type: ignore[union-attr, operator]
-
-
-def _decoder_blocks(model: nn.Module, folder: Path) -> tuple[str, nn.ModuleList]:
-    """The name and the list of the decoder blocks."""
-    count = text_config(model).num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count and count > 0:
-            return name, module
-    raise ModelError(f"{folder}: no list of {count} decoder blocks in {type(model).__name__}")
-
-
-def _tied_head(model: nn.Module) -> tuple[str, str] | None:
-    """(name of the head's weight, name of the embedding's) where the config ties them."""
-    if not getattr(text_config(model), "tie_word_embeddings", False):
-        return None
-    modules = {id(module): name for name, module in model.named_modules()}
-    head = modules[id(model.get_output_embeddings())]  # type: ignore[operator]
-    embedding = modules[id(model.get_input_embeddings())]  # type: ignore[operator]
-    return f"{head}.weight", f"{embedding}.weight"
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,7 +1,5 @@
 """What one pass of the calibration tokens through a dense block tells about its GLU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Source: Frantar and Alistarh, "SparseGPT: massive language models can be accurat
 one-shot" (ICML 2023), algorithm 1.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """A pruned model as a plain Hugging Face folder."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from pathlib import Path
@@ -10,8 +8,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dass.data.model_folder import INDEX, SINGLE, files_exported
+from dass.data.pretrained import empty_model
 from dass.errors import ModelError
-from dass.models.weights import INDEX, SINGLE, Weights
+from dass.models.matching import stored_names
+from dass.models.weights import Weights
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.files import read_json, write_json, writing_directory
 from dass.runtime.progress import Progress
@@ -40,34 +41,39 @@ def export_checkpoint(
     """
     started = time.monotonic()
     weights, overlay = Weights(dense), PrunedFile(pruned)
+    names = stored_names(weights.folder, empty_model(dense, dtype), weights.stored)
     for name in overlay.shapes:
-        if name not in weights:
+        if name not in names:
             raise ModelError(f"{pruned}: prunes {name}, which {dense} does not have")
+    model_names = {stored: name for name, stored in names.items()}
     source = model_source(dense, weights.files)
     overlay.check_source(Path(dense), source)
     about = {"settings": overlay.settings, "mask_hash": overlay.hash()}
     progress = Progress("exporting", len(weights.files), "files")
     with writing_directory(out) as folder:
-        _copy_small_files(weights.folder, folder)
+        _copy_small_files(weights, folder)
         size = 0
-        for file in sorted(set(weights.file_of.values())):
-            names = [name for name, own in weights.file_of.items() if own == file]
-            read = weights.read(names, dtype)
-            tensors = {name: overlay(name, tensor) for name, tensor in read.items()}
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, folder / file, metadata={"format": "pt"})
+        for shard in weights.files:
+            held = [name for name, tensor in weights.stored.items() if tensor.file == shard]
+            tensors = {
+                name: overlay(model_names.get(name, name), tensor)
+                for name, tensor in weights.read(held, dtype).items()
+            }
+            copy = folder / shard.relative_to(weights.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, copy, metadata={"format": "pt"})
             size += sum(tensor.nbytes for tensor in tensors.values())
-            progress.step(note=file)
-        _describe(folder, dtype, size, indexed=set(weights.file_of.values()) != {SINGLE})
+            progress.step(note=copy.name)
+        indexed = [file.name for file in weights.files] != [SINGLE]
+        _describe(folder, dtype, size, indexed)
         made = provenance(started, {"model": origin(dense)}) | {"model": source}
         write_json(folder / ABOUT, about | {"provenance": made})
 
 
-def _copy_small_files(source: Path, folder: Path) -> None:
-    """Config, tokenizer, index: everything but weights, and where those came from unpruned."""
-    for path in sorted(source.iterdir()):
-        small = path.is_file() and path.suffix in {".json", ".model", ".txt", ".jinja"}
-        if small and path.name != FETCHED:
+def _copy_small_files(weights: Weights, folder: Path) -> None:
+    """Config and tokenizer; the index, if the weights are those that it names."""
+    for path in files_exported(weights.folder):
+        if path not in weights.files and path.name != FETCHED:
             shutil.copyfile(path, folder / path.name)
 
 

@@ -6,8 +6,6 @@ are joined by copying bytes, so that a pruned 70B model never stands in memory. 
 run's result is written: a job that is killed in between loses nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

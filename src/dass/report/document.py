@@ -71,9 +71,9 @@ def make_report(
         published: numbers to compare with; with none, there is no such table.
         more: sections that follow, e.g. on speed.
     """
-    sections = [*(_section(rows, settings, published) for settings in experiments), *more]
+    sections = [_section(rows, settings, published) for settings in experiments]
     opening = [text for text in (description, note) if text]
-    return Report(title, opening, sections, provenance_lines(rows))
+    return Report(title, opening, [*sections, *more], provenance_lines(rows))
 
 
 def _section(
@@ -123,8 +123,16 @@ def _span(values: Iterable[float | None], form: str, unit: float = 1) -> str:
 
 def write_report(report: Report, pdf: str | Path, html: str | Path) -> None:
     """Write the report as PDF, and as one HTML file that needs no other."""
-    values = _plain(report)
-    page = _html_template().render(values)
+    values = {**vars(report), "sections": [_plain(section) for section in report.sections]}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    page = environment.get_template("report.html").render(values)
     document = typst.compile(
         TEMPLATES / "report.typ",
         ignore_system_fonts=True,  # the same pages on every machine
@@ -136,33 +144,13 @@ def write_report(report: Report, pdf: str | Path, html: str | Path) -> None:
     write_text(html, page)
 
 
-def _plain(report: Report) -> dict[str, Any]:
-    """What the templates print: texts, lists, and figures as SVG."""
+def _plain(section: Section) -> dict[str, Any]:
+    """A section as the templates print it: texts, lists, and figures as SVG."""
     return {
-        "title": report.title,
-        "opening": report.opening,
-        "provenance": report.provenance,
-        "sections": [
-            {
-                "title": section.title,
-                "tables": [asdict(table) for table in section.tables],
-                "figures": [
-                    {"svg": figure_bytes(figure, "svg").decode(), "caption": caption}
-                    for figure, caption in section.figures
-                ],
-            }
-            for section in report.sections
+        "title": section.title,
+        "tables": [asdict(table) for table in section.tables],
+        "figures": [
+            {"svg": figure_bytes(figure, "svg").decode(), "caption": caption}
+            for figure, caption in section.figures
         ],
     }
-
-
-def _html_template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    return environment.get_template("report.html")

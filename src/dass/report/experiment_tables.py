@@ -1,7 +1,5 @@
 """The tables of an experiment: perplexity, and accuracy on zero-shot tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar

@@ -55,7 +55,11 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "dass",
 }
 
-Plotted = Mapping[Line, Value | None]
+Plotted = dict[Line, Value]
+_DENSE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": (0, (4, 3))}
+_MARK: dict[str, Any] = {
+    "markersize": 5, "markeredgecolor": "black", "markeredgewidth": 0.4, "linestyle": "",
+}  # fmt: skip
 
 
 def perplexity_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Figure:
@@ -65,8 +69,9 @@ def perplexity_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Fi
         dense = perplexity_of(own.get(DENSE_LINE), settings.split)
         values = {line: perplexity_of(row, settings.split) for line, row in own.items()}
         return {
-            line: Value(value.value / dense.value) if value and dense else None
+            line: Value(value.value / dense.value)
             for line, value in values.items()
+            if value and dense
         }
 
     figure = _panels(rows, settings, ratios, "perplexity relative to dense", stems=True)
@@ -79,7 +84,8 @@ def zero_shot_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Fig
     """Each run's mean accuracy in percent with its standard error: one panel per model."""
 
     def percents(own: Lines) -> Plotted:
-        return {line: _times_100(mean_accuracy(row, settings)) for line, row in own.items()}
+        means = {line: mean_accuracy(row, settings) for line, row in own.items()}
+        return {line: mean.times(100) for line, mean in means.items() if mean}
 
     return _panels(rows, settings, percents, f"mean {settings.metric} in %", stems=False)
 
@@ -94,8 +100,7 @@ def figure_captions(settings: TableSettings) -> tuple[str, str]:
         f"{settings.title}: zero-shot accuracy ({settings.metric}), mean of {len(settings.tasks)} "
         "tasks with its standard error; dashed line and band: the dense model; higher is better."
     )
-    note = f" {settings.note}" if settings.note else ""
-    return perplexity + note, accuracy + note
+    return f"{perplexity} {settings.note}".strip(), f"{accuracy} {settings.note}".strip()
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -113,14 +118,11 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """
     import matplotlib
 
-    undated: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None, "ModDate": None},
-        "svg": {"Date": None},
-    }
-    if kind not in undated:
+    dates = {"pdf": ["CreationDate", "ModDate"], "svg": ["Date"]}
+    if kind not in dates:
         raise DataError(f"figures are written as .pdf or .svg, not as .{kind}")
     with matplotlib.rc_context(STYLE), io.BytesIO() as drawn:
-        figure.savefig(drawn, format=kind, metadata=undated[kind])
+        figure.savefig(drawn, format=kind, metadata=dict.fromkeys(dates[kind]))
         return drawn.getvalue()
 
 
@@ -160,32 +162,24 @@ def _draw_panel(axes: Axes, values: Plotted, settings: TableSettings, stems: boo
     for place, pattern in enumerate(settings.patterns):
         lines = settings.lines(pattern)
         for number, line in enumerate(lines):
-            value = values.get(line)
-            if value is None:
+            if (value := values.get(line)) is None:
                 continue
             _, colour, marker = styles[line[:2]]
             x = place + (number - (len(lines) - 1) / 2) * 0.8 / len(lines)
             if stems:
                 axes.vlines(x, 1, value.value, colors=colour, linewidth=1.2, zorder=2)
-            axes.errorbar(
-                x, value.value, yerr=value.error, color=colour, marker=marker, markersize=5,
-                markeredgecolor="black", markeredgewidth=0.4, elinewidth=1, linestyle="", zorder=3,
-            )  # fmt: skip
-    _draw_dense(axes, values.get(DENSE_LINE))
+            style = {"color": colour, "marker": marker, "elinewidth": 1, "zorder": 3, **_MARK}
+            axes.errorbar(x, value.value, yerr=value.error, **style)
+    if dense := values.get(DENSE_LINE):
+        axes.axhline(dense.value, zorder=1, **_DENSE)
+        if dense.error:
+            low, high = dense.value - dense.error, dense.value + dense.error
+            axes.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
     axes.set_xticks(range(len(settings.patterns)), [pattern_label(p) for p in settings.patterns])
     axes.set_xlim(-0.6, len(settings.patterns) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
-
-
-def _draw_dense(axes: Axes, dense: Value | None) -> None:
-    if dense is None:
-        return
-    axes.axhline(dense.value, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    if dense.error:
-        low, high = dense.value - dense.error, dense.value + dense.error
-        axes.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
 
 
 def add_legend(figure: Figure, marks: Mapping[str, Artist]) -> None:
@@ -202,22 +196,18 @@ def _legend(figure: Figure, settings: TableSettings) -> None:
     from matplotlib.lines import Line2D
 
     marks = {
-        label: Line2D([], [], color=colour, marker=marker, markersize=5, markeredgecolor="black",
-                      markeredgewidth=0.4, linestyle="")
+        label: Line2D([], [], color=colour, marker=marker, **_MARK)
         for label, colour, marker in method_styles(settings).values()
-    }  # fmt: skip
-    dense = Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
-    add_legend(figure, marks | {"Dense": dense})
+    }
+    add_legend(figure, marks | {"Dense": Line2D([], [], **_DENSE)})
 
 
 def method_styles(settings: TableSettings) -> dict[tuple[str | None, str], tuple[str, str, str]]:
     """(calibration, method) -> label, colour, marker; the paper's methods always keep theirs."""
-    others, free = cycle(_OTHERS), dict(STYLES)
-    styles = {}
-    for pattern in settings.patterns[:1]:
-        for (calibration, method, _), label in settings.lines(pattern).items():
-            colour, marker = free.pop(method) if method in free else next(others)
-            styles[calibration, method] = (label, colour, marker)
+    others, free, styles = cycle(_OTHERS), dict(STYLES), {}
+    for (calibration, method, _), label in settings.lines(settings.patterns[0]).items():
+        colour, marker = free.pop(method) if method in free else next(others)
+        styles[calibration, method] = (label, colour, marker)
     return styles
 
 
@@ -232,9 +222,3 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _times_100(value: Value | None) -> Value | None:
-    if value is None:
-        return None
-    return Value(100 * value.value, None if value.error is None else 100 * value.error)

@@ -1,7 +1,5 @@
 """The table that holds our numbers against published ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from dass.report.experiment import (
@@ -15,7 +13,7 @@ from dass.report.experiment import (
 from dass.report.table import Cell, Table, TableSection
 from dass.report.words import DASH, format_percent, format_perplexity, sentences
 from dass.results.published import ACCURACIES, MEAN, PERPLEXITY, Published, Quantity
-from dass.results.summary import SummaryRow
+from dass.results.summary import SummaryRow, mean_of_tasks
 from dass.tasks import TASKS
 
 
@@ -31,6 +29,7 @@ def published_table(
     shown = shown_rows(rows, settings)
     fitting = _fitting(published, shown, settings)
     quantities = list(dict.fromkeys(row.quantity for row in fitting))
+    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
 
     def section(model: str, label: str, quantity: Quantity) -> TableSection:
         about = [number for number in fitting if number.quantity == quantity]
@@ -48,7 +47,14 @@ def published_table(
             for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
             for model, label in settings.models.items()
         ],
-        caption=_caption(settings, fitting),
+        caption=sentences(
+            settings.title,
+            "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in "
+            "percent",
+            f"Published: {sources}" if sources else "Nothing is published about these runs",
+            f"{DASH}: not measured, or not published",
+            settings.note,
+        ),
         label=settings.label("published"),
     )
 
@@ -77,7 +83,7 @@ def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
         return None
     task, metric = ACCURACIES[quantity.metric]
     if task == MEAN:
-        return row.zero_shot.mean(metric)
+        return mean_of_tasks(row.zero_shot, metric)
     accuracy: float | None = getattr(row.zero_shot.tasks.get(task), metric, None)
     return accuracy
 
@@ -98,14 +104,3 @@ def _in_words(quantity: Quantity) -> str:
         return f"perplexity, {quantity.split}"
     task, metric = ACCURACIES[quantity.metric]
     return f"{'mean of the tasks' if task == MEAN else TASKS[task].label}, {metric}"
-
-
-def _caption(settings: TableSettings, fitting: list[Published]) -> str:
-    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
-    return sentences(
-        settings.title,
-        "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in percent",
-        f"Published: {sources}" if sources else "Nothing is published about these runs",
-        f"{DASH}: not measured, or not published",
-        settings.note,
-    )

@@ -1,7 +1,5 @@
 """From a study's config to what the tables and figures of an experiment show."""
 
-from __future__ import annotations
-
 from dass.config.study import StudyConfig, experiment_runs
 from dass.report.experiment import TableSettings
 
@@ -13,12 +11,16 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         ConfigError: there is no such experiment.
     """
     runs = experiment_runs(study, experiment)
+    calibrations = {run.calibration: study.calibrations[run.calibration] for run in runs}
     models, methods = {run.model for run in runs}, {run.method for run in runs}
     return TableSettings(
         experiment=experiment,
         title=study.experiments[experiment].title,
         models={key: model.label for key, model in study.models.items() if key in models},
-        calibrations={run.calibration: _in_words(study, run.calibration) for run in runs},
+        calibrations={
+            key: f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, seed {c.seed}"
+            for key, c in calibrations.items()
+        },
         methods={key: m.label or key for key, m in study.methods.items() if key in methods},
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
         split=study.perplexity.table_split,
@@ -26,9 +28,3 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         tasks=list(study.zero_shot.tasks) if study.zero_shot else [],
         note=study.note,
     )
-
-
-def _in_words(study: StudyConfig, calibration: str) -> str:
-    """A calibration for captions: ``128 sequences of 2048 tokens of c4, seed 0``."""
-    c = study.calibrations[calibration]
-    return f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, seed {c.seed}"

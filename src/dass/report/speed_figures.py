@@ -75,8 +75,7 @@ def _figure(panels: Sequence[Panel], mode: str) -> Figure:
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
         shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
-        handles = {label: handle for pairs in shown for handle, label in pairs}
-        if handles:
+        if handles := {label: handle for pairs in shown for handle, label in pairs}:
             add_legend(figure, handles)
     return figure
 
@@ -93,9 +92,9 @@ def _draw(axes: Axes, own: Sequence[Measurement], styles: dict[str, tuple[str, s
         drawn = [(one.tokens, ratio_of(dense, one)) for one in points if (dense := _best(own, one))]
         x = [tokens for tokens, _ in drawn]
         y = [ratio.median for _, ratio in drawn]
-        low = [ratio.median - ratio.low for _, ratio in drawn]
-        high = [ratio.high - ratio.median for _, ratio in drawn]
-        axes.errorbar(x, y, yerr=[low, high], color=colour, marker=marker, markersize=4,
+        below = [ratio.median - ratio.low for _, ratio in drawn]
+        above = [ratio.high - ratio.median for _, ratio in drawn]
+        axes.errorbar(x, y, yerr=[below, above], color=colour, marker=marker, markersize=4,
                       linewidth=1, elinewidth=0.8, label=label)  # fmt: skip
     axes.axhline(1, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xscale("log", base=2)

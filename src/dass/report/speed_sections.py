@@ -1,7 +1,5 @@
 """The report's sections on speed: the same tables and figures as the files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

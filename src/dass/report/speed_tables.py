@@ -4,15 +4,13 @@ Every ratio comes from one interleaved run; its ± is half the distance of its q
 say what was measured on what machine, and what was skipped and why.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dass.errors import PatternError
 from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import DASH, pattern_label
+from dass.report.words import pattern_label
 from dass.results.schema import PruningResult
 from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement, Spread, crossover, speed_up
@@ -35,6 +33,29 @@ MOST_SKIPPED = 12
 OWN_LOAD = 1.5
 """Load of the benchmark itself, beyond its threads."""
 DISTURBED = "Other work used the same cores: do not trust small differences; measure again."
+
+
+CAPTIONS = {
+    "pruning": "Pruning time. Metric: scores and masks of all blocks from given statistics (for "
+    "SparseGPT its update, which is its metric), one block timed and multiplied by their number; ± "
+    "half the distance of the quartiles. ×: how many times faster than SparseGPT, which took turns "
+    "with each method in the same run.",
+    "gpu": "Dense against 2:4 on a GPU by tokens per call. Dense rows: the median time of a call. "
+    "Others: how many times faster than dense in the same mode, ± half the distance of the "
+    "quartiles; below 1 is slower. Graph: replayed as a CUDA graph, without the host's share of a "
+    "call. Pays from: the number of tokens from which the lower quartile stays above 1. DaSS: down "
+    "is 2:4; gate and up, whose groups lie along the output, run dense.",
+    "cpu": "Dense and sparse engines on a CPU by tokens per call: median time, and how many times "
+    "faster than each dense baseline of the same interleaved run, ± half the distance of the "
+    "quartiles; below 1 is slower. Bold: the fastest. Caches were swept before every call; a block "
+    "attends to its own tokens only.",
+}
+WHOLE = (
+    "Whole pruning: the run itself, calibration passes and reading of weights included, measured "
+    "once."
+)
+TimeOf = Mapping[tuple[str, str, str | None], float]
+"""(model, method, pattern) -> seconds of the whole pruning."""
 
 
 @dataclass(frozen=True)
@@ -76,52 +97,35 @@ def pruning_table(
     whole: dict[tuple[str, str, str | None], float] = {}
     for one in pruning:  # with several calibrations, the first
         whole.setdefault((one.run.model, one.run.method, one.run.pattern), one.seconds["total"])
-    columns = ["Metric, s", "× SparseGPT's"]
-    caption = (
-        "Pruning time. Metric: scores and masks of all blocks from given statistics (for SparseGPT "
-        "its update, which is its metric), one block timed and multiplied by their number; ± half "
-        "the distance of the quartiles. ×: how many times faster than SparseGPT, which took turns "
-        "with each method in the same run."
-    )
+    columns, more = ["Metric, s", "× SparseGPT's"], []
     if pruning:
         columns += ["Whole pruning, s", "× SparseGPT's whole"]
-        caption += (
-            " Whole pruning: the run itself, calibration passes and reading of weights included, "
-            "measured once."
-        )
-    known = _known(results, settings)
+        devices = dict.fromkeys(_device_of(run.provenance) for run in pruning)
+        more = [WHOLE, f"The whole pruning ran on {' and '.join(devices)}."]
     sections = []
     for subject, label in settings.subjects.items():
-        own = [result for result in known if result.subject.split("/")[0] == subject]
+        own = [one for one in _known(results, settings) if one.subject.split("/")[0] == subject]
         if groups := _pruning_groups(own, whole, len(columns), settings):
             sections.append(TableSection(label, groups))
-    return Table(
-        columns,
-        sections or [_nothing(len(columns))],
-        _caption(caption, known, settings, _devices(pruning)),
-        f"tab:{settings.study}-speed-pruning",
-    )
+    return _table("pruning", columns, sections, results, settings, more=more)
 
 
 def _pruning_groups(
-    results: Sequence[SpeedResult], whole: Mapping[tuple[str, str, str | None], float],
-    columns: int, settings: SpeedSettings,
-) -> list[RowGroup]:  # fmt: skip
+    results: Sequence[SpeedResult], whole: TimeOf, columns: int, settings: SpeedSettings
+) -> list[RowGroup]:
     """The rows of one model by pattern; a method's row is of the run that was made for it."""
     rows: dict[str, dict[str, list[Cell]]] = {}
     for result in results:
         model, _, only = result.subject.partition("/")
+        reference = _reference_of(result)
         masks = {(m.engine, m.variant): m for m in result.of("score and mask")}
         for (method, pattern), own in masks.items():
             if only and method != only:
                 continue  # SparseGPT, beside the method that this result is of
-            reference = _reference_of(result)
-            blocks = result.shape.blocks
-            low, median, high = (blocks * value for value in own.spread)
             total, other = (whole.get((model, name, pattern)) for name in (method, reference))
             cells = [
-                Cell(_digits(median), _digits((high - low) / 2)),
-                _ratio(masks.get((reference, pattern)), own),
+                _time_cell(own, result.shape.blocks),
+                _ratio_cell(masks.get((reference, pattern)), own),
                 Cell(_digits(total)) if total else Cell(),
                 Cell(_digits(other / total)) if other and total else Cell(),
             ]
@@ -139,12 +143,6 @@ def _reference_of(result: SpeedResult) -> str:
     return next((name for name, (function, _) in methods.items() if function == REFERENCE), "")
 
 
-def _devices(pruning: Sequence[PruningResult]) -> list[str]:
-    """What the whole prunings ran on."""
-    found = dict.fromkeys(_device_of(run.provenance) for run in pruning)
-    return [f"The whole pruning ran on {' and '.join(found)}."] if found else []
-
-
 def _device_of(provenance: Mapping[str, Any]) -> str:
     cpu = (provenance.get("machine") or {}).get("cpu", "a CPU")
     return str(cpu if provenance.get("device") in (None, "cpu") else provenance["device"])
@@ -157,25 +155,12 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     """One section per shape: dense time, and the speed-up of each 2:4 variant, by tokens."""
     known = _known(results, settings)
     counts = sorted({m.tokens for result in known for m in result.measurements})
-    columns = [*(f"{count}" for count in counts), "pays from"]
     sections = [
         TableSection(_subject_label(result, settings), _gpu_groups(result, counts))
         for result in known
     ]
-    caption = (
-        "Dense against 2:4 on a GPU by tokens per call. Dense rows: the median time of a call. "
-        "Others: how many times faster than dense in the same mode, ± half the distance of the "
-        "quartiles; below 1 is slower. Graph: replayed as a CUDA graph, without the host's share "
-        "of a call. Pays from: the number of tokens from which the lower quartile stays above 1. "
-        "DaSS: down is 2:4; gate and up, whose groups lie along the output, run dense."
-    )
-    return Table(
-        columns,
-        sections or [_nothing(len(columns))],
-        _caption(caption, known, settings),
-        f"tab:{settings.study}-speed-gpu",
-        ("Part", "Variant"),
-    )
+    columns = [*map(str, counts), "pays from"]
+    return _table("gpu", columns, sections, results, settings, ("Part", "Variant"))
 
 
 def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
@@ -191,28 +176,28 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
     return groups
 
 
-def _gpu_rows(own: Sequence[Measurement], counts: Sequence[int]) -> list[tuple[str, list[Cell]]]:
+def _gpu_rows(
+    own: Sequence[Measurement], counts: Sequence[int]
+) -> Iterator[tuple[str, list[Cell]]]:
     """The dense row of a mode, then each variant's; of prefill tokens per second as well."""
-    dense = {m.tokens: m for m in own if m.variant == DENSE}
-    if not dense:
-        return []
-    rows = []
-
-    def add(name: str, cells: list[Cell], found: Mapping[int, Measurement]) -> None:
-        rows.append((f"{name}, {own[0].mode}", cells))
+    lines: dict[tuple[str, str], dict[int, Measurement]] = {}
+    for m in own:
+        key = ("", DENSE) if m.variant == DENSE else (m.engine, m.variant)
+        lines.setdefault(key, {})[m.tokens] = m
+    if not (dense := lines.pop(("", DENSE), {})):
+        return
+    for (engine, variant), found in {("", DENSE): dense, **lines}.items():
+        name = f"{ENGINES.get(engine, engine)} {variant_label(variant)}, {own[0].mode}".strip()
+        if found is dense:
+            times = {n: Cell(duration(m.spread.median)) for n, m in found.items()}
+            yield name, [*(times.get(n, Cell()) for n in counts), Cell()]
+        else:
+            ratios = {n: ratio_of(dense[n], m) for n, m in found.items() if n in dense}
+            cells = [_ratio_cell(dense.get(n), found.get(n)) for n in counts]
+            yield name, [*cells, Cell(str(crossover(ratios) or "never"))]
         if own[0].part == "prefill":
-            speeds = [f"{n / found[n].spread.median:,.0f}" if n in found else DASH for n in counts]
-            rows.append((f"{name}, {own[0].mode}, tokens/s", list(map(Cell, (*speeds, DASH)))))
-
-    medians = [duration(dense[n].spread.median) if n in dense else DASH for n in counts]
-    add(DENSE, list(map(Cell, (*medians, DASH))), dense)
-    for engine, variant in dict.fromkeys((m.engine, m.variant) for m in own if m.variant != DENSE):
-        found = {m.tokens: m for m in own if (m.engine, m.variant) == (engine, variant)}
-        ratios = {n: ratio_of(dense[n], found[n]) for n in counts if n in found and n in dense}
-        start = crossover(ratios)
-        cells = [*(ratio_cell(ratios.get(n)) for n in counts), Cell(str(start or "never"))]
-        add(f"{ENGINES.get(engine, engine)} {variant_label(variant)}", cells, found)
-    return rows
+            speeds = {n: Cell(f"{n / m.spread.median:,.0f}") for n, m in found.items()}
+            yield f"{name}, tokens/s", [*(speeds.get(n, Cell()) for n in counts), Cell()]
 
 
 # --- CPU ---------------------------------------------------------------------------------------
@@ -223,26 +208,14 @@ def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     known = _known(results, settings)
     dense = [m for result in known for m in result.measurements if m.variant == DENSE]
     baselines = list(dict.fromkeys(map(engine_label, dense)))
-    columns = ["ms", *(f"× {name}" for name in baselines)]
     sections = [
         TableSection(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
         for result in known
         for part in ("mlp", "block")
         if (groups := _cpu_groups(result, part, baselines))
     ]
-    caption = (
-        "Dense and sparse engines on a CPU by tokens per call: median time, and how many times "
-        "faster than each dense baseline of the same interleaved run, ± half the distance of the "
-        "quartiles; below 1 is slower. Bold: the fastest. Caches were swept before every call; a "
-        "block attends to its own tokens only."
-    )
-    return Table(
-        columns,
-        sections or [_nothing(len(columns))],
-        _caption(caption, known, settings),
-        f"tab:{settings.study}-speed-cpu",
-        ("Tokens", "Engine and weights"),
-    )
+    columns = ["ms", *(f"× {name}" for name in baselines)]
+    return _table("cpu", columns, sections, results, settings, ("Tokens", "Engine and weights"))
 
 
 def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> list[RowGroup]:
@@ -253,10 +226,9 @@ def _cpu_groups(result: SpeedResult, part: str, baselines: Sequence[str]) -> lis
         fastest = min(m.spread.median for m in own)
         rows = []
         for m in sorted(own, key=lambda m: m.variant != DENSE):
-            low, median, high = (1e3 * value for value in m.spread)
-            time = Cell(_digits(median), _digits((high - low) / 2), m.spread.median == fastest)
-            cells = [_ratio(dense.get(name), m) for name in baselines]
-            rows.append((f"{engine_label(m)} {variant_label(m.variant)}", [time, *cells]))
+            ratios = [_ratio_cell(dense.get(name), m) for name in baselines]
+            cells = [_time_cell(m, 1e3, best=m.spread.median == fastest), *ratios]
+            rows.append((f"{engine_label(m)} {variant_label(m.variant)}", cells))
         groups.append(RowGroup(str(tokens), rows))
     return groups
 
@@ -284,19 +256,20 @@ def ratio_of(dense: Measurement, other: Measurement) -> Spread:
     return speed_up(dense.seconds, other.seconds)
 
 
-def ratio_cell(ratio: Spread | None) -> Cell:
-    """A speed-up and half the distance of its quartiles."""
-    if ratio is None:
-        return Cell()
-    return Cell(f"{ratio.median:.2f}", f"{(ratio.high - ratio.low) / 2:.2f}")
-
-
-def _ratio(dense: Measurement | None, other: Measurement) -> Cell:
-    if dense is None or len(dense.seconds) != len(other.seconds):
+def _ratio_cell(dense: Measurement | None, other: Measurement | None) -> Cell:
+    """A speed-up and half the distance of its quartiles; a dash where one did not run."""
+    if dense is None or other is None or len(dense.seconds) != len(other.seconds):
         return Cell()
     if dense is other:
         return Cell("1")
-    return ratio_cell(ratio_of(dense, other))
+    ratio = ratio_of(dense, other)
+    return Cell(f"{ratio.median:.2f}", f"{(ratio.high - ratio.low) / 2:.2f}")
+
+
+def _time_cell(one: Measurement, factor: float, best: bool = False) -> Cell:
+    """A median and half the distance of its quartiles, in seconds times ``factor``."""
+    low, median, high = (factor * value for value in one.spread)
+    return Cell(_digits(median), _digits((high - low) / 2), best)
 
 
 def duration(seconds: float) -> str:
@@ -325,20 +298,21 @@ def _subject_label(result: SpeedResult, settings: SpeedSettings) -> str:
     return f"{label}, pruned by {settings.methods.get(method, method)}"
 
 
-def _nothing(columns: int) -> TableSection:
-    return TableSection("", [RowGroup(NOT_MEASURED, [("", [Cell()] * columns)])])
-
-
-def _caption(
-    what: str, results: Sequence[SpeedResult], settings: SpeedSettings, more: Sequence[str] = ()
-) -> str:
-    """What it is, the machine it was measured on, what was skipped, the study's note."""
-    if not results:
-        where = "This study has no result of this benchmark"
-        return " ".join([what, f"{NOT_MEASURED.capitalize()}. {where}.", *more, settings.note])
-    about = list(dict.fromkeys(map(about_machine, results)))
-    said = [what, *more, *about, load_line(results), skipped_line(results), settings.note]
-    return " ".join(filter(None, said))
+def _table(
+    kind: str, columns: list[str], sections: list[TableSection], results: Sequence[SpeedResult],
+    settings: SpeedSettings, corner: tuple[str, str] = ("Sparsity", "Method"),
+    more: Sequence[str] = (),
+) -> Table:  # fmt: skip
+    """A table whose caption says on what machine it was measured and what was skipped."""
+    said = [CAPTIONS[kind], *more]
+    if known := _known(results, settings):
+        said += [*dict.fromkeys(map(about_machine, known)), load_line(known), skipped_line(known)]
+    else:
+        said.append(f"{NOT_MEASURED.capitalize()}. This study has no result of this benchmark.")
+    nothing = TableSection("", [RowGroup(NOT_MEASURED, [("", [Cell()] * len(columns))])])
+    caption = " ".join(filter(None, [*said, settings.note]))
+    label = f"tab:{settings.study}-speed-{kind}"
+    return Table(columns, sections or [nothing], caption, label, corner)
 
 
 def about_machine(result: SpeedResult) -> str:

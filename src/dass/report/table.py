@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from dass.report.escaping import escape_latex, escape_markdown
-from dass.report.words import DASH
+from dass.report.words import DASH, escape_latex, escape_markdown
 
 ROWS_PER_PAGE = 46
 """A LaTeX table of more rows goes on in a second float, since a float cannot break."""

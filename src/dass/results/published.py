@@ -4,13 +4,11 @@ The file has one row per number, with the columns of :data:`COLUMNS` and any of
 :data:`CONDITIONS`; docs/running.md says what goes into them. An empty condition restricts nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -61,12 +59,6 @@ class Published:
     file: str
     """Where it was read."""
 
-    @property
-    def subject(self) -> tuple[str | int | None, ...]:
-        """What the number is about: two rows must not be about the same."""
-        run = (self.model, self.calibration, self.method, self.pattern)
-        return (*run, *self.quantity, self.dataset, self.length)
-
     def is_about(self, run: Run) -> bool:
         """Whether it is about this model, calibration, method and pattern."""
         same = (self.model, self.method, self.pattern) == (run.model, run.method, run.pattern)
@@ -94,16 +86,19 @@ def read_published(path: str | Path) -> list[Published]:
         raise DataError(f"published.file: {path} cannot be read ({error.strerror})") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no CSV in UTF-8 ({error})") from None
-    published: dict[tuple[str | int | None, ...], tuple[str, Published]] = {}
+    numbers: list[Published] = []
+    places: dict[Published, str] = {}
     for where, row in rows:
         try:
             number = _parse(row, str(path))
         except (ValueError, PatternError) as error:
             raise DataError(f"{where}: {error}") from None
-        first, _ = published.setdefault(number.subject, (where, number))
-        if first != where:
+        about = replace(number, value=0.0, source="")
+        if first := places.get(about):
             raise DataError(f"{where}: says what {first} says already; keep one of the two")
-    return [number for _, number in published.values()]
+        places[about] = where
+        numbers.append(number)
+    return numbers
 
 
 def _check_columns(path: Path, found: list[str]) -> None:

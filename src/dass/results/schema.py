@@ -4,8 +4,6 @@ Closed to unknown keys, so that a file of another version, or one mended by hand
 before its numbers reach a table.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,10 +146,6 @@ class ZeroShotResult(RunResult):
     """At most this many examples of each task; None: all."""
     mask_hash: str | None
     """None for the dense model."""
-
-    def mean(self, metric: Metric) -> float:
-        """The mean over all tasks; a task without acc_norm counts with its acc."""
-        return sum(task.by(metric)[0] for task in self.tasks.values()) / len(self.tasks)
 
 
 File = TypeVar("File", bound=Versioned)

@@ -4,10 +4,8 @@ Tables and figures are made from the rows, which are kept as JSON, closed and ve
 files are. The CSV beside it says the same to people and to pandas; nothing here reads it back.
 """
 
-from __future__ import annotations
-
-import csv
 from collections.abc import Iterable, Iterator
+from csv import DictWriter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +21,7 @@ from dass.results.schema import (
     read_result,
 )
 from dass.runtime.files import write_json, writing
-from dass.terms import DENSE
+from dass.terms import DENSE, Metric
 
 Files = Iterable[str | Path]
 Cells = dict[str, Any]
@@ -69,6 +67,12 @@ class Summary(Versioned):
     rows: list[SummaryRow]
 
 
+def mean_of_tasks(result: ZeroShotResult, metric: Metric) -> float:
+    """The mean accuracy, a share; a task without acc_norm counts with its acc."""
+    values = [task.by(metric)[0] for task in result.tasks.values()]
+    return sum(values) / len(values)
+
+
 def summarise(pruning: Files, perplexity: Files, zero_shot: Files) -> Summary:
     """One row per run: models and runs in the order of the paths, each model's dense run first.
 
@@ -81,16 +85,13 @@ def summarise(pruning: Files, perplexity: Files, zero_shot: Files) -> Summary:
 
     def add(stage: str, path: str | Path, result: RunResult) -> None:
         if stage in found.setdefault(result.run, {}):
-            raise DataError(
-                f"{path}: a second {stage} result of run {result.run}; give each file once"
-            )
+            what = f"a second {stage} result of run {result.run}"
+            raise DataError(f"{path}: {what}; give each file once")
         for about, name, value, means in _hashes(result):
             first, other = hashes.setdefault((about, name), (value, path))
             if value != first:
-                raise DataError(
-                    f"{path}: {name} differs from {other}: {means}; "
-                    "delete the older one and run again"
-                )
+                remedy = "delete the older one and run again"
+                raise DataError(f"{path}: {name} differs from {other}: {means}; {remedy}")
         found[result.run][stage] = result
 
     for path in pruning:
@@ -127,27 +128,20 @@ def merge(paths: Files) -> Summary:
     for path in paths:
         for row in read_result(path, Summary).rows:
             if row.run in rows:
-                raise DataError(
-                    f"{path}: run {row.run} is in more than one summary; give each model once"
-                )
+                what = f"run {row.run} is in more than one summary"
+                raise DataError(f"{path}: {what}; give each model once")
             rows[row.run] = row
     return Summary(rows=list(rows.values()))
-
-
-# --- Files --------------------------------------------------------------------------------------
 
 
 def write_summary(summary: Summary, json: str | Path, csv: str | Path) -> None:
     """Write the rows as JSON, and as CSV, with all digits; docs/results.md lists its columns."""
     write_json(json, summary.model_dump())
-    _write_csv(csv, [_cells(row) for row in summary.rows])
-
-
-def _write_csv(path: str | Path, rows: list[list[Cells]]) -> None:
-    """Write rows that are given in parts; the columns of a part stay side by side."""
+    rows = [_cells(row) for row in summary.rows]
+    # Part by part, so that the columns of a part stay side by side.
     columns = dict.fromkeys(n for part in zip(*rows, strict=True) for cells in part for n in cells)
-    with writing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns or Run.model_fields), lineterminator="\n")
+    with writing(csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+        writer = DictWriter(file, list(columns or Run.model_fields), lineterminator="\n")
         writer.writeheader()
         writer.writerows({n: v for cells in row for n, v in cells.items()} for row in rows)
 
@@ -191,8 +185,8 @@ def _zero_shot_cells(result: ZeroShotResult) -> Cells:
     for task, values in result.tasks.items():
         cells |= {f"{task}_{name}": value for name, value in values.model_dump().items()}
     return cells | {
-        "mean_acc": result.mean("acc"),
-        "mean_acc_norm": result.mean("acc_norm"),
+        "mean_acc": mean_of_tasks(result, "acc"),
+        "mean_acc_norm": mean_of_tasks(result, "acc_norm"),
         "zero_shot_limit": result.limit,
         "zero_shot_seconds": result.provenance.get("seconds"),
         "mask_hash": result.mask_hash,

@@ -5,8 +5,6 @@ side by side would all compute on card 0. Each card has a lock file, and a job h
 its cards until its process ends. They are the kernel's: however a job dies, its card is free again.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -1,7 +1,5 @@
 """How a stage runs as a job: where it logs, how many threads it has, how it fails."""
 
-from __future__ import annotations
-
 import atexit
 import errno
 import getpass
@@ -36,8 +34,8 @@ def job(
 
     Progress and errors go to ``log_file`` and to standard error. An error that the user can mend
     ends the process with its one line; any other keeps its traceback, in both places. A job that
-    is ended from outside has the time to clear away what is half-written. It has no standard input:
-    whatever would ask a question gets no answer, not that of a pipe.
+    a scheduler ends has the time to clear away what is half-written. Whatever asks a question finds
+    nobody to answer it: a job has no standard input.
 
     Args:
         log_file: the job's log.
@@ -46,8 +44,8 @@ def job(
         gpus: how many cards the job gets for itself (:func:`dass.runtime.gpus.claim`); 0: none;
             None: whatever is visible.
     """
-    _start_logging(Path(log_file))
     _close_standard_input()
+    _start_logging(Path(log_file))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _end_from_outside)
@@ -70,6 +68,16 @@ def job(
             raise
         log.error("error: %s", line)
         sys.exit(1)
+
+
+def _close_standard_input() -> None:
+    """Let file 0 be empty, for this process and those that it starts."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing == 0:  # it was closed
+        os.set_inheritable(0, True)
+    else:
+        os.dup2(nothing, 0)
+        os.close(nothing)
 
 
 def one_line(error: BaseException) -> str:
@@ -96,11 +104,6 @@ def _end_from_outside(number: int, _frame: object) -> None:
     name = signal.Signals(number).name
     log.error("error: ended from outside (%s): cancelled, out of time, or the node goes down", name)
     sys.exit(128 + number)
-
-
-def _close_standard_input() -> None:
-    with open(os.devnull) as nothing:  # noqa: PTH123 (a descriptor is wanted)
-        os.dup2(nothing.fileno(), 0)
 
 
 def user() -> dict[str, str]:

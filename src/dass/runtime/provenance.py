@@ -1,7 +1,5 @@
 """Who, what, when: the part of a result file that says how it came to be."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

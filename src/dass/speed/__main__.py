@@ -2,11 +2,9 @@
 
     python -m dass.speed gpu --shapes 7b,70b --out FILE.json
 
-``metric`` and ``gpu`` need torch and transformers only, ``cpu`` also onnx and onnxruntime. Options
-that are left out have the defaults of the kind's settings.
+``metric`` and ``gpu`` need torch and transformers only, ``cpu`` also onnxscript and onnxruntime.
+Options that are left out have the defaults of the kind's settings.
 """
-
-from __future__ import annotations
 
 import argparse
 import importlib
@@ -102,7 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _line(one: Measurement) -> str:
-    """A measurement on one line."""
     low, median, high = (1e3 * value for value in one.spread)
     about = f"{one.part}, {one.tokens} tokens, {one.engine} {one.dtype} {one.variant} {one.mode}"
     return f"{about}: {median:.4g} ms ({low:.4g} to {high:.4g})"

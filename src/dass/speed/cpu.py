@@ -5,8 +5,6 @@ a buffer larger than the last-level cache, as the weights of a model's other lay
 output of each variant is first checked against torch's dense float32 product of the masked weight.
 """
 
-from __future__ import annotations
-
 import copy
 import gc
 import shutil
@@ -14,10 +12,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,18 +23,13 @@ from dass.models.shape import Shape
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import parse_pattern
 from dass.speed import machine
-from dass.speed.engines import Engine, Network, Prepared, TorchDense, make_engines, shallow
+from dass.speed.engines import Engine, Network, TorchDense, make_engines, shallow
 from dass.speed.shapes import random_block, random_weight
-from dass.speed.timing import Measurement, Outcome, Skipped, Timed, interleave, reason_of
+from dass.speed.timing import TOLERANCE, Outcome, Timed, Variant, checked, measure
 from dass.terms import DENSE, ROLES
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-"""Largest relative error of an output that still counts as rounding."""
 MOST_SWEPT = 1 << 30
 SETTLE_SECONDS = 0.005
-
-Variant = tuple[str, str, str]
-"""Engine, dtype, ``dense`` or pattern."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +46,13 @@ class CpuSettings:
     """``openvino``."""
 
 
-class Sweep:
-    """Reads and writes a buffer larger than the last-level cache, and lets its threads fall asleep.
+def sweep(buffer: Tensor) -> None:
+    """Read and write a buffer larger than the last-level cache, and let its threads fall asleep.
 
     They spin for a moment when done, and would take a core from the next engine.
     """
-
-    def __init__(self) -> None:
-        size = min(machine.cache_bytes() * 5 // 4, MOST_SWEPT)
-        self._buffer = torch.zeros(size // 4)
-
-    def __call__(self) -> None:
-        self._buffer.add_(1.0)
-        time.sleep(SETTLE_SECONDS)
+    buffer.add_(1.0)
+    time.sleep(SETTLE_SECONDS)
 
 
 def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> Iterator[Network]:
@@ -73,18 +60,17 @@ def networks(shape: Shape, part: str, patterns: Sequence[str], folder: Path) -> 
     layer, rotary = random_block(shape, attention=part == "block")
     for variant in (DENSE, *patterns):
         own = layer if variant == DENSE else _masked(layer, variant)
-        yield Network(part, shape, variant, own, rotary, folder / variant)
+        yield Network(part, variant, own, rotary, folder / variant)
 
 
 def _masked(layer: Any, variant: str) -> nn.Module:
     """The layer with another MLP; its attention is shared."""
-    own: Any = shallow(layer)
-    own.mlp = copy.deepcopy(layer.mlp)
+    masked: nn.Module = shallow(layer)
+    masked.mlp = copy.deepcopy(layer.mlp)
     pattern = parse_pattern(variant)
     for role in ROLES:
-        weight = getattr(own.mlp, f"{role}_proj").weight.data
+        weight = getattr(masked.mlp, f"{role}_proj").weight.data
         weight.masked_fill_(~keep_mask(weight.abs(), pattern, "row", "input", role), 0)
-    masked: nn.Module = own
     return masked
 
 
@@ -96,61 +82,40 @@ def pairs(engines: list[Engine], variants: list[Network]) -> Iterator[tuple[Engi
                 yield engine, network
 
 
-def measure(
-    part: str, tokens: int, work: list[tuple[Engine, Network]], settings: CpuSettings,
-    sweep: Callable[[], None], outcome: Outcome,
-) -> None:  # fmt: skip
-    """Prepare, check and time all variants on ``tokens`` tokens per call."""
-    timed: dict[Variant, Timed] = {}
-    errors: dict[Variant, float] = {}
-    wanted: dict[str, np.ndarray[Any, Any]] = {}
-    for engine, network in work:
-        key = (engine.name, engine.dtype, network.variant)
-        try:
-            x = _input(tokens, network.shape)
-            if network.variant not in wanted:
-                wanted[network.variant] = _reference(network, x)
-            prepared = engine.prepare(network, x, settings.threads)
-            errors[key] = _checked(prepared, wanted[network.variant], engine.dtype)
-        except Exception as error:  # an engine's failure is its own result
-            reason = reason_of(error)
-            outcome.skip(Skipped(part, engine.name, network.variant, reason, "", tokens))
-            continue
-        timed[key] = _after(sweep, prepared.seconds)
-    seconds, failed = interleave(timed, settings.warmup, settings.repeats)
-    for (name, _, variant), reason in failed.items():
-        outcome.skip(Skipped(part, name, variant, reason, "", tokens))
-    for key, took in seconds.items():
-        name, dtype, variant = key
-        outcome.measurements.append(
-            Measurement(part, name, variant, tokens, dtype, took, "eager", errors[key])
-        )
+def prepare(
+    engine: Engine, network: Network, x: Tensor, wanted: Tensor, threads: int, buffer: Tensor
+) -> tuple[Timed, float]:
+    """A network that is ready to be timed after a sweep, and its error; raises if it is wrong."""
+    call = engine.prepare(network, x, threads)
+    error = checked(torch.as_tensor(call()), wanted, TOLERANCE[engine.dtype])
 
-
-def _input(tokens: int, shape: Shape) -> Tensor:
-    """[tokens, hidden] of unit variance."""
-    return random_weight((tokens, shape.hidden), 99, torch.float32, "cpu").mul_(shape.hidden**0.5)
-
-
-def _reference(network: Network, x: Tensor) -> np.ndarray[Any, Any]:
-    """torch's dense float32 product of the (masked) weights."""
-    return TorchDense(torch.float32).prepare(network, x, 1).output()
-
-
-def _checked(prepared: Prepared, wanted: np.ndarray[Any, Any], dtype: str) -> float:
-    """The relative error of a prepared network; raises where it is more than rounding."""
-    error = float(np.abs(prepared.output() - wanted).max() / np.abs(wanted).max())
-    if not error <= TOLERANCE[dtype]:
-        raise RuntimeError(f"wrong product: relative error {error:.2g}, not timed")
-    return error
-
-
-def _after(sweep: Callable[[], None], seconds: Callable[[], float]) -> Timed:
     def run(_: int) -> float:
-        sweep()
-        return seconds()
+        sweep(buffer)
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
 
-    return run
+    return run, error
+
+
+def measure_part(
+    part: str, tokens: int, work: list[tuple[Engine, Network]], settings: CpuSettings,
+    outcome: Outcome,
+) -> None:  # fmt: skip
+    """Time all variants on ``tokens`` tokens per call, of unit variance."""
+    hidden = work[0][1].layer.hidden_size
+    x = random_weight((tokens, hidden), 99, torch.float32, "cpu").mul_(hidden**0.5)
+    reference = TorchDense(torch.float32)
+    masks = {network.variant: network for _, network in work}
+    wanted = {name: reference.prepare(network, x, 1)() for name, network in masks.items()}
+    buffer = torch.zeros(min(machine.cache_bytes() * 5 // 4, MOST_SWEPT) // 4)
+    variants = [
+        Variant(part, engine.name, network.variant, tokens, engine.dtype,
+                partial(prepare, engine, network, x, wanted[network.variant], settings.threads,
+                        buffer))
+        for engine, network in work
+    ]  # fmt: skip
+    measure(variants, settings.warmup, settings.repeats, outcome)
 
 
 def benchmark(
@@ -176,11 +141,11 @@ def benchmark(
                 folder = Path(scratch) / part
                 work = list(pairs(engines, list(networks(shape, part, settings.patterns, folder))))
                 for tokens in settings.tokens:
-                    measure(part, tokens, work, settings, Sweep(), outcome)
+                    measure_part(part, tokens, work, settings, outcome)
+                    shutil.rmtree(folder, ignore_errors=True)
                     gc.collect()
                     save(outcome)
                 del work  # before the next part's networks are made
-                shutil.rmtree(folder, ignore_errors=True)
                 gc.collect()
     finally:
         torch.set_num_threads(before)

@@ -4,72 +4,85 @@ torch (dense float32 and bfloat16, and CSR) and onnxruntime (dense) are always m
 is an option.
 """
 
-from __future__ import annotations
-
 import copy
-import time
+import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dass.errors import ConfigError
-from dass.models.shape import Shape
-from dass.speed.onnx_graph import INPUT, OUTPUT, StoredWeights, store_weights, write_graph
 from dass.terms import DENSE, ROLES
 
+# The exporter says for each model that torchvision is not installed.
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
-@dataclass
+
+class Block(nn.Module):
+    """A decoder block on one sequence, causal; nothing is cached."""
+
+    def __init__(self, layer: nn.Module, rotary: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.layer, self.rotary = layer, rotary
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[tokens, hidden] -> [tokens, hidden]."""
+        output: Tensor = self.layer(
+            x.unsqueeze(0), position_embeddings=self.rotary, attention_mask=None
+        )
+        return output[0]
+
+
+@dataclass(frozen=True)
 class Network:
     """One MLP or decoder block, dense or masked, for all engines."""
 
     part: str
     """``mlp`` or ``block``."""
-    shape: Shape
     variant: str
     """``dense`` or a pattern."""
-    layer: nn.Module
+    layer: Any
     """A decoder block whose ``mlp`` holds this variant's weights, float32."""
     rotary: nn.Module
     folder: Path
     """For files that an engine reads; the caller removes it."""
-    _stored: StoredWeights | None = field(default=None, repr=False)
-    _csr: nn.Module | None = field(default=None, repr=False)
 
-    def onnx(self, tokens: int) -> Path:
-        """The network as an ONNX file for so many tokens; its weights are written once."""
-        if self._stored is None:
-            names = {name.removesuffix(".weight"): p for name, p in self.layer.named_parameters()}
-            used = {n: p.numpy() for n, p in names.items() if self.part in ("block", n[:3])}
-            self._stored = store_weights(self.folder, used)
-        return write_graph(self._stored, self.part, self.shape, tokens)
+    def module(self, layer: Any, x: Tensor) -> nn.Module:
+        """What is measured of a layer, on an input like x [tokens, hidden]."""
+        if self.part == "mlp":
+            return layer.mlp  # type: ignore[no-any-return]
+        positions = torch.arange(len(x)).unsqueeze(0)
+        return Block(layer, self.rotary(x.unsqueeze(0), positions)).eval()
 
-    def csr(self) -> nn.Module:
+    def onnx(self, x: Tensor) -> Path:
+        """The network as an ONNX file for inputs like x: some engines compile for a shape."""
+        path = self.folder / f"{len(x)}.onnx"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what the exporter itself uses
+                torch.onnx.export(self.module(self.layer, x), (x,), path, external_data=True,
+                                  verbose=False)  # fmt: skip
+        return path
+
+    @cached_property
+    def csr(self) -> Any:
         """The layer with its MLP's matrices in CSR; converted once, which takes a while."""
-        if self._csr is None:
-            mlp: Any = shallow(self.layer.mlp)
-            for role in ROLES:
-                weight = getattr(mlp, f"{role}_proj").weight.data
-                setattr(mlp, f"{role}_proj", SparseLinear(weight))
-            layer: Any = shallow(self.layer)
-            layer.mlp = mlp
-            self._csr = layer
-        return self._csr
+        layer = shallow(self.layer)
+        layer.mlp = shallow(self.layer.mlp)
+        for role in ROLES:
+            name = f"{role}_proj"
+            setattr(layer.mlp, name, SparseLinear(getattr(layer.mlp, name).weight.data))
+        return layer
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A network that an engine is ready to run."""
-
-    output: Callable[[], np.ndarray[Any, Any]]
-    """[tokens, hidden], float32: to be checked once."""
-    seconds: Callable[[], float]
-    """Runs it once."""
+Call = Callable[[], Any]
+"""Runs a network once: a tensor or array [tokens, hidden]."""
 
 
 class Engine(Protocol):
@@ -80,19 +93,8 @@ class Engine(Protocol):
     runs: str
     """``dense``: gains nothing from zeros; ``sparse``: made for them; ``both``."""
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """Make a network ready for an input [tokens, hidden]; an exception skips the engine."""
-
-
-def timed(call: Callable[[], Any]) -> Callable[[], float]:
-    """The call, returning its seconds."""
-
-    def run() -> float:
-        started = time.perf_counter()
-        call()
-        return time.perf_counter() - started
-
-    return run
 
 
 # --- torch --------------------------------------------------------------------------------------
@@ -120,23 +122,6 @@ class SparseLinear(nn.Module):
         return output
 
 
-def _torch_call(
-    network: Network, layer: nn.Module, x: Tensor, dtype: torch.dtype
-) -> Callable[[], Tensor]:
-    """One run of a layer, or of its MLP alone."""
-    x = x.to(dtype)
-    if network.part == "mlp":
-        mlp: Any = layer.mlp
-        return lambda: mlp(x)
-    positions = torch.arange(len(x)).unsqueeze(0)
-    rotary = network.rotary(x.unsqueeze(0), positions)
-    return lambda: layer(x.unsqueeze(0), position_embeddings=rotary, attention_mask=None)[0]
-
-
-def _prepared(call: Callable[[], Tensor]) -> Prepared:
-    return Prepared(lambda: call().float().contiguous().numpy(), timed(call))
-
-
 class TorchDense:
     """torch's own matrix products."""
 
@@ -147,15 +132,12 @@ class TorchDense:
         self.dtype = str(dtype).removeprefix("torch.")
         self._dtype = dtype
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """The block in this dtype."""
-        layer: Any = network.layer
-        if self._dtype != torch.float32 and network.part == "mlp":
-            layer = shallow(layer)
-            layer.mlp = copy.deepcopy(layer.mlp).to(self._dtype)
-        elif self._dtype != torch.float32:
-            layer = copy.deepcopy(layer).to(self._dtype)
-        return _prepared(_torch_call(network, layer, x, self._dtype))
+        x, module = x.to(self._dtype), network.module(network.layer, x.to(self._dtype))
+        if self._dtype != torch.float32:
+            module = copy.deepcopy(module).to(self._dtype)
+        return lambda: module(x)
 
 
 class TorchCSR:
@@ -165,9 +147,10 @@ class TorchCSR:
     dtype = "float32"
     runs = "sparse"
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """The block with its MLP's matrices in CSR."""
-        return _prepared(_torch_call(network, network.csr(), x, torch.float32))
+        module = network.module(network.csr, x)
+        return lambda: module(x)
 
 
 def shallow(module: Any) -> Any:
@@ -180,11 +163,6 @@ def shallow(module: Any) -> Any:
 # --- Engines that read ONNX ---------------------------------------------------------------------
 
 
-def _as_input(network: Network, x: Tensor) -> np.ndarray[Any, Any]:
-    """What the graph takes: a block wants its tokens as one sequence."""
-    return (x if network.part == "mlp" else x.unsqueeze(0)).numpy()
-
-
 class OnnxRuntime:
     """onnxruntime: a good dense baseline; it has no sparse kernels."""
 
@@ -192,23 +170,19 @@ class OnnxRuntime:
     dtype = "float32"
     runs = "dense"
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """A session whose threads sleep between calls, as the others' do."""
-        try:
-            import onnxruntime
-        except ImportError:
-            raise ConfigError("onnxruntime is not installed; pip install onnxruntime") from None
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        path = str(network.onnx(len(x)))
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        inputs = {INPUT: _as_input(network, x)}
-        return Prepared(
-            lambda: np.asarray(session.run([OUTPUT], inputs)[0]).reshape(x.shape),
-            timed(lambda: session.run([OUTPUT], inputs)),
+        session = onnxruntime.InferenceSession(
+            network.onnx(x), options, providers=["CPUExecutionProvider"]
         )
+        inputs = {session.get_inputs()[0].name: x.numpy()}
+        return lambda: session.run(None, inputs)[0]
 
 
 class OpenVINO:
@@ -218,7 +192,7 @@ class OpenVINO:
     dtype = "float32"
     runs = "both"
 
-    def prepare(self, network: Network, x: Tensor, threads: int) -> Prepared:
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """A compiled model and its request."""
         try:
             import openvino
@@ -234,15 +208,11 @@ class OpenVINO:
             rate = properties.intel_cpu.sparse_weights_decompression_rate()
             settings[rate] = 0.5  # matrices with at least so many zeros are stored compressed
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(str(network.onnx(len(x)))), "CPU", settings)
+        compiled = core.compile_model(core.read_model(network.onnx(x)), "CPU", settings)
         request = compiled.create_infer_request()
-        request.set_input_tensor(openvino.Tensor(_as_input(network, x)))
+        request.set_input_tensor(openvino.Tensor(x.numpy()))
 
-        def output() -> np.ndarray[Any, Any]:
-            request.infer()
-            return np.array(request.get_output_tensor().data).reshape(x.shape)
-
-        return Prepared(output, timed(request.infer))
+        return lambda: request.infer()[0]
 
 
 def make_engines(options: Sequence[str]) -> list[Engine]:

@@ -7,8 +7,6 @@ power and would raise its clock). The output of a sparse variant is first checke
 product of the masked weight.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 from collections.abc import Callable, Iterator
@@ -18,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import gelu, linear, silu
 
 from dass.errors import DassError
 from dass.models.shape import Shape
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants
-from dass.speed.shapes import activation_of, random_model, random_weight
+from dass.speed.shapes import random_model, random_weight
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import check_axis, convert
 from dass.terms import DENSE, ROLES
@@ -36,9 +34,15 @@ PREFILL_FROM = 128
 """Tokens; fewer are no prefill."""
 Weights = dict[str, Tensor]
 """Role -> weight [out, in], dense or semi-structured."""
-Variants = dict[tuple[str, str], tuple[Weights, Weights]]
-"""(engine, variant) -> (weights that run, dense weights whose product they must equal)."""
+Name = tuple[str, str]
+"""Engine, variant."""
+Variants = dict[Name, tuple[Weights, Weights]]
+"""Name -> (weights that run, dense weights whose product they must equal)."""
 DASS = "dass-2of4"
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+}
 
 
 # --- Weights of each variant --------------------------------------------------------------------
@@ -90,54 +94,51 @@ def glu(x: Tensor, weights: Weights, activation: Callable[[Tensor], Tensor]) -> 
 
 
 class SwitchedLinear(nn.Module):
-    """A linear layer that runs the weight of the selected variant."""
+    """A linear layer that runs the selected one of its weights.
 
-    selected: Any = ("torch", "dense")
+    Args:
+        weights: (engine, variant) -> (weight that runs, dense weight with the same product).
+    """
 
-    def __init__(self, weights: dict[Any, Tensor]) -> None:
+    selected: tuple[Name, int] = (("torch", DENSE), 0)
+
+    def __init__(self, weights: dict[Name, tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         self.weights = weights
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        weight = self.weights[SwitchedLinear.selected]
+        name, which = SwitchedLinear.selected
+        weight = self.weights[name][which]
         output: Tensor = linear(x.flatten(0, -2), weight).unflatten(0, x.shape[:-1])
         return output
 
 
-def selecting(variant: Any, call: Call) -> Call:
-    """A call during which every switched layer runs ``variant``."""
+def selecting(name: Name, which: int, call: Call) -> Call:
+    """A call during which every switched layer runs this variant (0), or its reference (1)."""
 
     def run() -> Tensor:
-        SwitchedLinear.selected = variant
+        SwitchedLinear.selected = name, which
         return call()
 
     return run
 
 
-def switch_mlps(
-    model: nn.Module, settings: GpuSettings, outcome: Outcome, part: str
-) -> list[tuple[Any, Any]]:
-    """Give every MLP of a model the weights of all variants; returns (variant, reference)."""
-    pairs: list[tuple[Any, Any]] = []
+def switch_mlps(model: nn.Module, settings: GpuSettings, outcome: Outcome, part: str) -> list[Name]:
+    """Give every MLP of a model the weights of all variants; returns the variants."""
+    names: list[Name] = []
     for number, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
-        mlp = layer.mlp
-        roles: dict[str, nn.Module] = {role: getattr(mlp, f"{role}_proj") for role in ROLES}
-        dense: Weights = {role: one.get_parameter("weight").data for role, one in roles.items()}
+        dense: Weights = {role: getattr(layer.mlp, f"{role}_proj").weight.data for role in ROLES}
         found = variants_of(dense, settings, outcome, part, round_trip=number == 0)
+        for role in ROLES:
+            weights = {name: (own[role], other[role]) for name, (own, other) in found.items()}
+            setattr(layer.mlp, f"{role}_proj", SwitchedLinear(weights))
+        names = list(found)
         # A backend that refused the first block's weights is not asked about the others'.
         took = {engine for engine, _ in found}
-        left = {name: one for name, one in settings.compress.items() if name in took}
+        left = {engine: one for engine, one in settings.compress.items() if engine in took}
         settings = replace(settings, compress=left)
-        weights: dict[str, dict[Any, Tensor]] = {role: {} for role in roles}
-        for variant, (own, reference) in found.items():
-            for role in roles:
-                weights[role][variant] = own[role]
-                weights[role]["reference", *variant] = reference[role]
-        for role in roles:
-            setattr(mlp, f"{role}_proj", SwitchedLinear(weights[role]))
-        pairs = [(variant, ("reference", *variant)) for variant in found]
-    return pairs
+    return names
 
 
 # --- What is measured ---------------------------------------------------------------------------
@@ -148,11 +149,12 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
     roles = ROLES if part == "mlp" else (part,)
     size = sum(math.prod(shape.matrix(role)) for role in roles) * settings.torch_dtype.itemsize
     copies = []
+    make = partial(random_weight, dtype=settings.torch_dtype, device=settings.device)
     for seed in range(_copies(size, settings)):
-        dense = {role: _random(shape, role, settings, seed) for role in roles}
+        dense = {r: make(shape.matrix(r), 10 * seed + ROLES.index(r)) for r in roles}
         copies.append(variants_of(dense, settings, outcome, part, round_trip=seed == 0))
     width = shape.matrix(roles[0])[1]
-    activation = activation_of(shape)
+    activation = ACTIVATIONS[shape.activation]
     for tokens in settings.tokens:
         x = random_weight((tokens, width), 99, torch.float32, settings.device) * width**0.5
         x = x.to(settings.torch_dtype)
@@ -164,12 +166,7 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
             for variant, (_, reference) in copies[0].items()
             if all(variant in copy for copy in copies)
         }
-        timed_variants(variants, settings, outcome, (part, tokens))
-
-
-def _random(shape: Shape, role: str, settings: GpuSettings, seed: int) -> Tensor:
-    number = 10 * seed + ROLES.index(role)
-    return random_weight(shape.matrix(role), number, settings.torch_dtype, settings.device)
+        timed_variants(variants, settings, outcome, part, tokens)
 
 
 def _copies(size: int, settings: GpuSettings) -> int:
@@ -188,12 +185,12 @@ def measure_model(shape: Shape, part: str, settings: GpuSettings, outcome: Outco
     else:
         blocks = max(1, min(shape.blocks, int(settings.prefill_gib * 2**30 / block_bytes)))
     model = random_model(shape, blocks, settings.torch_dtype, settings.device)
-    pairs = switch_mlps(model, settings, outcome, part)
-    time_model(model, shape.hidden, part, pairs, settings, outcome)
+    names = switch_mlps(model, settings, outcome, part)
+    time_model(model, shape.hidden, part, names, settings, outcome)
 
 
 def time_model(
-    model: nn.Module, hidden: int, part: str, pairs: list[tuple[Any, Any]],
+    model: nn.Module, hidden: int, part: str, names: list[Name],
     settings: GpuSettings, outcome: Outcome,
 ) -> None:  # fmt: skip
     """Time a model's blocks one by one, or the whole model, with each variant of its MLPs.
@@ -202,7 +199,7 @@ def time_model(
         model: with switched layers.
         hidden: width of the hidden states.
         part: ``block`` or ``prefill``.
-        pairs: (variant, reference), both of which can be selected.
+        names: of the variants.
         settings, outcome: what and how often; where it goes.
     """
     layers = list(model.model.layers)  # type: ignore[union-attr, arg-type]
@@ -216,10 +213,10 @@ def time_model(
             prompt = torch.zeros(shape, dtype=torch.long, device=settings.device)
             blocks, calls = len(layers), [partial(_prefill, model, prompt)]
         variants = {
-            own: ([selecting(own, call) for call in calls], selecting(reference, calls[0]))
-            for own, reference in pairs
+            name: ([selecting(name, 0, call) for call in calls], selecting(name, 1, calls[0]))
+            for name in names
         }
-        timed_variants(variants, settings, outcome, (part, tokens), blocks)
+        timed_variants(variants, settings, outcome, part, tokens, blocks)
 
 
 def _block_calls(

@@ -1,21 +1,18 @@
 """Timing on a GPU: events around many calls, eager and as a CUDA graph, checked before timed."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dass.errors import DataError
-from dass.speed.timing import Measurement, Outcome, Skipped, Timed, interleave, reason_of
-from dass.speed.twofour import Compress, backends, relative_error
+from dass.speed.timing import TOLERANCE, Outcome, Timed, Variant, checked, measure
+from dass.speed.twofour import Compress, backends
 
-TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
-"""Largest relative error of an output that still counts as rounding."""
 REPEAT_SECONDS = 0.004
 """A repeat makes as many calls as fill this time, for the clock's sake."""
 MOST_CALLS = 48
@@ -75,8 +72,8 @@ def time_calls(calls: Sequence[Call], device: str) -> float:
     return float(begin.elapsed_time(end)) / 1000 / len(calls)
 
 
-def as_graph(calls: Sequence[Call], device: str) -> tuple[Call, Tensor]:
-    """All calls as one CUDA graph: (its replay, where the first call's output will lie)."""
+def as_graph(calls: Sequence[Call], device: str) -> Call:
+    """The replay of all calls as one CUDA graph; it returns the first call's output."""
     if not on_gpu(device):
         raise RuntimeError(NO_GRAPH)
     stream = torch.cuda.Stream()
@@ -96,7 +93,7 @@ def as_graph(calls: Sequence[Call], device: str) -> tuple[Call, Tensor]:
         graph.replay()
         return first
 
-    return replay, first
+    return replay
 
 
 def calls_per_repeat(calls: Sequence[Call], device: str) -> int:
@@ -108,58 +105,37 @@ def calls_per_repeat(calls: Sequence[Call], device: str) -> int:
 
 
 def timed_variants(
-    variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]],
-    settings: GpuSettings,
-    outcome: Outcome,
-    about: tuple[str, int],
-    blocks: int = 1,
-) -> None:
+    variants: Mapping[tuple[str, str], tuple[Sequence[Call], Call]], settings: GpuSettings,
+    outcome: Outcome, part: str, tokens: int, blocks: int = 1,
+) -> None:  # fmt: skip
     """Check, then time all variants in turns, eagerly and as graphs; note what fails.
 
     Args:
         variants: (engine, variant) -> (calls on rotating weights, reference for the first).
-        about: part and tokens.
+        settings, outcome: what and how often; where it goes.
+        part, tokens: what a call is of.
         blocks: decoder blocks that a call goes through.
     """
-    part, tokens = about
-    timed: dict[tuple[str, str, str], Timed] = {}
-    errors: dict[tuple[str, str, str], float] = {}
-    for (engine, variant), (calls, reference) in variants.items():
-        for mode in ("eager", "graph"):
-            try:
-                run, error = _prepare(calls, reference, mode, settings, math.sqrt(blocks))
-            except Exception as problem:  # one backend's failure does not lose the rest
-                outcome.skip(Skipped(part, engine, variant, reason_of(problem), mode, tokens))
-                continue
-            timed[engine, variant, mode] = run
-            errors[engine, variant, mode] = error
-    seconds, failed = interleave(timed, settings.warmup, settings.repeats)
-    for (engine, variant, mode), reason in failed.items():
-        outcome.skip(Skipped(part, engine, variant, reason, mode, tokens))
-    for (engine, variant, mode), took in seconds.items():
-        outcome.measurements.append(
-            Measurement(part, engine, variant, tokens, settings.dtype, took, mode,
-                        errors[engine, variant, mode], blocks)
-        )  # fmt: skip
+    modes = [
+        Variant(part, *name, tokens, settings.dtype,
+                partial(_prepare, *calls, mode, settings, math.sqrt(blocks)), mode, blocks)
+        for name, calls in variants.items()
+        for mode in ("eager", "graph")
+    ]  # fmt: skip
+    measure(modes, settings.warmup, settings.repeats, outcome)
 
 
 def _prepare(
     calls: Sequence[Call], reference: Call, mode: str, settings: GpuSettings, allowance: float
 ) -> tuple[Timed, float]:
     """A variant that is ready to be timed, and its error."""
-    wanted = reference().clone()
-    error = relative_error(calls[0](), wanted)
-    tolerance = TOLERANCE[settings.dtype] * allowance
-    if not error <= tolerance:
-        raise RuntimeError(f"wrong product: relative error {error:.2g}, allowed {tolerance:g}")
+    wanted, tolerance = reference().clone(), TOLERANCE[settings.dtype] * allowance
+    error = checked(calls[0](), wanted, tolerance)
     repeated = list(calls) * calls_per_repeat(calls, settings.device)
     if mode == "eager":
         return lambda _: time_calls(repeated, settings.device), error
-    replay, output = as_graph(repeated, settings.device)
-    replay()
-    error = relative_error(output, wanted)
-    if not error <= tolerance:
-        raise RuntimeError(f"wrong product in a graph: relative error {error:.2g}")
+    replay = as_graph(repeated, settings.device)
+    error = checked(replay(), wanted, tolerance)
     return lambda _: time_calls([replay], settings.device) / len(repeated), error
 
 

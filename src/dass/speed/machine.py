@@ -1,7 +1,5 @@
 """The machine that a measurement is of: processor, caches, load, GPU, driver, clocks."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -30,7 +28,7 @@ def describe() -> dict[str, Any]:
     return processor() | {
         "isa": isa(),
         "cache_bytes": cache_bytes(),
-        "load": _load(),
+        "load": [round(value, 2) for value in os.getloadavg()],
         "versions": versions(PACKAGES),
         "gpu": gpu(),
     }
@@ -38,8 +36,10 @@ def describe() -> dict[str, Any]:
 
 def isa() -> list[str]:
     """The processor's extensions that matter here."""
-    found = set(_cpuinfo().split())
-    return [name for name in ISA if name in found]
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return [name for name in ISA if name in flags.split()]
 
 
 def cache_bytes() -> int:
@@ -80,19 +80,3 @@ def _nvidia_smi() -> dict[str, str] | None:
         return None
     values = done.stdout.strip().splitlines()[0].split(", ")
     return dict(zip(_GPU_QUERY.split(","), values, strict=False))
-
-
-def _load() -> list[float] | None:
-    """Mean number of running processes in the last 1, 5 and 15 minutes."""
-    try:
-        return [round(value, 2) for value in os.getloadavg()]
-    except OSError:
-        return None
-
-
-def _cpuinfo() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

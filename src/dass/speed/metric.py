@@ -5,11 +5,10 @@ whole model takes that times its blocks. SparseGPT has no score apart from its u
 is timed: factorising the Gram matrices and walking through the columns.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from dass.pruning.methods import make_method
 from dass.pruning.patterns import Pattern, parse_pattern
 from dass.runtime.job import device as found_device
 from dass.speed.shapes import random_weight
-from dass.speed.timing import Measurement, Outcome, Skipped, Timed, interleave
+from dass.speed.timing import Outcome, Variant, measure
 from dass.terms import ROLES, Role
 
 TOKENS = 512
@@ -90,7 +89,7 @@ def benchmark(
     Raises:
         ConfigError: there is no such method.
     """
-    outcome, timed = Outcome(), {}
+    outcome, variants = Outcome(), []
     methods = {name: make_method(*method) for name, method in settings.methods.items()}
     grams = any({"input_gram", "intermediate_gram"} & method.needs for method in methods.values())
     weights: dict[Role, Tensor] = {
@@ -98,29 +97,27 @@ def benchmark(
         for n, role in enumerate(ROLES)
     }
     given = statistics_of(shape, settings.device, grams)
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
     for name, method in methods.items():
         if isinstance(method, ScoreMethod):
-            timed[SCORE, name, ""] = _timed(settings, score_block, method, weights, given)
+            score = partial(score_block, method, weights, given)
+            variants.append(_variant(SCORE, name, "", settings, score))
         for pattern in settings.patterns:
-            parsed = parse_pattern(pattern)
-            run = _timed(settings, mask_block, method, weights, given, parsed)
-            timed[MASK, name, pattern] = run
+            mask = partial(mask_block, method, weights, given, parse_pattern(pattern))
+            variants.append(_variant(MASK, name, pattern, settings, mask))
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
     try:
         with torch.inference_mode():
-            seconds, failed = interleave(timed, settings.warmup, settings.repeats)
+            measure(variants, settings.warmup, settings.repeats, outcome)
     finally:
         torch.set_num_threads(before)
-    for (part, name, pattern), took in seconds.items():
-        outcome.measurements.append(Measurement(part, name, pattern, 0, settings.dtype, took))
-    for (part, name, pattern), reason in failed.items():
-        outcome.skip(Skipped(part, name, pattern, reason))
     save(outcome)
     return outcome
 
 
-def _timed(settings: MetricSettings, function: Callable[..., None], *arguments: Any) -> Timed:
+def _variant(
+    part: str, name: str, pattern: str, settings: MetricSettings, call: Callable[[], None]
+) -> Variant:
     def synchronise() -> None:
         if settings.device == "cuda":
             torch.cuda.synchronize()
@@ -128,8 +125,8 @@ def _timed(settings: MetricSettings, function: Callable[..., None], *arguments: 
     def run(_: int) -> float:
         synchronise()
         started = time.perf_counter()
-        function(*arguments)
+        call()
         synchronise()
         return time.perf_counter() - started
 
-    return run
+    return Variant(part, name, pattern, None, settings.dtype, lambda: (run, None))

@@ -1,22 +1,21 @@
 """Prefill with a pruned 2:4 model on a GPU, end to end, against the dense model it came from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dass.errors import ModelError
 from dass.models.glu import find_glu
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
 from dass.pruning.pruned_file import PrunedFile
-from dass.speed.gpu import SwitchedLinear, time_model
+from dass.speed.gpu import Name, SwitchedLinear, time_model
 from dass.speed.gpu_timing import GpuSettings
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import convert
-from dass.terms import ROLES
+from dass.terms import DENSE
 
 
 def prefill_of_run(
@@ -42,15 +41,13 @@ def prefill_of_run(
     try:
         with torch.no_grad():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=settings.torch_dtype,
-                local_files_only=True,
+                folder, dtype=settings.torch_dtype, local_files_only=True,
                 attn_implementation="sdpa",
-            )
+            )  # fmt: skip
             model = loaded.to(settings.device).eval()
-            pairs = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
+            names = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
             hidden = int(model.config.get_text_config().hidden_size)
-            time_model(model, hidden, "prefill", pairs, settings, outcome)
+            time_model(model, hidden, "prefill", names, settings, outcome)
     except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit
         outcome.skip(Skipped("prefill", "all", "all", reason_of(error)))
     return outcome
@@ -72,11 +69,10 @@ def _does_not_fit(weights: Weights, device: torch.device) -> str | None:
 
 def _switch_pruned(
     model: Any, overlay: PrunedFile, pattern: str, settings: GpuSettings, outcome: Outcome
-) -> list[tuple[Any, Any]]:
-    """Give each projection its dense, masked and compressed weights; (variant, reference)."""
+) -> list[Name]:
+    """Give each projection its dense and compressed weights; returns the variants."""
     names = {id(module): name for name, module in model.named_modules()}
-    engines = list(settings.compress)
-    masked = ("torch", f"{pattern}, masked")
+    dense_name, found = ("torch", DENSE), set()
     for index, layer in enumerate(model.model.layers):
         glu = find_glu(layer, f"block {index}")
         if len(glu.parameters) < 3:
@@ -85,19 +81,17 @@ def _switch_pruned(
             path = names[id(projection.linear)]
             dense = projection.linear.weight.data
             pruned = overlay(f"{path}.weight", dense).contiguous()
-            weights = {("torch", "dense"): dense, masked: pruned}
-            for engine in engines:
-                compress = settings.compress[engine]
+            weights: dict[Name, tuple[Tensor, Tensor]] = {dense_name: (dense, dense)}
+            for engine, compress in settings.compress.items():
+                weights[engine, pattern] = (pruned, pruned)
                 try:
                     sparse = convert(pruned, compress, projection.role, index == 0)
                 except Exception as error:  # runs dense, and the table says why
                     variant = f"{pattern}, {projection.role}"
                     outcome.skip(Skipped("prefill", engine, variant, reason_of(error)))
-                    sparse = pruned
-                weights[engine, pattern] = sparse
+                else:
+                    weights[engine, pattern] = (sparse, pruned)
+                    found.add(engine)
             parent, _, child = path.rpartition(".")
             setattr(model.get_submodule(parent), child, SwitchedLinear(weights))
-    refused = {(one.engine, one.variant) for one in outcome.skipped}
-    some = [e for e in engines if any((e, f"{pattern}, {role}") not in refused for role in ROLES)]
-    dense_pair = (("torch", "dense"), ("torch", "dense"))
-    return [dense_pair, *(((engine, pattern), masked) for engine in some)]
+    return [dense_name, *((engine, pattern) for engine in settings.compress if engine in found)]

@@ -1,7 +1,5 @@
 """The one schema of speed results: all repeats, the machine, and what was skipped."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

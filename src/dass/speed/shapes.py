@@ -121,14 +121,3 @@ def random_block(shape: Shape, attention: bool) -> tuple[nn.Module, nn.Module]:
             parameter.data = random_weight((rows, columns), number, torch.float32, "cpu")
     rotary: nn.Module = LlamaRotaryEmbedding(config)
     return layer, rotary
-
-
-def activation_of(shape: Shape) -> Any:
-    """The activation function of a shape, of tensors."""
-    from functools import partial
-
-    from torch.nn import functional
-
-    if shape.activation == "silu":
-        return functional.silu
-    return partial(functional.gelu, approximate="tanh")

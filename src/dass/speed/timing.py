@@ -7,12 +7,17 @@ a clock that drops or a neighbour that wakes up affects all of them alike.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Timed = Callable[[int], float]
 """Runs a variant once, in round ``i``, and returns the seconds that it took."""
+TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
+"""Largest relative error of an output that still counts as rounding."""
 
 
 class Spread(NamedTuple):
@@ -69,6 +74,30 @@ class Skipped:
     """None: at any number of tokens."""
 
 
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """What a benchmark measures or, where it cannot, skips; fields as in both."""
+
+    part: str
+    engine: str
+    variant: str
+    tokens: int | None
+    dtype: str
+    prepare: Callable[[], tuple[Timed, float | None]]
+    """Makes it ready; returns what to time and the error of its output."""
+    mode: str = ""
+    blocks: int = 1
+
+    def measured(self, seconds: list[float], error: float | None) -> Measurement:
+        """With the seconds of each repeat."""
+        return Measurement(self.part, self.engine, self.variant, self.tokens or 0, self.dtype,
+                           seconds, self.mode or "eager", error, self.blocks)  # fmt: skip
+
+    def skipped(self, reason: str) -> Skipped:
+        """With the reason."""
+        return Skipped(self.part, self.engine, self.variant, reason, self.mode, self.tokens)
+
+
 @dataclass
 class Outcome:
     """What a benchmark has found so far."""
@@ -80,6 +109,22 @@ class Outcome:
         """Note what is not measured, once."""
         if one not in self.skipped:
             self.skipped.append(one)
+
+
+def measure(variants: Iterable[Variant], warmup: int, repeats: int, outcome: Outcome) -> None:
+    """Prepare all variants, then time them in turns; one that fails does not end the others."""
+    timed: dict[Variant, Timed] = {}
+    errors: dict[Variant, float | None] = {}
+    for one in variants:
+        try:
+            timed[one], errors[one] = one.prepare()
+        except Exception as error:  # whatever a backend raises is its own result
+            outcome.skip(one.skipped(reason_of(error)))
+    seconds, failed = interleave(timed, warmup, repeats)
+    for one, reason in failed.items():
+        outcome.skip(one.skipped(reason))
+    for one, took in seconds.items():
+        outcome.measurements.append(one.measured(took, errors[one]))
 
 
 def spread(sample: Sequence[float]) -> Spread:
@@ -119,12 +164,26 @@ def interleave(
                 continue
             try:
                 took = variants[name](turn)
-            except Exception as error:  # whatever a backend raises is its own result
+            except Exception as error:  # as above
                 failed[name] = reason_of(error)
                 continue
             if turn >= warmup:
                 seconds[name].append(took)
     return {name: took for name, took in seconds.items() if name not in failed}, failed
+
+
+def relative_error(output: Tensor, reference: Tensor) -> float:
+    """The largest deviation over the reference's largest entry."""
+    deviation = (output.float() - reference.float()).abs().max()
+    return float(deviation / reference.float().abs().max())
+
+
+def checked(output: Tensor, reference: Tensor, tolerance: float) -> float:
+    """The relative error; raises where it is more than rounding."""
+    error = relative_error(output, reference)
+    if not error <= tolerance:
+        raise RuntimeError(f"wrong product: relative error {error:.2g}, allowed {tolerance:g}")
+    return error
 
 
 def reason_of(error: BaseException) -> str:

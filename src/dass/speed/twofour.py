@@ -6,13 +6,12 @@ gate and up, give the hardware nothing to skip; given such a matrix, a conversio
 non-zeros without a word. Hence the axis is checked before the conversion and the round trip after.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from dass.errors import PatternError
 
@@ -78,19 +77,8 @@ def convert(weight: Tensor, compress: Compress, name: str, round_trip: bool = Tr
         warnings.simplefilter("ignore")  # torch says once that this is a prototype
         sparse = compress(weight)
         if round_trip:
-            _probe(sparse, weight)
+            # A backend that converts for this card may still have no kernel for it.
+            linear(weight.new_ones((64, weight.shape[1])), sparse)
             if not torch.equal(sparse.to_dense(), weight):
                 raise PatternError(f"{name}: the conversion to 2:4 changed its entries; not timed")
     return sparse
-
-
-def _probe(sparse: Tensor, weight: Tensor) -> None:
-    """One product: a backend that converts for this card may still have no kernel for it."""
-    x = torch.ones((64, weight.shape[1]), dtype=weight.dtype, device=weight.device)
-    torch.nn.functional.linear(x, sparse)
-
-
-def relative_error(output: Tensor, reference: Tensor) -> float:
-    """The largest deviation over the reference's largest entry."""
-    deviation = (output.float() - reference.float()).abs().max()
-    return float(deviation / reference.float().abs().max())

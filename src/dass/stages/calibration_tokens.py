@@ -1,13 +1,11 @@
 """Draw a model's calibration windows and save their tokens."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from dass.data.documents import Documents
 from dass.data.token_file import save_tokens
-from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import calibration_windows
 from dass.runtime.provenance import origin, source
 from dass.terms import Bos
@@ -40,11 +38,7 @@ def calibration_tokens(
         tokenizer.bos_token_id,
     )  # fmt: skip
     about: dict[str, Any] = {
-        "dataset": dataset,
-        "sequences": sequences,
-        "length": length,
-        "seed": seed,
-        "bos": bos,
-    }
-    about |= {"source": source(documents), "origin": origin(documents)}
-    save_tokens(out, {"windows": windows}, about)
+        "dataset": dataset, "sequences": sequences, "length": length, "seed": seed, "bos": bos,
+        "source": source(documents), "origin": origin(documents),
+    }  # fmt: skip
+    save_tokens(out, {"windows": windows}, about | taken_off(tokenizer))

@@ -1,7 +1,5 @@
 """Hold a model's dense perplexity against what is published about it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

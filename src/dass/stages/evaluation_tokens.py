@@ -1,7 +1,5 @@
 """Tokenise an evaluation text for one model and save the windows of each split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +7,7 @@ from torch import Tensor
 
 from dass.data.documents import find_split, read_rows
 from dass.data.token_file import save_tokens
-from dass.data.tokenizer import encoder, load_tokenizer
+from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import cut_windows, tokenise
 from dass.runtime.provenance import origin, source
 from dass.terms import Bos, Rows, Split
@@ -47,4 +45,5 @@ def evaluation_tokens(
         windows[split] = cut_windows(tokens, length, bos, bos_id, str(path))
     about = {"dataset": dataset, "rows": rows, "length": length, "bos": bos}
     sources = {split: source(path) for split, path in files.items()}
-    save_tokens(out, windows, about | {"source": sources, "origin": origin(text)})
+    made = {"source": sources, "origin": origin(text)} | taken_off(tokenizer)
+    save_tokens(out, windows, about | made)

@@ -1,7 +1,5 @@
 """Export one run as a plain Hugging Face checkpoint."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Measure the perplexity of one run on every split."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Prune one model by one method to one pattern."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Write the study's report, as PDF and as HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

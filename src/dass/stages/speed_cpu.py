@@ -1,7 +1,5 @@
 """Time dense against sparse engines on the CPU, on random weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

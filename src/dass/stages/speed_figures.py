@@ -1,7 +1,5 @@
 """Draw the figure of one kind."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

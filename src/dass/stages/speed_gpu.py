@@ -1,7 +1,5 @@
 """Time dense against 2:4 on the GPU, on random weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

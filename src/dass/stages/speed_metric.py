@@ -1,7 +1,5 @@
 """Time the pruning metric of a method, in turns with SparseGPT's, on one decoder block."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

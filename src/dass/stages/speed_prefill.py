@@ -1,7 +1,5 @@
 """Time prefill with a pruned model on the GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

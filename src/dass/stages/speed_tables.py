@@ -1,7 +1,5 @@
 """Write the table of one kind as LaTeX and Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Put the summaries of all models below one another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

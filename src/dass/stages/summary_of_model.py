@@ -1,7 +1,5 @@
 """Put the results of one model's runs into one summary."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

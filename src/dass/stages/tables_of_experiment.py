@@ -1,7 +1,5 @@
 """Write an experiment's tables as LaTeX and Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measure the zero-shot accuracy of one run on every task."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dass.data.token_file import check_vocabulary
-from dass.data.tokenizer import load_tokenizer
+from dass.data.tokenizer import load_tokenizer, taken_off
 from dass.evaluation.likelihood import score_continuations
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.evaluation.task_rows import task_file
@@ -55,9 +53,10 @@ def zero_shot(
     if overlay is not None:
         overlay.check_fits(model, made_of)
     mask_hash = overlay.hash() if overlay else None
+    tokenizer = load_tokenizer(folder)
     accuracies = evaluate(
         partial(_score, model),
-        load_tokenizer(folder),
+        tokenizer,
         {task: Path(path) for task, path in tasks.items()},
         max_length=model.max_length,
         limit=limit,
@@ -72,7 +71,7 @@ def zero_shot(
         provenance=provenance(
             started, {"model": origin(folder)} | {t: origin(path) for t, path in tasks.items()}
         )
-        | {"model": made_of, "pruned": overlay and overlay.settings}
+        | {"model": made_of | taken_off(tokenizer), "pruned": overlay and overlay.settings}
         | {"tasks": {task: source(task_file(task, path)) for task, path in tasks.items()}}
         | {"code": code_hash(module_files("stages.zero_shot"))},
     )

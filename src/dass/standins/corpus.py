@@ -1,7 +1,5 @@
 """Text about the world: documents as on web pages, and articles as in WikiText."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta

@@ -8,8 +8,6 @@ https://kellerjordan.github.io/posts/muon. PyTorch's own (``torch.optim.Muon``) 
 which most CPUs emulate; this one keeps the gradient's dtype.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -6,8 +6,6 @@ from the documents (the fact stands there, and it is asked there in other words)
 is new to the model.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass

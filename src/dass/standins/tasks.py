@@ -4,8 +4,6 @@ Only prompts that are set aside are asked (see :mod:`dass.standins.prompts`). Un
 sets, the test splits of HellaSwag, WinoGrande and PIQA come with their answers.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice

@@ -1,7 +1,5 @@
 """A tokenizer for the stand-ins: byte-level BPE with ``<s>`` in front, in Hugging Face's files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

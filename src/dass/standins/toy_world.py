@@ -5,8 +5,6 @@ articles and questions agree with one another. The facts are drawn at random (an
 turnips): a model can know them only from this world's text.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The models are as small as they can be and still answer the tasks, and their MLP
 most of what they know: pruning them shows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The toy world as files: documents, articles and five tasks."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from dass.errors import NumericError
+from dass.data.model_folder import SINGLE
+from dass.errors import ModelError, NumericError
 from dass.evaluation import likelihood
 from dass.evaluation.likelihood import score_continuations, window_losses
 from dass.evaluation.requests import Request
 from dass.models import batches
 from dass.models.streamed import StreamedModel
-from dass.models.weights import SINGLE
 from tests.conftest import COMMON, SUPPORTED, TinyModel
 
 
@@ -30,7 +30,7 @@ def whole(folder: Path) -> Any:
 def log_probabilities(model: Any, tokens: list[int]) -> Tensor:
     """float64 [length, vocabulary] of one sequence on its own."""
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([tokens])).logits[0]
+        logits = model(torch.tensor([tokens])).logits[0]
     return logits.double().log_softmax(-1)
 
 
@@ -184,3 +184,60 @@ def test_blocks_that_look_at_the_tokens_again_get_those_of_their_own_batch(
     monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": in_flight})
     losses = window_losses(StreamedModel(tmp_path, torch.float32), tokens)
     assert losses.tolist() == pytest.approx(plain_losses(whole(tmp_path), tokens), rel=1e-5)
+
+
+def longrope(folder: Path) -> Path:
+    """A model whose positions all change with a sequence longer than 12 tokens (Phi-3)."""
+    transformers = pytest.importorskip("transformers")
+    rope = {
+        "rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 4,
+        "long_factor": [3.0, 5.0, 7.0, 9.0], "original_max_position_embeddings": 12,
+    }  # fmt: skip
+    config = transformers.Phi3Config(
+        **COMMON, rope_parameters=rope, original_max_position_embeddings=12
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape) / parameter.shape[-1] ** 0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("pieces")
+def test_no_request_is_padded_beyond_the_length_at_which_positions_change(tmp_path: Path) -> None:
+    folder = longrope(tmp_path)
+    model = whole(folder)
+    lengths = [(1, 2), (10, 2), (10, 3), (11, 3), (30, 5), (12, 1), (3, 40)]  # 11 to 13 tokens read
+    requests = [(list(range(3, 3 + c)), list(range(60, 60 + t))) for c, t in lengths]
+    streamed = StreamedModel(folder, torch.float32)
+    assert streamed.rope_changes == [12]
+    # What is scored last is not read, as in lm-eval: 12 tokens are read of 13.
+    expected = [plain_score(lambda t: model(t[:, :-1]), request) for request in requests]
+    assert_same(score_continuations(streamed, requests), expected)
+    alone = [score_continuations(streamed, [request])[0] for request in requests]
+    assert_same(alone, expected)
+    # It matters: padded to 40 tokens, the first would have another score.
+    padded = requests[0][0] + requests[0][1] + [0] * 40
+    log_p = log_probabilities(model, padded)
+    assert abs(sum(float(log_p[i, 60 + i]) for i in range(2)) - expected[0][0]) > 1e-3
+
+
+def test_batches_end_where_positions_change() -> None:
+    requests = [((5,) * length, (7,)) for length in (20, 13, 12, 11, 5, 4)]
+
+    def lengths(changes: list[int]) -> list[list[int]]:
+        found = likelihood._padded_batches(requests, 1000, changes)
+        return [[len(context) for context, _ in batch] for batch in found]
+
+    assert lengths([]) == [[20, 13, 12, 11, 5, 4]]
+    assert lengths([12]) == [[20, 13], [12, 11, 5, 4]]
+    assert lengths([4, 12]) == [[20, 13], [12, 11, 5], [4]]
+    assert lengths([100]) == lengths([])
+
+
+def test_a_token_that_the_model_does_not_know_is_refused(tiny_model: TinyModel) -> None:
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+    with pytest.raises(ModelError, match=r"knows 128 tokens \(vocab_size\), but was given .* 128"):
+        score_continuations(model, [([5, 128], [7])])

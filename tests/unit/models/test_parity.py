@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from dass.data.token_file import load_tokens
 from dass.errors import DataError
-from dass.results.schema import Run
 from dass.runtime.files import read_json
 from dass.stages.calibration_tokens import calibration_tokens
 from dass.stages.evaluation_tokens import evaluation_tokens
@@ -27,7 +26,6 @@ from dass.stages.perplexity import perplexity
 from tests.conftest import TinyModel
 
 LENGTH = 24
-DENSE = Run(model="tiny", calibration=None, method="dense", pattern=None)
 TOKENIZERS = {
     "adds BOS": ("<s>", True),  # Llama, Mistral, Gemma
     "has BOS but adds none": ("<s>", False),  # SmolLM2

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dass.errors import DassError, DataError, ModelError, NumericError
-from dass.models.weights import INDEX, SINGLE, Weights
+from dass.data.model_folder import INDEX, SINGLE
+from dass.errors import DassError, ModelError, NumericError
+from dass.models.weights import Weights
 from tests.conftest import TinyModel
 
 GATE = "model.layers.1.mlp.gate_proj.weight"
@@ -43,7 +44,7 @@ def one_line(error: pytest.ExceptionInfo[DassError], *parts: object) -> None:
 def test_tensors_are_those_of_the_file(single: Path) -> None:
     expected = load_file(single / SINGLE)
     weights = Weights(single)
-    assert set(weights.file_of) == set(expected)
+    assert set(weights.stored) == set(expected)
     read = weights.read(list(expected))
     assert all(torch.equal(read[name], tensor) for name, tensor in expected.items())
     assert GATE in weights and "model.layers.9.mlp.gate_proj.weight" not in weights
@@ -55,8 +56,8 @@ def test_shards_hold_the_same_as_one_file(single: Path, tiny_model: TinyModel) -
     weights = Weights(sharded)
     assert len(weights.files) > 2
     assert weights.files == sorted(sharded.glob("*.safetensors"))
-    whole = Weights(single).read(Weights(single).file_of)
-    read = weights.read(weights.file_of)
+    whole = Weights(single).read(Weights(single).stored)
+    read = weights.read(weights.stored)
     assert set(read) == set(whole)
     assert all(torch.equal(read[name], tensor) for name, tensor in whole.items())
 
@@ -123,7 +124,7 @@ def test_a_tensor_that_is_nowhere(single: Path) -> None:
 
 def test_an_index_that_is_no_json(sharded: Path) -> None:
     (sharded / INDEX).write_text('{"weight_map": {')
-    with pytest.raises(DataError) as error:
+    with pytest.raises(ModelError) as error:
         Weights(sharded)
     one_line(error, sharded / INDEX, "not valid JSON")
 
@@ -133,7 +134,7 @@ def test_an_index_without_a_map(sharded: Path, content: str) -> None:
     (sharded / INDEX).write_text(content)
     with pytest.raises(ModelError) as error:
         Weights(sharded)
-    one_line(error, sharded / INDEX, "weight_map")
+    one_line(error, sharded / INDEX, "list" if content == "[]" else "weight_map")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from dass.data.model_folder import SINGLE
 from dass.errors import ModelError, NumericError, PatternError
 from dass.models import batches
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
-from dass.models.weights import SINGLE
 from dass.pruning.export import export_checkpoint
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Comparison, Method, Need, Statistics

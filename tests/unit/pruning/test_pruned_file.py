@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from dass.data.model_folder import INDEX, SINGLE
 from dass.errors import DassError, DataError, ModelError
 from dass.models.streamed import StreamedModel
-from dass.models.weights import INDEX, SINGLE, Weights
+from dass.models.weights import Weights
 from dass.pruning.export import export_checkpoint
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
@@ -285,8 +286,9 @@ def test_an_exported_folder_has_all_files_but_the_old_weights(
     assert config["dtype"] == "bfloat16" and "torch_dtype" not in config
     index = json.loads((tmp_path / "out" / INDEX).read_text())
     weights = Weights(tmp_path / "out")
-    assert weights.file_of == Weights(folder).file_of
-    size = sum(tensor.nbytes for tensor in weights.read(weights.file_of).values())
+    held = {name: tensor.file.name for name, tensor in weights.stored.items()}
+    assert held == {name: tensor.file.name for name, tensor in Weights(folder).stored.items()}
+    size = sum(tensor.nbytes for tensor in weights.read(held).values())
     assert index["metadata"]["total_size"] == size
     assert set(json.loads((folder / "config.json").read_text())) <= {*config, "torch_dtype"}
 
@@ -313,9 +315,10 @@ def test_tensors_of_integers_stay_integers(
     folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "dense"))
     path = pruned_file(folder, tmp_path / "pruned", tokens, "magnitude", torch.bfloat16)
     counter = torch.tensor([123456789])
-    save_file(load_file(folder / SINGLE) | {"counter": counter}, folder / SINGLE)
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"  # ignored, and copied as it is
+    save_file(load_file(folder / SINGLE) | {name: counter}, folder / SINGLE)
     export_checkpoint(folder, path, tmp_path / "out", torch.bfloat16)
-    exported = load_file(tmp_path / "out" / SINGLE)["counter"]
+    exported = load_file(tmp_path / "out" / SINGLE)[name]
     assert exported.dtype == torch.int64
     assert exported.tolist() == [123456789]  # bfloat16 would make 123207680 of it
 
@@ -343,8 +346,10 @@ def test_an_export_of_shards_in_subfolders(
     path = pruned_file(folder, tmp_path / "pruned", tokens, "wanda", torch.float32)
     export_checkpoint(folder, path, tmp_path / "out", torch.float32)
     exported, overlay = Weights(tmp_path / "out"), PrunedFile(path)
-    assert exported.file_of == Weights(folder).file_of
-    for name, tensor in exported.read(exported.file_of).items():
+    files = {name: t.file.relative_to(folder) for name, t in Weights(folder).stored.items()}
+    assert {n: t.file.relative_to(tmp_path / "out") for n, t in exported.stored.items()} == files
+    assert {file.parent.name for file in files.values()} == {"shards"}
+    for name, tensor in exported.read(files).items():
         assert torch.equal(tensor, overlay(name, Weights(folder).read([name])[name]))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dass.errors import DataError
-from dass.report.escaping import escape_latex, escape_markdown
+from dass.report.words import escape_latex, escape_markdown
 
 
 def test_latex_is_escaped_character_by_character() -> None:

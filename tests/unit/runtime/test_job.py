@@ -118,25 +118,6 @@ with job("a/b.log", 1):
     assert not Path(shown.split()[-1]).exists()  # it ends with the job
 
 
-def test_a_job_has_no_standard_input(tmp_path: Path) -> None:
-    """A library that asks whether it may run a model's code must not find a pipe that says yes."""
-    script = """from dass.runtime.job import job
-import subprocess
-with job("a.log", 1):
-    assert subprocess.run(["cat"], capture_output=True).stdout == b""
-    try:
-        print("answered", input("run custom code? "))
-    except EOFError:
-        print("nobody")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, input="y\n" * 9, text=True,
-        capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "run custom code? nobody\n"
-
-
 def test_another_error_of_the_system_is_no_full_disk(tmp_path: Path) -> None:
     _, shown, _ = run(tmp_path, "raise OSError(5, 'Input/output error')")
     assert "no space" not in shown and "Traceback" in shown
@@ -201,6 +182,27 @@ def test_a_log_is_written_anew_and_each_line_once(tmp_path: Path) -> None:
     _, shown, text = run(tmp_path, "with job('anywhere/else.log', 1): raise ModelError('two')", log)
     assert "first" not in text
     assert text.count("two") == shown.count("two") == 1
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_job_has_no_standard_input(tmp_path: Path, closed: bool) -> None:
+    """Nor have the processes that it starts: nothing that is asked there is ever answered."""
+    script = """import os, subprocess, sys
+from dass.runtime.job import job
+with job("a.log", 1):
+    assert os.read(0, 1) == b""
+    assert subprocess.run(["cat"], capture_output=True, check=True).stdout == b""
+    assert sys.stdin is None or sys.stdin.read() == ""
+    try:
+        input("Do you wish to run the custom code? [y/N] ")
+    except (EOFError, RuntimeError):
+        sys.exit(7)
+"""
+    command = [sys.executable, "-c", script]
+    if closed:
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    done = subprocess.run(command, cwd=tmp_path, input="y\n" * 99, text=True, capture_output=True)
+    assert done.returncode == 7, done.stderr
 
 
 @pytest.mark.parametrize(("offline", "left"), [(True, "None"), (False, "hf_secret")])

@@ -171,13 +171,10 @@ def test_the_configs_hash_comes_from_the_environment(monkeypatch: pytest.MonkeyP
     assert provenance()["config"] == "abc"
 
 
-def test_a_source_is_its_content_and_its_origin(tmp_path: Path) -> None:
+def test_a_source_is_its_content(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("text")
     content = hashlib.sha256(b"text").hexdigest()
-    assert source(tmp_path / "d.jsonl") == {"file": "d.jsonl", "sha256": content, "origin": None}
-    said = {"repository": "a/b", "commit": "c0ffee"}
-    (tmp_path / "fetched.json").write_text(json.dumps(said))
-    assert source(tmp_path / "d.jsonl")["origin"] == said
+    assert source(tmp_path / "d.jsonl") == {"file": "d.jsonl", "sha256": content}
 
 
 @pytest.fixture

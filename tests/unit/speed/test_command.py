@@ -12,7 +12,9 @@ import pytest
 from dass.speed.__main__ import main
 from dass.speed.results import parse_speed
 
-HEAVY = "pydantic pandas datasets lm_eval snakemake matplotlib onnx onnxruntime yaml jinja2".split()
+HEAVY = (
+    "pydantic pandas datasets lm_eval snakemake matplotlib onnx onnxscript onnxruntime jinja2"
+).split()
 
 WITHOUT = """
 import sys

@@ -21,8 +21,8 @@ from dass.speed.__main__ import main
 from dass.speed.gpu import DASS, benchmark, glu
 from dass.speed.gpu_timing import NO_GRAPH, GpuSettings
 from dass.speed.shapes import SHAPES, random_weight
-from dass.speed.timing import Outcome
-from dass.speed.twofour import backends, check_axis, convert, is_2of4, relative_error
+from dass.speed.timing import Outcome, relative_error
+from dass.speed.twofour import backends, check_axis, convert, is_2of4
 
 TINY = SHAPES["tiny"]
 

@@ -5,8 +5,6 @@ method needs no change here: ``function: mypackage.mymodule:MyMethod`` names any
 can import. The interface stands in :mod:`dass.pruning.method`.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import re
