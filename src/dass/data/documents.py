@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import mmap
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -62,7 +63,8 @@ class _IndexedLines(Sequence[bytes]):
         except (OSError, ValueError) as error:  # mmap refuses an empty file
             raise _unreadable(path, error) from None
         try:
-            self._offsets = np.load(path.with_name(OFFSETS), mmap_mode="r", allow_pickle=False)
+            with warnings.catch_warnings(action="error"):
+                self._offsets = np.load(path.with_name(OFFSETS), mmap_mode="r", allow_pickle=False)
         except Exception:  # numpy has one for each way to be damaged
             raise damaged from None
         offsets = self._offsets
