@@ -28,27 +28,31 @@ from pathlib import Path
 from dass.pruning.methods.dass import DaSS
 from dass.pruning.methods.wanda import Wanda
 
+SEEN = []
+
 
 @dataclass(frozen=True)
 class Hungry(Wanda):
     """Takes 1.5 GB more than a small model's job does: too much for what it gets at first."""
 
-    def __post_init__(self):
-        eaten = b"x" * (1500 << 20)
-        time.sleep(5)
-        del eaten
+    def score(self, role, weight, statistics):
+        if not SEEN:
+            SEEN.append(b"x" * (1500 << 20))
+            time.sleep(5)
+            SEEN[0] = b""
+        return super().score(role, weight, statistics)
 
 
 @dataclass(frozen=True)
 class Waiting(DaSS):
     """Goes on when the file `go` is there; within three minutes."""
 
-    def __post_init__(self):
+    def score(self, role, weight, statistics):
         if not Path("go").exists():
             Path("waiting-" + os.environ["SLURM_JOB_ID"]).touch()
         for _ in range(1800):
             if Path("go").exists():
-                return
+                return super().score(role, weight, statistics)
             time.sleep(0.1)
         raise TimeoutError("nobody said go")
 '''

@@ -158,7 +158,7 @@ def test_gpu_jobs_ask_for_a_card_of_the_model_named_and_others_for_none(
 
 
 def test_what_slurm_gave_is_what_the_job_computed_on(done: Done) -> None:
-    log = done.workflow.folder / "logs/prune/small/standin-llama/toy/waiting/2of4.log"
+    log = done.workflow.folder / "logs/prune_run/small/standin-llama/toy/waiting/2of4.log"
     assert "on GPU" in log.read_text()
     assert "waiting for" not in log.read_text()
 

@@ -182,7 +182,7 @@ def test_a_text_shorter_than_one_window(study: Workflow) -> None:
 
 @pytest.mark.parametrize(
     ("path", "line"),
-    [("nowhere", "models.mine.path: nowhere has no config.json")],
+    [("nowhere", "models.mine.path: nowhere: no such model folder")],
 )
 def test_a_model_folder_that_is_not_there(study: Workflow, path: str, line: str) -> None:
     finished = study.snakemake(config=study.write_study(one_model(path), "bad.yaml"))

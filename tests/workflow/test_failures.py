@@ -68,7 +68,7 @@ def test_the_rest_goes_on_when_a_job_is_killed(fragile: Workflow) -> None:
     (fragile.folder / "die").touch()
     finished = fragile.snakemake(*targets)
     assert finished.code != 0
-    assert "logs/prune/small/standin-llama/toy/fragile/2of4.log" in finished.output
+    assert "logs/prune_run/small/standin-llama/toy/fragile/2of4.log" in finished.output
     assert written(fragile, GOOD) == {"pruned.safetensors", "pruning.json", "perplexity.json"}
     assert written(fragile, FRAGILE) == set()
     (fragile.folder / "die").unlink()

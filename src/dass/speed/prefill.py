@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dass.data.pretrained import whole_model
 from dass.errors import ModelError
 from dass.models.glu import find_glu
 from dass.models.streamed import free_memory
@@ -32,19 +33,14 @@ def prefill_of_run(
         pattern: what to call the variant.
         settings: what and how often.
     """
-    from transformers import AutoModelForCausalLM
-
     outcome = Outcome()
     if too_large := _does_not_fit(Weights(folder), torch.device(settings.device)):
         outcome.skip(Skipped("prefill", "all", "all", too_large))
         return outcome
     try:
         with torch.no_grad():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=settings.torch_dtype, local_files_only=True,
-                attn_implementation="sdpa",
-            )  # fmt: skip
-            model = loaded.to(settings.device).eval()
+            loaded: Any = whole_model(folder, settings.torch_dtype, attn_implementation="sdpa")
+            model = loaded.to(settings.device)
             names = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
             hidden = int(model.config.get_text_config().hidden_size)
             time_model(model, hidden, "prefill", names, settings, outcome)

@@ -21,7 +21,6 @@ LIBRARY = Path(__file__).parents[3] / "src" / "dass"
 LOADERS = {"from_pretrained", "from_config", "_from_config", "get_class_from_dynamic_module"}
 ELSEWHERE = {
     "speed/shapes.py": {"_from_config"},  # of a config that is made there: no folder is read
-    "speed/prefill.py": {"from_pretrained"},  # to be replaced by whole_model
 }
 """Files that may call a loader themselves."""
 
