@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def own_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "methods" / "own_method.py"
     path.parent.mkdir()
     path.write_text(METHOD)
+    monkeypatch.delitem(sys.modules, "own_method", raising=False)  # another test's
     monkeypatch.syspath_prepend(path.parent)
     return path
 
