@@ -60,7 +60,7 @@ rule evaluation_tokens:
         stage="evaluation_tokens",
         folder=model_folder,
         bos=of_model("bos"),
-        dataset=lambda wildcards: wildcards.dataset,
+        dataset="{dataset}",
         text=text_folder,
         rows=of_dataset("rows"),
         length=STUDY.perplexity.length,

@@ -266,7 +266,7 @@ ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         header(b"\xff", 0),
         header({"a": ONE}, 9),
         header({"a": ONE}, 7),
-        header({"a": ONE, "b": ONE}, 8),
+        header({"a": ONE, "b": ONE | {"data_offsets": [4, 12]}}, 12),
         header({"a": ONE | {"shape": [3]}}, 8),
         header({"a": ONE | {"shape": [-2]}}, 8),
         header({"a": ONE | {"dtype": "Q4"}}, 8),
