@@ -170,7 +170,7 @@ def test_fused_operations_leave_a_block_as_it_was(
         Qwen3ForCausalLM,
     )
 
-    from dass.models.fused import fused as fusing
+    from dass.models import fused as fusing
 
     torch.manual_seed(1)
     sizes = {

@@ -134,7 +134,7 @@ def test_a_truncated_shard(study: Workflow) -> None:
     file = finished_model(study) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     line = run_badly(study, one_model("mine"))
-    assert line.startswith("mine/model.safetensors: truncated or damaged")
+    assert line.startswith("models.mine.path: mine/model.safetensors: truncated or damaged")
     assert nothing_written(study, "pruned.safetensors", "perplexity.json")
 
 
@@ -146,7 +146,8 @@ def test_a_missing_shard(study: Workflow) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     line = run_badly(study, one_model("mine"))
     assert line == (
-        "mine: shard model-00002-of-00002.safetensors is missing; fetch the model again"
+        "models.mine.path: mine: shard model-00002-of-00002.safetensors is missing; "
+        "fetch the model again"
     )
 
 
