@@ -138,6 +138,8 @@ with job("a.log", 1), writing("result.json") as part:
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Also where these tests themselves run under nohup or in the background of a script.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
