@@ -17,7 +17,6 @@ os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
 from dass.config.load import load_config
 from dass.config.study import experiment_runs, runs, speed_subjects
-from dass.data.model_folder import check_folder, files_read
 from dass.errors import DassError
 from dass.pruning.methods import find_class
 from dass.results.published import dense_targets, read_published, was_pruned_from
@@ -131,12 +130,18 @@ def model_input(wildcards):
 
 @lru_cache(None)
 def own_model_files(model):
-    """The files of a model in a folder of the user's own, checked; once, not for each job."""
-    try:
-        check_folder(folder_of(model))
-        return [str(file) for file in files_read(folder_of(model))]
-    except DassError as error:
-        stop(f"models.{model}.path: {error}")
+    """The files of a model in a folder of the user's own; looked up once, not for each job."""
+    folder = Path(folder_of(model))
+    files = [
+        folder / "config.json",
+        folder / "tokenizer.json",
+        *sorted(folder.glob("*.safetensors")),
+    ]
+    if not files[0].exists():
+        stop(
+            f"models.{model}.path: {folder} has no config.json; name a Hugging Face folder"
+        )
+    return [str(file) for file in files if file.exists()]
 
 
 def dataset_path(name):
