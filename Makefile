@@ -35,10 +35,10 @@ paper: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-fast: lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not (workflow or hub or cluster or real)"
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not (workflow or hub or cluster or real)"
 
 lint: $(READY)
 	$(BIN)/ruff check .

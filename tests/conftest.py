@@ -182,10 +182,14 @@ MARKED = TOGETHER | {"gpu"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its folder, where that is one of the slow or demanding ones."""
+    """Mark each test with its folder, where that is one of the slow or demanding ones.
+
+    Those that take minutes come first: at the end one worker would have nothing beside them.
+    """
     for item in items:
         if (folder := item.path.parent.name) in MARKED:
             item.add_marker(folder)
+    items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -70,8 +70,9 @@ def in_the_middle(cluster: Slurm, folder: Path) -> Submitted:
 def local(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The same study, with the models that the cluster has trained, run on this machine alone."""
     folder = tmp_path_factory.mktemp("local") / "study"
-    left = shutil.ignore_patterns("results", "logs")
-    shutil.copytree(done.workflow.folder, folder, copy_function=shutil.copy2, ignore=left)
+    shutil.copytree(done.workflow.folder, folder, copy_function=shutil.copy2)
+    for made in ("results", "logs"):
+        shutil.rmtree(folder / made)
     finished = subprocess.run(
         command("--cores", "2"), cwd=folder, env=environment(folder), capture_output=True, text=True
     )
