@@ -8,10 +8,11 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.real.conftest import REAL
 
@@ -101,7 +102,16 @@ class Client:
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> list[RemoteRepository]:
     """The paper's repositories in miniature; real weights and text where there are any."""
     real = REAL if (REAL / "models").is_dir() else None
-    return build(tmp_path_factory.mktemp("hub"), real)
+    pins = pinned_commits()
+    built = build(tmp_path_factory.mktemp("hub"), real)
+    return [replace(repository, pinned=pins.get(repository.name, "")) for repository in built]
+
+
+def pinned_commits() -> dict[str, str]:
+    """Repository -> the commit that config/config.yaml names."""
+    study = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    blocks = [*study["models"].values(), *study["datasets"].values()]
+    return {block["hub"]: block["revision"] for block in blocks}
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ class RemoteRepository:
     name: str
     folder: Path
     gated: bool = False
+    pinned: str = ""
+    """The commit that the shipped studies name, if they do."""
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -42,8 +44,8 @@ class RemoteRepository:
 
     @cached_property
     def commit(self) -> str:
-        """Changes with any file."""
-        return hashlib.sha1(json.dumps([self.name, self.files]).encode()).hexdigest()
+        """Changes with any file, unless it is pinned."""
+        return self.pinned or hashlib.sha1(json.dumps([self.name, self.files]).encode()).hexdigest()
 
     def _entry(self, path: Path) -> dict[str, Any]:
         content = path.read_bytes()

@@ -267,7 +267,8 @@ def test_an_open_model_needs_no_token(client: Client) -> None:
 @pytest.mark.parametrize(
     ("name", "revision", "line"),
     [
-        (LLAMA, "v9", f"{LLAMA}: has no revision 'v9'; correct it in the config"),
+        (LLAMA, "v9", f"{LLAMA}: has no revision 'v9'; correct it in the config, or take "
+         "the newest with `revision: main`: results name the commit that was taken"),
         ("meta-llama/Lama", "main", "meta-llama/Lama: no such repository, or not with this token; "
                                     "check its name and HF_TOKEN"),
     ],

@@ -312,7 +312,10 @@ def _explanation(error: Exception, revision: str, page: str) -> str | None:
     from huggingface_hub import errors
 
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no revision {revision!r}; correct it in the config"
+        return (
+            f"has no revision {revision!r}; correct it in the config, or take the newest with "
+            "`revision: main`: results name the commit that was taken"
+        )
     if isinstance(error, errors.HfHubHTTPError):
         return _refusal(error, page)
     if isinstance(error, errors.OfflineModeIsEnabled):

@@ -1,6 +1,7 @@
 """The studies that come with the project: what their configs ask for."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,13 @@ def test_paper() -> None:
     }
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_what_comes_from_a_hub_is_pinned_to_a_commit(file: str) -> None:
+    study = read_config(ROOT / "config" / file)
+    blocks = [*study.models.values(), *study.datasets.values()]
+    assert all(re.fullmatch("[0-9a-f]{40}", block.revision) for block in blocks if block.hub)
+
+
 def test_small_is_the_papers_study_on_other_models() -> None:
     paper, small = (
         yaml.safe_load((ROOT / "config" / file).read_text())
@@ -76,7 +84,11 @@ def test_small_is_the_papers_study_on_other_models() -> None:
     }
     study = read_config(ROOT / "config/small.yaml")
     assert {name: (m.hub, m.dtype, m.bos) for name, m in study.models.items()} == {
-        "tinyllama-1.1b": ("TinyLlama/TinyLlama_v1.1", "bfloat16", "text"),
+        "tinyllama-1.1b": (
+            "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
+            "bfloat16",
+            "text",
+        ),
         "qwen2.5-0.5b": ("Qwen/Qwen2.5-0.5B", "bfloat16", "text"),
         "smollm2-360m": ("HuggingFaceTB/SmolLM2-360M", "bfloat16", "text"),
     }
