@@ -16,6 +16,7 @@ search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHO
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
 from dass.config.load import load_config
+from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
 from dass.config.study import experiment_runs, runs, speed_subjects
 from dass.errors import DassError
 from dass.pruning.methods import find_class
@@ -60,7 +61,6 @@ FIGURES_OF_EXPERIMENT = [
 ]
 TABLES = expand(TABLES_OF_EXPERIMENT, experiment=EXPERIMENTS)
 FIGURES = expand(FIGURES_OF_EXPERIMENT, experiment=EXPERIMENTS)
-SMALL = 0.1  # billions of parameters: below this a model's jobs are small
 
 
 @lru_cache(None)
@@ -283,7 +283,13 @@ def shown(wildcards):
 def billions(model):
     """Parameters of a model in billions; a stand-in has next to none."""
     config = STUDY.models[model]
-    return config.parameters or (0.001 if config.standin else 1.0)
+    if config.parameters is not None:
+        return config.parameters
+    if config.standin:
+        return 0.001
+    if config.path is None:
+        return 7.0
+    return sum(f.stat().st_size for f in Path(config.path).glob("*.safetensors")) / 2e9
 
 
 def threads_of(wildcards):
@@ -291,9 +297,23 @@ def threads_of(wildcards):
     return 1 if billions(wildcards.model) < SMALL else 8
 
 
-def memory(wildcards, attempt):
-    """mem_mb of a job that streams a model: libraries, activations and one block; more when retried."""
-    return int((1500 + 700 * billions(wildcards.model)) * attempt)
+def pruning_memory(wildcards, attempt):
+    """mem_mb of pruning, by what the engine keeps on the host at most; more when retried."""
+    calibration = STUDY.calibrations[wildcards.calibration]
+    needs = find_class(STUDY.methods[wildcards.method].function).needs
+    states = 2 * calibration.sequences * calibration.length if needs else 0
+    return attempt * job_memory(
+        billions(wildcards.model),
+        STUDY.models[wildcards.model].dtype,
+        states,
+        grams=any(need.endswith("gram") for need in needs),
+    )
+
+
+def evaluation_memory(wildcards, attempt):
+    """mem_mb of an evaluation; with less the engine reads the model's weights more than once."""
+    dtype = STUDY.models[wildcards.model].dtype
+    return attempt * job_memory(billions(wildcards.model), dtype, IN_EVALUATION)
 
 
 def minutes(per_billion):

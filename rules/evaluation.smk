@@ -24,7 +24,7 @@ rule perplexity:
         "../envs/dass.yaml"
     threads: threads_of
     resources:
-        mem_mb=memory,
+        mem_mb=evaluation_memory,
         runtime=minutes(per_billion=2),
         gpu=1,
     params:
@@ -84,7 +84,7 @@ rule zero_shot:
         "../envs/dass.yaml"
     threads: threads_of
     resources:
-        mem_mb=memory,
+        mem_mb=evaluation_memory,
         runtime=minutes(per_billion=10),
         gpu=1,
     params:

@@ -29,7 +29,7 @@ rule prune_run:
         "../envs/dass.yaml"
     threads: threads_of
     resources:
-        mem_mb=memory,
+        mem_mb=pruning_memory,
         runtime=minutes(per_billion=3),
         gpu=1,
     params:

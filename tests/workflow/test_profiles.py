@@ -9,6 +9,8 @@ import pytest
 import yaml
 import yte
 
+from dass.config.sizes import job_memory
+
 from .conftest import ROOT, copy_workflow, small_study
 
 CLUSTER_PROFILES = ["slurm", "generic"]
@@ -138,9 +140,11 @@ def test_a_job_asks_by_the_size_of_its_model_not_by_its_name(plan: str) -> None:
         for name in ("tiny", "one", "other", "huge")
     }
     assert jobs["one"] == jobs["other"]
+    calibration = sized_study(one=7)["calibrations"]["toy"]
+    states = 2 * calibration["sequences"] * calibration["length"]  # and attention's outputs
     memory = [int(jobs[name]["mem_mb"]) for name in ("tiny", "one", "huge")]
     minutes = [int(jobs[name]["runtime"]) for name in ("tiny", "one", "huge")]
-    assert memory == [1535, 6400, 50500]
+    assert memory == [job_memory(size, "float32", states) for size in (0.05, 7, 70)]
     assert minutes == [10, 31, 220]
     assert [jobs[name]["threads"] for name in ("tiny", "one", "huge")] == ["1", "8", "8"]
 

@@ -12,6 +12,7 @@ with job(
     params.get("threads", snakemake.threads),
     offline=not stage.startswith("fetch_"),
     gpus=snakemake.resources.get("gpu"),
+    memory=snakemake.resources.get("mem_mb"),
 ):
     from importlib import import_module
     from inspect import signature

@@ -67,7 +67,8 @@ class ModelConfig(_Source):
     """`text`: the tokenizer puts BOS in front of a text once, as the released code does; `window`:
     each calibration and evaluation window begins with BOS, without which Gemma breaks down."""
     parameters: Positive | None = None
-    """Parameters in billions, from which cluster jobs derive memory and time."""
+    """Parameters in billions, from which jobs derive memory and time. Without it they are counted
+    from the files of a local folder, and taken to be 7 for a model of the hub."""
     zero_shot_limit: Count | None = None
     """Limit on the examples per zero-shot task, stated in the tables' captions. Without it, all
     are used."""

@@ -8,12 +8,16 @@ from torch.nn import functional
 
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.models.attention import offload
-from dass.models.batches import Batch, batches_of, choose_offload, run_blocks, tokens_in_flight
+from dass.models.batches import (
+    Batch,
+    batches_of,
+    choose_offload,
+    run_blocks,
+    tokens_in_a_sweep,
+    tokens_in_flight,
+)
 from dass.models.streamed import StreamedModel
 from dass.runtime.progress import Progress
-
-TOKENS_IN_A_SWEEP = 1 << 20
-"""How many tokens' hidden states are kept between blocks while a model is streamed."""
 
 LOGITS_AT_ONCE = 1 << 27
 """How many logits are held at once (float32: 512 MiB)."""
@@ -30,9 +34,10 @@ def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
     Returns:
         float64 [n], in nats per token, on the host.
     """
-    progress = Progress("perplexity", _steps(model, windows), "blocks")
+    sweeps = windows.split(max(tokens_in_a_sweep(model) // windows.shape[1], 1))
+    progress = Progress("perplexity", len(sweeps) * model.n_blocks, "blocks")
     losses = []
-    for sweep in windows.split(max(TOKENS_IN_A_SWEEP // windows.shape[1], 1)):
+    for sweep in sweeps:
         batches = batches_of(model, sweep)
         run_blocks(model, batches, progress)
         targets = sweep.split([len(batch.hidden) for batch in batches])
@@ -44,11 +49,6 @@ def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
                 ]
                 losses.append(torch.cat(parts).double().mean().cpu())
     return torch.stack(losses)
-
-
-def _steps(model: StreamedModel, windows: Tensor) -> int:
-    sweeps = len(windows.split(max(TOKENS_IN_A_SWEEP // windows.shape[1], 1)))
-    return sweeps * model.n_blocks
 
 
 @torch.inference_mode()
@@ -65,7 +65,7 @@ def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> li
     """
     unique = list({(tuple(c), tuple(t)): None for c, t in requests})
     unique.sort(key=lambda request: len(request[0]) + len(request[1]), reverse=True)
-    sweeps = list(_sweeps(unique))
+    sweeps = _sweeps(unique, tokens_in_a_sweep(model))
     progress = Progress("zero-shot", len(sweeps) * model.n_blocks, "blocks")
     scores: dict[Tokens, LogLikelihood] = {}
     for sweep in sweeps:
@@ -91,11 +91,12 @@ def _sequence(request: Tokens) -> list[int]:
     return [*request[0], *request[1]][:-1]
 
 
-def _sweeps(requests: list[Tokens]) -> list[list[Tokens]]:
+def _sweeps(requests: list[Tokens], limit: int) -> list[list[Tokens]]:
+    """Requests in parts of at most so many tokens."""
     sweeps: list[list[Tokens]] = []
-    tokens = TOKENS_IN_A_SWEEP
+    tokens = limit
     for request in requests:
-        if tokens + len(_sequence(request)) > TOKENS_IN_A_SWEEP:
+        if tokens + len(_sequence(request)) > limit:
             sweeps.append([])
             tokens = 0
         sweeps[-1].append(request)

@@ -10,10 +10,14 @@ from dass.models.attention import offload
 from dass.models.fused import fused
 from dass.models.numerics import max_abs
 from dass.models.streamed import StreamedModel, check_finite, free_memory
+from dass.runtime.memory import free_host_memory
 from dass.runtime.progress import Progress
 
 TOKENS_IN_FLIGHT = {"cpu": 4096, "cuda": 16384}
 """How many tokens go through a block at once: enough to fill the device, no more."""
+
+TOKENS_IN_A_SWEEP = 1 << 20
+"""How many tokens' hidden states are kept between blocks while a model is streamed, at most."""
 
 WORKSPACE = 4 << 30
 """How many bytes of GPU memory a block may compute in, at most."""
@@ -77,6 +81,22 @@ def tokens_in_flight(model: StreamedModel, offload_to: torch.device) -> int:
     per_token = model.dtype.itemsize * (4 * model.intermediate_size + 16 * model.hidden_size)
     room = min(WORKSPACE, free_memory(model.device) / 3)
     return min(wanted, int(room / per_token))
+
+
+def tokens_in_a_sweep(model: StreamedModel) -> int:
+    """How many tokens' hidden states to keep between blocks: what the memory has room for.
+
+    With fewer the weights are read more often. A power of two, so that the few bytes by which a
+    process differs from the next do not move the borders of batches, and with them roundings.
+    """
+    per_token = model.hidden_size * model.dtype.itemsize
+    room = 0.8 * free_host_memory() - 2 * model.block_bytes  # this block, and the next being read
+    tokens = int(room / per_token)
+    if model.device.type == "cuda" and model.offload_to is None:
+        # On the GPU as choose_offload() sees it, which leaves room for as much again.
+        tokens = max(tokens, int(free_memory(model.device) / 4 / per_token))
+    fitting = 1 << max(tokens, 1).bit_length() - 1
+    return max(min(TOKENS_IN_A_SWEEP, fitting), TOKENS_IN_FLIGHT["cpu"])
 
 
 def batches_of(model: StreamedModel, windows: Tensor, workspace: int = 0) -> list[Batch]:

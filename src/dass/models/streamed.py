@@ -6,7 +6,6 @@ the model itself would have given them, so no architecture is special here: the 
 ``forward`` runs with its blocks replaced by recorders (DESIGN.md, decision 3).
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from dass.models.glu import find_glu
 from dass.models.matching import decoder_blocks, stored_names, text_config
 from dass.models.numerics import all_finite
 from dass.models.weights import Weights
+from dass.runtime.memory import free_host_memory
 
 Overlay = Callable[[str, Tensor], Tensor]
 """Given a tensor's name and its dense value, the value to use: how a pruned file is applied."""
@@ -164,6 +164,11 @@ class StreamedModel:
             if part.get("rope_type") == "longrope"
         }
         return sorted(changes)
+
+    @property
+    def block_bytes(self) -> int:
+        """About how many bytes a block's weights take."""
+        return sum(file.stat().st_size for file in self.weights.files) // self.n_blocks
 
     @property
     def hidden_size(self) -> int:
@@ -340,10 +345,7 @@ def check_finite(largest: Sequence[Tensor], where: str) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU or, as far as the system tells, on the host."""
+    """Bytes that are free on a GPU, or that this process may still take of the host's."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 33
+    return free_host_memory()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dass.errors import DassError
 from dass.runtime.gpus import claim
+from dass.runtime.memory import ASKED
 
 log = logging.getLogger("dass")
 
@@ -28,7 +29,11 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 @contextmanager
 def job(
-    log_file: str | Path, threads: int, offline: bool = True, gpus: int | None = None
+    log_file: str | Path,
+    threads: int,
+    offline: bool = True,
+    gpus: int | None = None,
+    memory: int | None = None,
 ) -> Iterator[None]:
     """Run what is inside as one job; import torch only inside.
 
@@ -43,6 +48,8 @@ def job(
         offline: whether hub libraries must not try the network.
         gpus: how many cards the job gets for itself (:func:`dass.runtime.gpus.claim`); 0: none;
             None: whatever is visible.
+        memory: how many MB of the host's memory the job has (:mod:`dass.runtime.memory`); None:
+            what the machine has.
     """
     _close_standard_input()
     _start_logging(Path(log_file))
@@ -50,7 +57,7 @@ def job(
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _end_from_outside)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    os.environ |= QUIET | user() | _home()
+    os.environ |= QUIET | user() | _home() | {ASKED: str(memory or "")}
     if offline:
         os.environ |= OFFLINE
         for name in TOKENS:

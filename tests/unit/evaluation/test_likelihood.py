@@ -80,7 +80,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Everything at once, or several batches in several sweeps and a few logits at a time."""
     if request.param == "in pieces":
         monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": 45})
-        monkeypatch.setattr(likelihood, "TOKENS_IN_A_SWEEP", 80)
+        monkeypatch.setattr(likelihood, "tokens_in_a_sweep", lambda model: 80)
         monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 7 * 128)
 
 

@@ -248,7 +248,7 @@ def test_a_streamed_model_scores_as_lm_eval_does(
         return scored
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dass.evaluation.likelihood.TOKENS_IN_A_SWEEP", 900)
+        patch.setattr("dass.evaluation.likelihood.tokens_in_a_sweep", lambda model: 900)
         patch.setattr("dass.models.batches.TOKENS_IN_FLIGHT", {"cpu": 300})
         ours = evaluate(scorer, tokenizer, data, max_length=200, bos="text")
     theirs = lm_eval_says(lm_eval_model(model, tokenizer, 200), official)

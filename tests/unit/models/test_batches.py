@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dass.models import batches
 from dass.models.streamed import StreamedModel
+from dass.runtime.memory import ASKED
 from tests.conftest import SUPPORTED, TinyModel
 
 
@@ -43,3 +44,37 @@ def test_activations_stay_on_the_card_where_half_of_what_is_left_holds_them(
         offload_to=None, device=torch.device("cuda"), hidden_size=8192, dtype=torch.float16
     )
     assert batches.choose_offload(model, 128 * 2048, workspace * 10**9).type == where
+
+
+@pytest.mark.parametrize(
+    ("device", "card", "host", "tokens"),
+    [
+        # A hidden state of LLaMA2-70B takes 16 kB, and two of its blocks 3.4 GB.
+        ("cpu", 0, 64, 1 << 20),  # 0.8 · 64 - 3.4 GB are 2.9 million states
+        ("cpu", 0, 20, 1 << 19),  # 12.6 GB are 769,000: the next power of two below
+        ("cpu", 0, 5, 1 << 15),
+        ("cpu", 0, 1, 4096),  # no room at all: the weights are read as often as it takes
+        ("cuda", 80, 5, 1 << 20),  # the card keeps them: a quarter of it holds 1.2 million
+        ("cuda", 24, 20, 1 << 19),  # the host keeps them
+        ("cuda", 24, 5, 1 << 18),  # the card holds more than the host
+    ],
+)
+def test_a_sweep_has_as_many_tokens_as_there_is_room_for(
+    device: str, card: int, host: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "free_memory", lambda device: card * 10**9)
+    monkeypatch.setattr(batches, "free_host_memory", lambda: host * 10**9)
+    model = SimpleNamespace(
+        offload_to=None, device=torch.device(device), hidden_size=8192, dtype=torch.float16,
+        block_bytes=1_700_000_000,
+    )  # fmt: skip
+    assert batches.tokens_in_a_sweep(model) == tokens
+
+
+def test_a_model_is_kept_only_within_what_the_job_asked_for(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ASKED, "60000")
+    assert StreamedModel(tiny_model("llama"), torch.float32, resident=None).resident
+    monkeypatch.setenv(ASKED, "1")
+    assert not StreamedModel(tiny_model("llama"), torch.float32, resident=None).resident
