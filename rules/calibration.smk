@@ -1,12 +1,13 @@
-# Tokens, drawn and cut once for each model: windows to calibrate on, splits to evaluate on.
+# Tokens, once for each model: windows to calibrate on, splits to evaluate on, the tasks' requests.
 rule calibrate:
-    # Named target: all calibration and evaluation tokens.
+    # Named target: all calibration and evaluation tokens, and zero-shot requests.
     input:
         pruned(f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"),
         [
             f"{RESULTS}/evaluation/{model}/{STUDY.perplexity.dataset}.safetensors"
             for model in MODELS
         ],
+        [f"{RESULTS}/requests/{model}.safetensors" for model in MODELS if TASKS],
 
 
 rule calibration_tokens:
@@ -67,5 +68,33 @@ rule evaluation_tokens:
         splits=STUDY.perplexity.splits,
     message:
         "Tokenising {wildcards.dataset} for {wildcards.model}"
+    script:
+        "../workflow/scripts/stage.py"
+
+
+rule zero_shot_requests:
+    input:
+        model=model_input,
+        tasks=[dataset_input(dataset) for dataset in TASKS.values()],
+        modules=modules("zero_shot_requests"),
+    output:
+        out=f"{RESULTS}/requests/{{model}}.safetensors",
+    log:
+        f"logs/zero_shot_requests/{STUDY.study}/{{model}}.log",
+    benchmark:
+        f"logs/benchmarks/zero_shot_requests/{STUDY.study}/{{model}}.tsv"
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(20),
+    params:
+        stage="zero_shot_requests",
+        folder=model_folder,
+        bos=of_model("bos"),
+        tasks={task: dataset_path(dataset) for task, dataset in TASKS.items()},
+        limit=of_model("zero_shot_limit"),
+    message:
+        "Building the zero-shot requests of {wildcards.model}"
     script:
         "../workflow/scripts/stage.py"

@@ -48,6 +48,7 @@ EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
 TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
+TASKS = STUDY.zero_shot.tasks if STUDY.zero_shot else {}
 TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
 PRINTED = TABLE_KINDS + (["published"] if STUDY.published else [])
 TABLES_OF_EXPERIMENT = expand(

@@ -1,5 +1,4 @@
 # What a run is worth: perplexity, and zero-shot tasks. `run` is dense or calibration/method/pattern.
-TASKS = STUDY.zero_shot.tasks if STUDY.zero_shot else {}
 
 
 rule evaluate:
@@ -72,7 +71,7 @@ rule zero_shot:
     input:
         model=model_input,
         pruned=pruned_input,
-        tasks=[dataset_input(dataset) for dataset in TASKS.values()],
+        requests=f"{RESULTS}/requests/{{model}}.safetensors",
         modules=modules("zero_shot"),
     output:
         result_file=f"{EVALUATED}/zero_shot.json",
@@ -92,9 +91,6 @@ rule zero_shot:
         run="{model}/{run}",
         folder=model_folder,
         dtype=of_model("dtype"),
-        bos=of_model("bos"),
-        tasks={task: dataset_path(dataset) for task, dataset in TASKS.items()},
-        limit=of_model("zero_shot_limit"),
     message:
         "Zero-shot tasks of {wildcards.model}, {wildcards.run}"
     script:

@@ -236,6 +236,7 @@ def _make_results(results: Path, world: Path, model: Path) -> None:
     from dass.stages.perplexity import perplexity
     from dass.stages.prune_run import prune_run
     from dass.stages.zero_shot import zero_shot
+    from dass.stages.zero_shot_requests import zero_shot_requests
 
     name = "standin-llama/toy/dass/2of4"
     run = results / "runs" / name
@@ -259,10 +260,13 @@ def _make_results(results: Path, world: Path, model: Path) -> None:
         dtype="float32", bos="text", dataset="toy-text", splits=["validation"],
         result_file=run / "perplexity.json",
     )  # fmt: skip
+    requests = results / "requests.safetensors"
+    zero_shot_requests(
+        folder=model, tasks={"arc_easy": world / "arc_easy"}, bos="text", limit=4, out=requests
+    )
     zero_shot(
-        run=name, folder=model, pruned=run / "pruned.safetensors",
-        tasks={"arc_easy": world / "arc_easy"}, dtype="float32", bos="text", limit=4,
-        result_file=run / "zero_shot.json",
+        run=name, folder=model, pruned=run / "pruned.safetensors", requests=requests,
+        dtype="float32", result_file=run / "zero_shot.json",
     )  # fmt: skip
     files = ([run / f"{stage}.json"] for stage in ("pruning", "perplexity", "zero_shot"))
     write_summary(summarise(*files), results / "summary.json", results / "summary.csv")

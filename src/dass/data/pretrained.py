@@ -49,6 +49,23 @@ def load_config(folder: str | Path) -> PreTrainedConfig:
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, **SAFE))
 
 
+LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+"""Where a config says how long a sequence may be, in lm-eval's order."""
+
+DEFAULT_LENGTH = 2048
+"""How long a sequence may be where nothing says so: lm-eval's default."""
+
+
+def longest_input(config: PreTrainedConfig) -> int:
+    """The longest sequence, in tokens, that lm-eval would give to a model.
+
+    Its rule: the first of its keys that the config has; a model without any (RecurrentGemma, which
+    has no position embeddings) gets lm-eval's own default.
+    """
+    lengths = (getattr(config, key, None) for key in LENGTH_KEYS)
+    return int(next((length for length in lengths if length), DEFAULT_LENGTH))
+
+
 def empty_model(folder: str | Path, dtype: torch.dtype) -> nn.Module:
     """The causal language model of a folder without its weights, in evaluation mode.
 

@@ -52,8 +52,8 @@ def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
-    """Log-likelihood of each continuation after its context.
+def score_apart(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
+    """Log-likelihood of each continuation after its context, each request for itself.
 
     Sequences are sorted by length and padded on the right, which attention that looks back only
     never sees; but where the batch's length decides about positions (LongRoPE), none is padded

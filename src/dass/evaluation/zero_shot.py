@@ -1,51 +1,17 @@
-"""Zero-shot accuracy: lm-eval's own task definitions, metrics and standard errors, on local files.
-
-lm-eval builds the prompts and decides; a scorer gives the log-likelihoods. All requests of all
-tasks reach the scorer in one call, so that a model that is streamed block by block reads its
-weights once for thousands of sequences.
-"""
+"""Zero-shot accuracy of a model in one call, from the tasks' files to the tasks' accuracies."""
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dass.errors import ConfigError, DataError, NumericError
-from dass.evaluation.requests import LogLikelihood, Request, requests_hash
-from dass.evaluation.task_rows import fitting, local_dataset, task_file
-from dass.tasks import TASKS, Row
+from dass.evaluation.accuracy import Scorer, TaskResult, measure_accuracy
+from dass.evaluation.harness import build_requests
 from dass.terms import Bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Scorer = Callable[[list[Request]], Sequence[LogLikelihood]]
-"""Log-likelihoods of requests, in their order."""
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """What one task gave, and on what."""
-
-    acc: float
-    acc_stderr: float | None
-    """None where there is one sample only."""
-    acc_norm: float | None
-    """Accuracy by log-likelihood per character of the choice; None where the task has none."""
-    acc_norm_stderr: float | None
-    samples: int
-    version: str | float
-    """The version of lm-eval's definition."""
-    requests_hash: str
-    """Of the token ids of all requests, see :func:`dass.evaluation.requests.requests_hash`."""
 
 
 def evaluate(
@@ -62,262 +28,14 @@ def evaluate(
 
     Args:
         scorer: is called once, with the requests of all tasks.
-        tokenizer: of the model.
-        tasks: the task's name, and the folder with its data in the official columns:
-            ``test.jsonl`` for the ARC tasks, ``validation.jsonl`` for the others. No other split
-            is read.
-        max_length: the longest input in tokens; longer requests lose tokens on the left.
-        limit: use only the first rows of each task, this many; None: all.
-        seed: handed to lm-eval, which draws nothing for zero shots.
-        bos: ``text`` or ``window``. Both mean here that each request begins with what the
-            tokenizer itself puts in front of a text: each request is a text and a window of its
-            own. This is what lm-eval does.
+        tokenizer: of the model; and
+        tasks, max_length, limit, seed, bos: see :func:`dass.evaluation.harness.build_requests`.
 
     Raises:
-        ConfigError: unknown task or ``bos``, ``limit`` or ``max_length`` below 1.
-        DataError: a file is missing or empty, or a row does not fit its task.
+        ConfigError, DataError: as ``build_requests``.
         NumericError: a score is not finite.
-
-    Source: EleutherAI's lm-evaluation-harness, release 0.4.13, as ``lm_eval.evaluator`` runs it
-    with ``HFLM``; the paper's table of zero-shot tasks was made with that harness.
     """
-    _check_settings(tasks, max_length, limit, bos)
-    with _quiet(), _templates_compiled_once():
-        files = {name: task_file(name, folder) for name, folder in tasks.items()}
-        loaded = {name: _load(name, files[name], limit, seed) for name in tasks}
-        examples = {name: _examples(name, loaded[name], files[name]) for name in tasks}
-        model = language_model(scorer, tokenizer, max_length)
-        model.loglikelihood([i for part in examples.values() for e in part for i in e.instances])
-        # Each answer consumes its own scores: both run in the order of the requests.
-        requests, scores = iter(model.requests), iter(model.scores)
-        return {n: _result(loaded[n], examples[n], requests, scores) for n in tasks}
-
-
-def language_model(scorer: Scorer, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Any:
-    """An lm-eval ``LM`` whose log-likelihoods come from a scorer.
-
-    It tokenises as lm-eval's ``HFLM`` with its defaults does, and cuts requests as that does. It
-    has no ``loglikelihood_rolling`` and no ``generate_until``. ``requests`` and ``scores`` keep
-    what the last call of ``loglikelihood`` sent and got.
-    """
-    # The class stands in here because lm-eval is imported late: with data sets it takes 0.6 s.
-    from lm_eval.api.model import TemplateLM
-
-    prefix = _prefix_token(tokenizer)
-    begin = tokenizer.decode(prefix)
-
-    class ScorerLM(TemplateLM):  # type: ignore[misc]
-        """Sends all requests to the scorer at once."""
-
-        requests: Sequence[Request] = ()
-        scores: Sequence[LogLikelihood] = ()
-
-        @property
-        def eot_token_id(self) -> Any:
-            return tokenizer.eos_token_id
-
-        @property
-        def prefix_token_id(self) -> int:
-            return prefix
-
-        @lru_cache(maxsize=16)  # noqa: B019 (the choices of a question share their context)
-        def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
-            # A text that already begins with BOS gets no second one.
-            if add_special_tokens is None and string.startswith(begin):
-                add_special_tokens = False
-            wish = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-            return list(tokenizer.encode(string, **wish))
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[LogLikelihood]:
-            return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
-
-        def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[LogLikelihood]:
-            self.requests = [_cut(text, c, t, max_length) for text, c, t in requests]
-            self.scores = _checked(scorer(list(self.requests)), self.requests)
-            return list(self.scores)
-
-        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-            raise NotImplementedError("perplexity is measured by dass.evaluation.perplexity")
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            raise NotImplementedError("the scorer scores continuations, it writes none")
-
-    return ScorerLM()
-
-
-def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What stands before a continuation without context: BOS, or else EOS."""
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if isinstance(token, int):
-            return token
-    raise DataError("zero-shot: the tokenizer has neither BOS nor EOS; give the model's own one")
-
-
-def _cut(
-    text: tuple[str, str], context: list[int], continuation: list[int], max_length: int
-) -> Request:
-    """Drop tokens on the left until all but the last token fit: the last one is never read."""
-    if not 0 < len(continuation) <= max_length:
-        raise DataError(
-            f"zero-shot: the continuation {text[1][:60]!r} has {len(continuation)} tokens; "
-            f"from 1 to {max_length} (the model's longest input) are possible"
-        )
-    if not context:
-        raise DataError(f"zero-shot: the context {text[0][:60]!r} has no tokens; is it blank?")
-    return context[-(max_length + 1 - len(continuation)) :], continuation
-
-
-def _checked(scores: Sequence[LogLikelihood], requests: Sequence[Request]) -> list[LogLikelihood]:
-    for (likelihood, _), (context, _) in zip(scores, requests, strict=True):
-        if not math.isfinite(likelihood):
-            raise NumericError(
-                f"zero-shot: a log-likelihood is {likelihood} (after {len(context)} tokens of "
-                "context); the model overflows in this dtype: use bfloat16 or float32"
-            )
-    return list(scores)
-
-
-def _check_settings(
-    tasks: Mapping[str, Path], max_length: int, limit: int | None, bos: Bos
-) -> None:
-    for name in tasks:
-        if name not in TASKS:
-            raise ConfigError(f"zero-shot: unknown task {name!r}; there are {', '.join(TASKS)}")
-    if bos not in ("text", "window"):
-        raise ConfigError(f"zero-shot: bos is {bos!r}; it can be text or window")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"zero-shot: limit is {limit}; give at least 1, or none for all rows")
-    if max_length < 1:
-        raise ConfigError(f"zero-shot: max_length is {max_length}; give at least 1")
-
-
-# --- lm-eval ----------------------------------------------------------------------------------
-
-# Tasks' own methods are called here rather than lm_eval.evaluator.evaluate: that builds the same
-# requests and aggregates with the same functions, but draws progress bars that cannot be switched
-# off and maps HellaSwag's rows three times over. The tests hold the two against each other.
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without lm-eval's and data sets' notes and progress bars; as before afterwards."""
-    import datasets
-
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
-    levels = [logger.level for logger in loggers]
-    bars = datasets.are_progress_bars_disabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
-
-
-@contextmanager
-def _templates_compiled_once() -> Iterator[None]:
-    """lm-eval compiles a template again for each row, which is three quarters of its own time."""
-    from lm_eval.utils import env
-
-    compiled = lru_cache(maxsize=64)(env.from_string)
-    env.from_string = compiled
-    try:
-        yield
-    finally:
-        del env.from_string
-
-
-def _load(name: str, file: Path, limit: int | None, seed: int) -> Any:
-    """lm-eval's task object for its own definition, reading our file."""
-    import lm_eval.tasks
-
-    definition = Path(lm_eval.tasks.__file__).parent / TASKS[name].file
-    settings = {
-        "include": str(definition),
-        "task": name,
-        "dataset_kwargs": {"task": name, "file": str(file), "limit": limit},
-        "fewshot_config": {"samples": []},  # else all of the training split is read, for nothing
-    }
-    # JSON is YAML; only the function needs YAML's own notation.
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
-    lines.append(f"custom_dataset: !function {local_dataset.__module__}.{local_dataset.__name__}")
-    with tempfile.TemporaryDirectory(prefix="dass-zero-shot-") as scratch:
-        (Path(scratch) / f"{name}.yaml").write_text("\n".join(lines), encoding="utf-8")
-        manager = lm_eval.tasks.TaskManager(include_path=scratch, include_defaults=False)
-        with fitting(f"{name}: {file}"):
-            task = manager.load([name])["tasks"][name]
-    task.set_fewshot_seed(seed)
-    return task
-
-
-@dataclass(frozen=True)
-class _Example:
-    """A row as lm-eval sees it, and its requests, one per choice."""
-
-    row: Row
-    instances: list[Any]
-
-
-def _examples(name: str, task: Any, file: Path) -> list[_Example]:
-    examples = []
-    for number, row in enumerate(task.task_docs, 1):
-        with fitting(f"{name}: {file}: row {number}"):
-            context = task.fewshot_context(doc=row, num_fewshot=0)
-            instances = task.construct_requests(
-                doc=row, ctx=context, metadata=(name, number - 1, 1)
-            )
-        examples.append(_Example(row, instances))
-    return examples
-
-
-def _result(
-    task: Any,
-    examples: list[_Example],
-    requests: Iterator[Request],
-    scores: Iterator[LogLikelihood],
-) -> TaskResult:
-    """Score a task's rows, taking its requests and scores from the front of the iterators."""
-    values: dict[str, list[float]] = {}
-    own: list[Request] = []
-    for example in examples:
-        own += [next(requests) for _ in example.instances]
-        answer = task.process_results(example.row, [next(scores) for _ in example.instances])
-        for metric, value in answer.items():
-            values.setdefault(metric, []).append(value)
-    acc, acc_stderr = _aggregate(task, "acc", values)
-    acc_norm, acc_norm_stderr = _aggregate(task, "acc_norm", values)
-    assert acc is not None  # each of the five definitions has it
-    return TaskResult(
-        acc=acc,
-        acc_stderr=acc_stderr,
-        acc_norm=acc_norm,
-        acc_norm_stderr=acc_norm_stderr,
-        samples=len(examples),
-        version=task.VERSION,
-        requests_hash=requests_hash(own),
+    requests = build_requests(
+        tokenizer, tasks, max_length=max_length, limit=limit, seed=seed, bos=bos
     )
-
-
-def _aggregate(
-    task: Any, metric: str, values: Mapping[str, list[float]]
-) -> tuple[float | None, float | None]:
-    """The mean and its standard error, by lm-eval's own functions.
-
-    The standard error of a mean is in closed form (sample variance over n); nothing is drawn, so
-    ``bootstrap_iters`` only has to be positive.
-    """
-    from lm_eval.api.metrics import stderr_for_metric
-
-    if metric not in values:
-        return None, None
-    aggregate = task.aggregation()[metric]
-    deviation = stderr_for_metric(metric=aggregate, bootstrap_iters=1)
-    several = deviation is not None and len(values[metric]) > 1
-    return (
-        float(aggregate(values[metric])),
-        float(deviation(values[metric])) if several else None,
-    )
+    return measure_accuracy(scorer, requests)

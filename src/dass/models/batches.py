@@ -83,13 +83,17 @@ def tokens_in_flight(model: StreamedModel, offload_to: torch.device) -> int:
     return min(wanted, int(room / per_token))
 
 
-def tokens_in_a_sweep(model: StreamedModel) -> int:
+def tokens_in_a_sweep(model: StreamedModel, more: int = 0) -> int:
     """How many tokens' hidden states to keep between blocks: what the memory has room for.
 
     With fewer the weights are read more often. A power of two, so that the few bytes by which a
     process differs from the next do not move the borders of batches, and with them roundings.
+
+    Args:
+        model: whose hidden states they are.
+        more: bytes that are kept of each token besides.
     """
-    per_token = model.hidden_size * model.dtype.itemsize
+    per_token = model.hidden_size * model.dtype.itemsize + more
     room = 0.8 * free_host_memory() - 2 * model.block_bytes  # this block, and the next being read
     tokens = int(room / per_token)
     if model.device.type == "cuda" and model.offload_to is None:

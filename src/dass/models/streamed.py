@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dass.data.model_folder import CONFIG
-from dass.data.pretrained import empty_model, one_line
+from dass.data.pretrained import empty_model, longest_input, one_line
 from dass.errors import DassError, ModelError, NumericError
 from dass.models.glu import find_glu
 from dass.models.matching import decoder_blocks, stored_names, text_config
@@ -28,13 +28,6 @@ from dass.runtime.memory import free_host_memory
 
 Overlay = Callable[[str, Tensor], Tensor]
 """Given a tensor's name and its dense value, the value to use: how a pruned file is applied."""
-
-
-LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
-"""Where a config says how long a sequence may be, in lm-eval's order."""
-
-DEFAULT_LENGTH = 2048
-"""How long a sequence may be where nothing says so: lm-eval's default."""
 
 
 class _Stop(Exception):
@@ -143,14 +136,8 @@ class StreamedModel:
 
     @property
     def max_length(self) -> int:
-        """The longest sequence that the model was made for.
-
-        lm-eval's rule: the first of its keys that config.json has; a model without any
-        (RecurrentGemma, which has no position embeddings) gets lm-eval's own default.
-        """
-        config = text_config(self.model)
-        lengths = (getattr(config, key, None) for key in LENGTH_KEYS)
-        return int(next((length for length in lengths if length), DEFAULT_LENGTH))
+        """The longest sequence that lm-eval would give to the model."""
+        return longest_input(text_config(self.model))
 
     @property
     def rope_changes(self) -> list[int]:
@@ -213,8 +200,12 @@ class StreamedModel:
         return {names[full]: tensor for full, tensor in self._read(list(names)).items()}
 
     @torch.inference_mode()
-    def block_inputs(self, tokens: Tensor) -> BlockInputs:
+    def block_inputs(self, tokens: Tensor, **more: Any) -> BlockInputs:
         """Embed ``tokens`` [batch, length] and record what each block would be given.
+
+        Args:
+            tokens: int64.
+            more: further arguments of the model's forward: ``position_ids``, ``attention_mask``.
 
         Raises:
             ModelError: the model has no embedding of one of the tokens.
@@ -236,7 +227,7 @@ class StreamedModel:
 
         with self._blocks_replaced(record):
             try:  # noqa: SIM105 (a context manager would keep what the exception's frames hold)
-                self.model(input_ids=tokens.to(self.device), use_cache=False)
+                self.model(input_ids=tokens.to(self.device), use_cache=False, **more)
             except _Stop:
                 pass
         return BlockInputs(hidden[0], arguments)

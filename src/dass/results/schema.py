@@ -119,7 +119,7 @@ class PerplexityResult(RunResult):
 
 
 class TaskAccuracy(Closed):
-    """One task's accuracies, as :class:`dass.evaluation.zero_shot.TaskResult` has them."""
+    """One task's accuracies, as :class:`dass.evaluation.accuracy.TaskResult` has them."""
 
     acc: Share
     acc_stderr: float | None

@@ -1,7 +1,6 @@
 """Measure the zero-shot accuracy of one run on every task."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,18 +8,16 @@ from pathlib import Path
 import torch
 
 from dass.data.token_file import check_vocabulary
-from dass.data.tokenizer import load_tokenizer, taken_off
-from dass.evaluation.likelihood import score_continuations
-from dass.evaluation.requests import LogLikelihood, Request
-from dass.evaluation.task_rows import task_file
-from dass.evaluation.zero_shot import evaluate
+from dass.evaluation.accuracy import measure_accuracy
+from dass.evaluation.requests import load_requests
+from dass.evaluation.scores import score_continuations
 from dass.models.streamed import StreamedModel
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import Run, TaskAccuracy, ZeroShotResult, write_result
 from dass.runtime.job import device
-from dass.runtime.provenance import model_source, origin, provenance, source
+from dass.runtime.provenance import model_source, origin, provenance
 from dass.runtime.source_files import code_hash, module_files
-from dass.terms import Bos, Dtype
+from dass.terms import Dtype
 
 
 def zero_shot(
@@ -28,10 +25,8 @@ def zero_shot(
     run: str,
     folder: str | Path,
     pruned: str | Path | None,
-    tasks: Mapping[str, str | Path],
+    requests: str | Path,
     dtype: Dtype,
-    bos: Bos,
-    limit: int | None,
     result_file: str | Path,
 ) -> None:
     """Measure the zero-shot accuracy of one run on every task.
@@ -40,10 +35,8 @@ def zero_shot(
         run: model/dense or model/calibration/method/pattern: what to call it.
         folder: of the dense model.
         pruned: the run's pruned file; None for the dense model.
-        tasks: task -> folder with its data.
+        requests: what is asked of the model, as the stage ``zero_shot_requests`` saved it.
         dtype: to load and run the model in.
-        bos: the model's BOS rule.
-        limit: at most this many examples of each task; None: all.
         result_file: what to write.
     """
     started = time.monotonic()
@@ -52,33 +45,20 @@ def zero_shot(
     made_of = model_source(folder, model.weights.files)
     if overlay is not None:
         overlay.check_fits(model, made_of)
-    mask_hash = overlay.hash() if overlay else None
-    tokenizer = load_tokenizer(folder)
-    accuracies = evaluate(
-        partial(_score, model),
-        tokenizer,
-        {task: Path(path) for task, path in tasks.items()},
-        max_length=model.max_length,
-        limit=limit,
-        bos=bos,
-    )
+    tasks, about = load_requests(requests)
+    asked = [request for task in tasks.values() for request in task.requests]
+    largest = max(max(*context, *continuation) for context, continuation in asked)
+    check_vocabulary(largest, model.vocabulary, str(folder))
+    measured = measure_accuracy(partial(score_continuations, model), tasks)
     result = ZeroShotResult(
         run=Run.parse(run),
-        settings={"dtype": dtype, "bos": bos},
-        tasks={t: TaskAccuracy.model_validate(asdict(a)) for t, a in accuracies.items()},
-        limit=limit,
-        mask_hash=mask_hash,
-        provenance=provenance(
-            started, {"model": origin(folder)} | {t: origin(path) for t, path in tasks.items()}
-        )
-        | {"model": made_of | taken_off(tokenizer), "pruned": overlay and overlay.settings}
-        | {"tasks": {task: source(task_file(task, path)) for task, path in tasks.items()}}
+        settings={"dtype": dtype, "bos": about["bos"]},
+        tasks={t: TaskAccuracy.model_validate(asdict(a)) for t, a in measured.items()},
+        limit=about["limit"],
+        mask_hash=overlay.hash() if overlay else None,
+        provenance=provenance(started, {"model": origin(folder)} | about["origins"])
+        | {"model": made_of | about["taken_off"], "pruned": overlay and overlay.settings}
+        | {"tasks": about["sources"]}
         | {"code": code_hash(module_files("stages.zero_shot"))},
     )
     write_result(result_file, result)
-
-
-def _score(model: StreamedModel, requests: list[Request]) -> list[LogLikelihood]:
-    largest = max(max(*context, *continuation) for context, continuation in requests)
-    check_vocabulary(largest, model.vocabulary, str(model.folder))
-    return score_continuations(model, requests)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from dass.data.model_folder import SINGLE
 from dass.errors import ModelError, NumericError
 from dass.evaluation import likelihood
-from dass.evaluation.likelihood import score_continuations, window_losses
+from dass.evaluation.likelihood import score_apart, window_losses
 from dass.evaluation.requests import Request
 from dass.models import batches
 from dass.models.streamed import StreamedModel
@@ -104,7 +104,7 @@ def test_continuations(architecture: str, tiny_model: TinyModel) -> None:
     requests = some_requests(model)
     expected = [plain_score(model, request) for request in requests]
     assert 3 <= sum(greedy for _, greedy in expected) < len(expected)
-    assert_same(score_continuations(StreamedModel(folder, torch.float32), requests), expected)
+    assert_same(score_apart(StreamedModel(folder, torch.float32), requests), expected)
 
 
 @pytest.mark.usefixtures("pieces")
@@ -117,7 +117,7 @@ def test_answers_come_in_the_order_of_the_questions_also_of_repeated_ones(
     expected = [plain_score(model, request) for request in requests]
     order = [5, 0, 5, 14, 3, 5, 3]
     streamed = StreamedModel(folder, torch.float32)
-    scores = score_continuations(streamed, [requests[i] for i in order])
+    scores = score_apart(streamed, [requests[i] for i in order])
     assert_same(scores, [expected[i] for i in order])
     assert scores[0] == scores[2] == scores[5]
 
@@ -136,12 +136,12 @@ def test_repeated_questions_are_computed_once(
         return block_inputs
 
     monkeypatch.setattr(model, "block_inputs", counted(model.block_inputs))
-    score_continuations(model, [([5, 6], [7])] * 4 + [([5, 6], [8])])
+    score_apart(model, [([5, 6], [7])] * 4 + [([5, 6], [8])])
     assert sum(seen) == 2
 
 
 def test_no_questions_have_no_answers(tiny_model: TinyModel) -> None:
-    assert score_continuations(StreamedModel(tiny_model("llama"), torch.float32), []) == []
+    assert score_apart(StreamedModel(tiny_model("llama"), torch.float32), []) == []
 
 
 @pytest.mark.parametrize("poisoned", [0, 1, 2])
@@ -215,8 +215,8 @@ def test_no_request_is_padded_beyond_the_length_at_which_positions_change(tmp_pa
     assert streamed.rope_changes == [12]
     # What is scored last is not read, as in lm-eval: 12 tokens are read of 13.
     expected = [plain_score(lambda t: model(t[:, :-1]), request) for request in requests]
-    assert_same(score_continuations(streamed, requests), expected)
-    alone = [score_continuations(streamed, [request])[0] for request in requests]
+    assert_same(score_apart(streamed, requests), expected)
+    alone = [score_apart(streamed, [request])[0] for request in requests]
     assert_same(alone, expected)
     # It matters: padded to 40 tokens, the first would have another score.
     padded = requests[0][0] + requests[0][1] + [0] * 40
@@ -240,4 +240,4 @@ def test_batches_end_where_positions_change() -> None:
 def test_a_token_that_the_model_does_not_know_is_refused(tiny_model: TinyModel) -> None:
     model = StreamedModel(tiny_model("llama"), torch.float32)
     with pytest.raises(ModelError, match=r"knows 128 tokens \(vocab_size\), but was given .* 128"):
-        score_continuations(model, [([5, 128], [7])])
+        score_apart(model, [([5, 128], [7])])

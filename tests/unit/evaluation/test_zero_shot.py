@@ -28,9 +28,10 @@ from transformers import (
 
 import dass
 from dass.errors import ConfigError, DataError, NumericError
-from dass.evaluation.likelihood import score_continuations
+from dass.evaluation.harness import language_model
 from dass.evaluation.requests import LogLikelihood, Request, requests_hash
-from dass.evaluation.zero_shot import evaluate, language_model
+from dass.evaluation.scores import score_continuations
+from dass.evaluation.zero_shot import evaluate
 from dass.models.streamed import StreamedModel
 from dass.results.schema import TaskAccuracy
 from dass.tasks import TASKS

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from dass.errors import ModelError
-from dass.evaluation.likelihood import score_continuations
 from dass.evaluation.perplexity import measure_perplexity
+from dass.evaluation.scores import score_continuations
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
 from dass.pruning.export import export_checkpoint

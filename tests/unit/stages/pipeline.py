@@ -16,6 +16,7 @@ from dass.stages.export import export
 from dass.stages.perplexity import perplexity
 from dass.stages.prune_run import prune_run
 from dass.stages.zero_shot import zero_shot
+from dass.stages.zero_shot_requests import zero_shot_requests
 
 CALIBRATION: dict[str, Any] = {"sequences": 4, "length": 16, "seed": 0}
 
@@ -88,24 +89,25 @@ class Pipeline:
         """The perplexity of a run, or of the dense model."""
         result = (out or self.work) / "perplexity.json"
         perplexity(
-            **self._of(out), tokens=self.tokenise(), dataset="text",
+            **self._of(out), bos=self.bos, tokens=self.tokenise(), dataset="text",
             splits=["validation", "test"], result_file=result,
         )  # fmt: skip
         return read_result(result, PerplexityResult)
 
     def zero_shot(self, out: Path | None = None, limit: int | None = None) -> ZeroShotResult:
         """The accuracy of a run, or of the dense model."""
-        result = (out or self.work) / "zero_shot.json"
-        zero_shot(
-            **self._of(out), tasks={"arc_easy": self.work / "task"}, limit=limit,
-            result_file=result,
+        result, requests = (out or self.work) / "zero_shot.json", self.work / "requests.safetensors"
+        zero_shot_requests(
+            folder=self.folder, tasks={"arc_easy": self.work / "task"}, bos=self.bos, limit=limit,
+            out=requests,
         )  # fmt: skip
+        zero_shot(**self._of(out), requests=requests, result_file=result)
         return read_result(result, ZeroShotResult)
 
     def _of(self, out: Path | None) -> dict[str, Any]:
         return {
             "run": "m/c/method/2of4" if out else "m/dense", "folder": self.folder,
-            "pruned": out and out / "pruned.safetensors", "dtype": self.dtype, "bos": self.bos,
+            "pruned": out and out / "pruned.safetensors", "dtype": self.dtype,
         }  # fmt: skip
 
     def export(self, out: Path) -> Path:

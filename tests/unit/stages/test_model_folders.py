@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from dass.models.streamed import DEFAULT_LENGTH, StreamedModel
+from dass.data.pretrained import DEFAULT_LENGTH
+from dass.models.streamed import StreamedModel
 from dass.runtime.files import read_json
 from dass.stages.zero_shot import zero_shot
+from dass.stages.zero_shot_requests import zero_shot_requests
 from tests.conftest import MORE, SUPPORTED, TinyModel, whole_logits
 
 QUESTIONS = [  # choices of one token, of which a tokenizer that appends EOS leaves EOS only
@@ -26,9 +28,13 @@ def measured(folder: Path, work: Path) -> dict[str, Any]:
     task = work / "task"
     task.mkdir(exist_ok=True)
     (task / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    requests = work / "requests.safetensors"
+    zero_shot_requests(
+        folder=folder, tasks={"arc_easy": task}, bos="text", limit=None, out=requests
+    )
     zero_shot(
-        run="tiny/dense", folder=folder, pruned=None, tasks={"arc_easy": task}, dtype="float32",
-        bos="text", limit=None, result_file=work / "result.json",
+        run="tiny/dense", folder=folder, pruned=None, requests=requests, dtype="float32",
+        result_file=work / "result.json",
     )  # fmt: skip
     result: dict[str, Any] = read_json(work / "result.json")
     return result

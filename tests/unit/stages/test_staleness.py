@@ -85,9 +85,13 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
             "tokens": work / "evaluation", "dataset": "text", "splits": ["test"],
             "result_file": run / "perplexity.json",
         },
-        "zero_shot": model | {
-            "run": "m/c/wanda/2of4", "pruned": run / "pruned.safetensors",
-            "tasks": {"arc_easy": work / "task"}, "limit": None,
+        "zero_shot_requests": {
+            "folder": folder, "tasks": {"arc_easy": work / "task"}, "bos": "text", "limit": None,
+            "out": work / "requests",
+        },
+        "zero_shot": {
+            "folder": folder, "dtype": "float32", "run": "m/c/wanda/2of4",
+            "pruned": run / "pruned.safetensors", "requests": work / "requests",
             "result_file": run / "zero_shot.json",
         },
         "check_dense": {

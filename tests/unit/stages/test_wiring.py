@@ -14,8 +14,8 @@ from safetensors import safe_open
 from dass.data.token_file import load_tokens, load_windows
 from dass.data.tokenizer import load_tokenizer
 from dass.errors import DataError, ModelError
-from dass.evaluation.likelihood import score_continuations
 from dass.evaluation.perplexity import measure_perplexity
+from dass.evaluation.scores import score_continuations
 from dass.evaluation.zero_shot import evaluate
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method

@@ -1,0 +1,211 @@
+"""Log-likelihoods of continuations, each context computed once for all that follow it.
+
+Requests lie as trees in rows (:mod:`dass.evaluation.trees`), and each block, by the model's own
+code, is told where a token stands and whom it sees. Not every architecture can be told: recurrent
+blocks see all that lies before, sliding windows count places. So it is tried on the model itself,
+block by block, and where the answer differs, each request is scored apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dass.evaluation.likelihood import LOGITS_AT_ONCE, score_apart
+from dass.evaluation.requests import LogLikelihood, Request
+from dass.evaluation.trees import Rows, lay_out
+from dass.models.attention import offload
+from dass.models.batches import Batch, choose_offload, tokens_in_a_sweep, tokens_in_flight
+from dass.models.fused import fused
+from dass.models.streamed import StreamedModel, check_finite
+from dass.runtime.progress import Progress, log
+
+SHORTEST, LONGEST = 128, 512
+"""Tokens of a row: half of the hidden size within these bounds, so that attention costs little."""
+
+LEAST_TOLERANCE = 1e-4
+"""By how much, relative to its norm, a block's output may differ between a row and a request
+alone; in half precision, by twice its epsilon."""
+
+
+_BREAK = -1
+"""Between context and continuation, where they are one key: no token."""
+
+
+class _Apart(Exception):
+    """The model cannot be told whom a token sees; why."""
+
+
+def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
+    """Log-likelihood of each continuation after its context; equal requests are scored once.
+
+    Returns:
+        for each request, in order: the sum of the log-probabilities (nats), and whether each
+        token of the continuation is the likeliest one.
+    """
+    keys = [(*context, _BREAK, *continuation) for context, continuation in requests]
+    unique = dict(zip(keys, requests, strict=True))
+    try:
+        scores = _score_together(model, list(unique.values())) if unique else []
+    except _Apart as reason:
+        log.info("%s: requests are scored apart: %s", model.folder.name, reason)
+        scores = score_apart(model, list(unique.values()))
+    found = dict(zip(unique, scores, strict=True))
+    return [found[key] for key in keys]
+
+
+@torch.inference_mode()
+def _score_together(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
+    _check_sees_all(model, max((c + t for c, t in requests), key=len)[:-1])
+    rows = lay_out(requests, min(max(model.hidden_size // 2, SHORTEST), LONGEST))
+    length = rows.tokens.shape[1]
+    sweep = max(tokens_in_a_sweep(model, length * _mask_dtype(model).itemsize) // length, 1)
+    sweeps = torch.arange(len(rows.tokens)).split(sweep)
+    progress = Progress("zero-shot", len(sweeps) * model.n_blocks, "blocks")
+    targets = _Targets(rows)
+    for part in sweeps:
+        offload_to = choose_offload(model, len(part) * length)
+        at_once = max(tokens_in_flight(model, offload_to) // length, 1)
+        own = [slice(int(some[0]), int(some[-1]) + 1) for some in part.split(at_once)]
+        batches = [_batch(model, rows, some, offload_to) for some in own]
+        trial = _Trial(model, rows, part) if part is sweeps[0] else None
+        for index in range(model.n_blocks):
+            with model.block(index) as block, fused(block):
+                alone = trial.run_alone(block, index, batches) if trial is not None else None
+                peaks = [batch.advance(block, index) for batch in batches]
+                if trial is not None and alone is not None:
+                    trial.compare(alone, index, batches)
+            check_finite(peaks, f"{model.folder.name}, block {index}")
+            progress.step()
+        for some, batch in zip(own, batches, strict=True):
+            targets.score(model, some, batch.hidden)
+    return targets.by_request()
+
+
+def _batch(model: StreamedModel, rows: Rows, some: slice, offload_to: torch.device) -> Batch:
+    """Some of the rows, ready for block 0."""
+    mask = rows.mask(some, model.device)
+    if (dtype := _mask_dtype(model)) != torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+            ~mask, torch.finfo(dtype).min
+        )
+    inputs = _told(model, rows.tokens[some], rows.depths[some].to(model.device), mask)
+    return Batch(offload(inputs.hidden, offload_to), inputs.arguments)
+
+
+def _told(model: StreamedModel, tokens: Tensor, depths: Tensor, mask: Tensor) -> Any:
+    """What blocks are given; refused where one of them is not given the mask."""
+    try:
+        inputs = model.block_inputs(tokens, position_ids=depths, attention_mask=mask)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        raise _Apart(f"its forward takes no mask of our own ({type(error).__name__})") from None
+    for index, (_, settings) in enumerate(inputs.arguments):
+        given = settings.get("attention_mask")
+        if not isinstance(given, Tensor) or given.shape != mask.shape or given.ne(mask).any():
+            raise _Apart(f"block {index} is not given our mask")
+    return inputs
+
+
+def _mask_dtype(model: StreamedModel) -> torch.dtype:
+    """What the model's attention takes: scaled_dot_product_attention true or false, else terms."""
+    kind = getattr(model.model.config, "_attn_implementation", None)
+    return torch.bool if kind == "sdpa" else model.dtype
+
+
+def _check_sees_all(model: StreamedModel, longest: list[int]) -> None:
+    """Refuse models in which the last token of the longest request does not see its first one.
+
+    And those that turn all positions otherwise beyond a length: here lengths share rows.
+    """
+    if any(change < len(longest) for change in model.rope_changes):
+        raise _Apart(f"positions change with the length, and one has {len(longest)} tokens")
+    inputs = model.block_inputs(torch.tensor([longest]))
+    for index, (_, settings) in enumerate(inputs.arguments):
+        mask = settings.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 4:
+            seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+            if not seen[0, 0].tril().eq(torch.ones_like(seen[0, 0]).tril()).all():
+                raise _Apart(f"block {index} does not look back {len(longest)} tokens")
+
+
+class _Trial:
+    """One request of the rows, alone: each block must make the same of it.
+
+    The one that lies behind the most tokens that it must not see.
+    """
+
+    def __init__(self, model: StreamedModel, rows: Rows, part: Tensor) -> None:
+        length = rows.tokens.shape[1]
+        last = rows.places[torch.tensor(rows.counts).cumsum(0) - 1]
+        foreign = last % length - rows.depths.flatten()[last]
+        foreign[(last // length < part[0]) | (last // length > part[-1])] = -1
+        place = int(last[foreign.argmax()])
+        self._row, column = divmod(place, length)
+        self._row -= int(part[0])
+        some = slice(place // length, place // length + 1)
+        self._seen = rows.mask(some, torch.device("cpu"))[0, 0, column].nonzero()[:, 0]
+        tokens = rows.tokens[some][:, self._seen]
+        self._arguments = model.block_inputs(tokens).arguments
+        self._tolerance = max(2 * torch.finfo(model.dtype).eps, LEAST_TOLERANCE)
+
+    def run_alone(self, block: nn.Module, index: int, batches: list[Batch]) -> Tensor:
+        """What a block makes of the request alone."""
+        return Batch(self._states(batches), self._arguments).run(block, index)
+
+    def compare(self, alone: Tensor, index: int, batches: list[Batch]) -> None:
+        """Refuse the model if the block has made something else of it among others."""
+        found = self._states(batches).to(alone.device)
+        difference = (found.float() - alone.float()).norm() / alone.float().norm()
+        if float(difference) > self._tolerance:
+            raise _Apart(f"block {index} differs by {float(difference):.1e} from a request alone")
+
+    def _states(self, batches: list[Batch]) -> Tensor:
+        row = self._row
+        for batch in batches:
+            if row < len(batch.hidden):
+                return batch.hidden[row : row + 1, self._seen.to(batch.hidden.device)]
+            row -= len(batch.hidden)
+        raise IndexError(row)
+
+
+class _Targets:
+    """The log-probability of each token of each continuation, found row by row."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._length = rows.tokens.shape[1]
+        self._counts = np.asarray(rows.counts)
+        self._places, self._order = rows.places.sort(stable=True)
+        self._tokens = rows.targets[self._order]
+        self._logs = torch.empty(len(self._tokens), dtype=torch.float64)
+        self._likeliest = torch.empty(len(self._tokens), dtype=torch.bool)
+
+    def score(self, model: StreamedModel, some: slice, hidden: Tensor) -> None:
+        """Note the targets of some rows, given their last hidden states."""
+        ends = torch.tensor([some.start * self._length, some.stop * self._length])
+        own = slice(*torch.searchsorted(self._places, ends).tolist())
+        places, which = self._places[own].unique_consecutive(return_inverse=True)
+        states = hidden.flatten(0, 1)[(places - ends[0]).to(hidden.device)]
+        tokens, which = self._tokens[own].to(model.device), which.to(model.device)
+        at_once = max(LOGITS_AT_ONCE // model.vocabulary, 1)
+        logs, likeliest = [], []
+        for start in range(0, len(states), at_once):
+            logits = model.logits(states[start : start + at_once]).float()
+            mine = (which >= start) & (which < start + at_once)
+            row, token = which[mine] - start, tokens[mine]
+            logs.append((logits[row, token] - logits.logsumexp(-1)[row]).double())
+            likeliest.append(logits.argmax(-1)[row] == token)
+        if logs:
+            order = self._order[own]
+            self._logs[order] = torch.cat(logs).cpu()
+            self._likeliest[order] = torch.cat(likeliest).cpu()
+
+    def by_request(self) -> list[LogLikelihood]:
+        """Of each request: the sum over its continuation, and whether each token is likeliest."""
+        starts = self._counts.cumsum() - self._counts
+        sums = np.add.reduceat(self._logs.numpy(), starts).tolist()
+        hits = np.logical_and.reduceat(self._likeliest.numpy(), starts).tolist()
+        return list(zip(sums, hits, strict=True))

@@ -1,0 +1,144 @@
+"""Continuations scored together, against one request at a time through the whole model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dass.evaluation import scores
+from dass.evaluation.likelihood import score_apart
+from dass.evaluation.requests import Request
+from dass.evaluation.scores import score_continuations
+from dass.models.streamed import StreamedModel
+from tests.conftest import MORE, SUPPORTED, TinyModel
+
+from .test_likelihood import assert_same, longrope, plain_score, whole
+
+APART = {
+    "does not look back": {
+        *("mistral", "gemma2", "gemma3", "cohere2", "cwm", "exaone4", "gemma4_text", "ministral"),
+        *("modernbert-decoder", "olmo3", "vaultgemma"),
+    },
+    "is not given our mask": {"granitemoehybrid", "lfm2", "qwen3_5_text", "recurrent_gemma"},
+}
+"""Whose sliding windows are shorter than the longest request, and whose blocks are recurrent."""
+
+
+def questions() -> list[Request]:
+    """Choices of one and of several tokens after three contexts; two sentences that begin alike."""
+    draw = torch.Generator().manual_seed(5)
+
+    def some(count: int) -> list[int]:
+        return torch.randint(3, 128, (count,), generator=draw).tolist()
+
+    found = [(context, some(n)) for context in (some(10), some(12), some(7)) for n in (1, 3, 5, 1)]
+    begin, end = some(6), some(3)
+    return found + [(begin + some(n), end) for n in (1, 2)] + found[:1]
+
+
+@pytest.fixture(params=["whole", "in pieces"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything at once, or several rows in several sweeps and a few logits at a time."""
+    if request.param == "in pieces":
+        monkeypatch.setattr(scores, "SHORTEST", 24)
+        monkeypatch.setattr(scores, "LONGEST", 24)
+        monkeypatch.setattr(scores, "tokens_in_a_sweep", lambda model, more: 48)
+        monkeypatch.setattr(scores, "tokens_in_flight", lambda model, offload_to: 24)
+        monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 7 * 128)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("architecture", SUPPORTED | MORE)
+def test_as_one_request_at_a_time(
+    architecture: str, tiny_model: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, requests = tiny_model(architecture), questions()
+    caplog.set_level(logging.INFO, "dass")
+    logging.getLogger("dass").propagate = True
+    found = score_continuations(StreamedModel(folder, torch.float32), requests)
+    model = whole(folder)
+    assert_same(found, [plain_score(model, request) for request in requests])
+    assert found[0] == found[-1]  # asked twice
+    said = " ".join(record.message for record in caplog.records if "scored apart" in record.message)
+    reasons = [reason for reason, names in APART.items() if architecture in names]
+    assert bool(said) == bool(reasons) and all(reason in said for reason in reasons), said
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_reason_to_score_apart(
+    dtype: torch.dtype, tiny_model: TinyModel
+) -> None:
+    for architecture in ("llama", "gemma", "qwen3", "granite"):
+        model = StreamedModel(tiny_model(architecture), dtype)
+        together = scores._score_together(model, questions())
+        apart = score_apart(model, questions())
+        assert [s for s, _ in together] == pytest.approx([s for s, _ in apart], rel=0.02)
+
+
+def test_each_beginning_is_computed_once(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten choices of one token after a context of 20: its tokens, and no others."""
+    monkeypatch.setattr(scores, "SHORTEST", 8)
+    monkeypatch.setattr(scores, "LONGEST", 8)
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+    shapes = []
+    inner = model.block_inputs
+
+    def seen(tokens: Tensor, **more: Tensor) -> object:
+        shapes.append((tuple(tokens.shape), bool(more)))
+        return inner(tokens, **more)
+
+    monkeypatch.setattr(model, "block_inputs", seen)
+    score_continuations(model, [(list(range(20)), [n]) for n in range(10)])
+    assert [shape for shape, together in shapes if together] == [(1, 24)]
+
+
+def test_positions_that_change_with_the_length_are_a_reason(tmp_path: Path) -> None:
+    folder = longrope(tmp_path)
+    model, requests = StreamedModel(folder, torch.float32), questions()
+    with pytest.raises(scores._Apart, match="positions change with the length"):
+        scores._score_together(model, requests)
+    short = [([5, 6, 7], [n, n + 1]) for n in range(20, 24)]
+    assert_same(scores._score_together(model, short), score_apart(model, short))
+
+
+@pytest.mark.parametrize("fault", ["leaks", "ignores positions"])
+def test_blocks_are_tried_on_the_model_itself(fault: str, tiny_model: TinyModel) -> None:
+    """A block that sees more than its mask says, or that counts places, is found out."""
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+
+    def leak(_block: nn.Module, _args: object, output: Tensor) -> Tensor:
+        return output + 0.01 * output.cumsum(1) / torch.arange(1, output.shape[1] + 1)[:, None]
+
+    def count_places(_block: nn.Module, args: object, kw: dict[str, Any]) -> tuple[object, Any]:
+        cos, sin = kw["position_embeddings"]
+        angle = torch.arange(cos.shape[1])[:, None] * torch.rand(cos.shape[2] // 2).repeat(2)
+        turned = (cos * angle.cos() - sin * angle.sin(), sin * angle.cos() + cos * angle.sin())
+        return args, kw | {"position_embeddings": turned}
+
+    if fault == "leaks":
+        model.layers[1].register_forward_hook(leak)
+    else:
+        model.layers[1].register_forward_pre_hook(count_places, with_kwargs=True)
+    with pytest.raises(scores._Apart, match="block 1 differs by"):
+        scores._score_together(model, questions())
+
+
+def test_a_block_that_is_given_no_mask_is_found_out(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+    inner = model.model.forward
+
+    def forward(*args: object, attention_mask: object = None, **more: object) -> nn.Module:
+        return inner(*args, **more)
+
+    monkeypatch.setattr(model.model, "forward", forward)
+    with pytest.raises(scores._Apart, match="block 0 is not given our mask"):
+        scores._score_together(model, questions())

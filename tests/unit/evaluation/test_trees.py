@@ -1,0 +1,87 @@
+"""Requests as trees: by hand, and against what each request reads alone."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dass.evaluation import trees
+from dass.evaluation.requests import Request
+from dass.evaluation.trees import grow, lay_out
+
+CPU = torch.device("cpu")
+
+
+def test_by_hand() -> None:
+    """Context 1 2; choices 3, 4 5 and 4 6 7: nodes 1 2 | 4 (once) | 6; 3, 5 and 7 are not read."""
+    tree = grow([([1, 2], [3]), ([1, 2], [4, 5]), ([1, 2], [4, 6, 7])])
+    assert tree.tokens == [1, 2, 4, 6]
+    assert tree.depths == [0, 1, 2, 3]
+    assert tree.ends == [4, 4, 4, 4]
+    assert tree.places == [[1], [1, 2], [1, 2, 3]]
+
+
+def test_branches_by_hand() -> None:
+    """Two sentences that begin alike, as WinoGrande's: 1 | 2 3 | 4 3, and 3 stands there twice."""
+    tree = grow([([1, 4, 3], [9]), ([1, 2, 3], [9])])
+    assert tree.tokens == [1, 2, 3, 4, 3]
+    assert tree.depths == [0, 1, 2, 1, 2]
+    assert tree.ends == [5, 3, 3, 5, 5]
+    assert tree.places == [[4], [2]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "ALIKE", 0)
+        rows = lay_out([([1, 4, 3], [9]), ([1, 2, 3], [9])], 5)
+    assert rows.mask(slice(0, 1), CPU)[0, 0, :5, :5].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [1, 0, 0, 1, 1],
+    ]
+
+
+tokens = st.lists(st.integers(0, 2), min_size=1, max_size=5)
+requests = st.lists(st.tuples(tokens, tokens), min_size=1, max_size=20)
+
+
+@given(requests, st.integers(8, 20), st.integers(0, 4))
+def test_each_place_sees_what_its_request_reads(
+    requests: list[Request], row: int, alike: int
+) -> None:
+    """And nothing else, in order, at positions from 0; however the trees lie in rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "ALIKE", alike)
+        rows = lay_out(requests, row)
+    mask = rows.mask(slice(None), CPU)[:, 0]
+    assert mask.diagonal(dim1=1, dim2=2).all()
+    assert rows.counts == [len(continuation) for _, continuation in requests]
+    place = iter(zip(rows.places.tolist(), rows.targets.tolist(), strict=True))
+    for context, continuation in requests:
+        for number, token in enumerate(continuation):
+            flat, target = next(place)
+            at, column = divmod(flat, rows.tokens.shape[1])
+            seen = mask[at, column]
+            assert target == token
+            assert rows.tokens[at][seen].tolist() == [*context, *continuation[:number]]
+            assert rows.depths[at][seen].tolist() == list(range(len(context) + number))
+    assert next(place, None) is None
+
+
+@given(requests)
+def test_nothing_is_there_twice(requests: list[Request]) -> None:
+    read = [[*context, *continuation][:-1] for context, continuation in requests]
+    beginnings = {tuple(r[: n + 1]) for r in read for n in range(len(r))}
+    assert len(grow(requests).tokens) == len(beginnings)
+
+
+def test_a_questions_choices_are_one_tree_and_other_questions_are_others() -> None:
+    """With ALIKE shared tokens or fewer there is nothing to gain."""
+    first, second = [1, 2, 3, 4, 5], [1, 2, 3, 4, 6]
+    rows = lay_out([(first, [7]), (first, [8, 9]), (second, [7, 7]), (second, [8, 8])], 64)
+    assert (rows.tokens[0] > 0).sum() == 6 + 7  # 1 2 3 4 5 8, and 1 2 3 4 6 7 8
+
+
+def test_a_row_takes_what_fits() -> None:
+    """Trees of 5, 4, 3, 2 and 1 tokens: rows of 8 take 5+3, 4+2+1 and one place is left."""
+    rows = lay_out([([n] * n, [9]) for n in range(1, 6)], 8)
+    assert rows.tokens.tolist() == [[5, 5, 5, 5, 5, 3, 3, 3], [4, 4, 4, 4, 2, 2, 1, 0]]
