@@ -44,12 +44,12 @@ DTYPE = torch.float16 if DEVICE == "cuda" else torch.float32
 RUNS = "dass:2of4,dass:4of8,dass:u50,wanda:2of4,wanda:4of8,wanda:u50,sparsegpt:2of4,sparsegpt:u50"
 
 
-def write_model(folder: Path, shape: Shape, blocks: int) -> None:
+def write_model(folder: Path, shape: Shape, blocks: int, vocabulary: int = 32000) -> None:
     """A LLaMA checkpoint of random weights, one shard per block, in DTYPE."""
     from safetensors.torch import save_file
     from transformers import LlamaForCausalLM
 
-    config = llama_config(shape, blocks, vocabulary=32000)
+    config = llama_config(shape, blocks, vocabulary)
     config.dtype = DTYPE
     config.save_pretrained(folder)
     with torch.device("meta"):

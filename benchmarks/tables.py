@@ -190,6 +190,23 @@ def kernels_table(name: str) -> str:
     return f"{about(result)}\n\n{markdown(['kernels, ms per block', *heads], rows)}"
 
 
+def evaluation_table(name: str) -> str:
+    """Seconds of zero-shot tasks and perplexity, HFLM's and a plain loop's, and the floor."""
+    result = raw(name)
+    rows = []
+    for row in result["rows"]:
+        last = [r["seconds"] for r in result["rows"] if r["work"] == row["work"]][-1]
+        ratio = f"{last / row['seconds']:.2f}"
+        rows.append([
+            row["work"], row["what"], f"{row['seconds']:.2f}", ratio,
+            f"{row['floor_seconds']:.2f}", f"{row['share_of_floor']:.0%}".replace("%", " %"),
+            f"{row['peak_allocated_gib']:.1f}",
+        ])  # fmt: skip
+    head = ["work", "how", "seconds", "times as fast as the last of its kind", "floor, s",
+            "share of floor", "peak GPU memory, GiB"]  # fmt: skip
+    return f"{about(result)}\n\n{markdown(head, rows, text=2)}"
+
+
 def speed_part(kind: str, name: str) -> str:
     """The speed table of one kind, as the pipeline makes it, from raw repeats."""
     content = raw(name)
@@ -220,6 +237,7 @@ def rendered(page: str) -> str:
     kinds: dict[str, Callable[[str], str]] = {
         "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
+        "evaluation": evaluation_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 
