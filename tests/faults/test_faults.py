@@ -32,8 +32,8 @@ def test_jobs_that_are_killed(fresh: Sick, undisturbed: Sick) -> None:
     """Each job at each file: in the middle of it, before it gets its name, by each signal."""
     ends = cycle(SIGNALS)
     for target, file, event in points():
-        dos = [f"job {next(ends)}"] + (["cut 100"] if event == "write" else [])
-        for do in dos:
+        first = file == (OUTPUTS[target] or [target])[0]
+        for do in (["cut 100"] if event == "write" and first else []) + [f"job {next(ends)}"]:
             fault = Fault("job ended", target, file, event, do)
             if ".blocks" in file:  # written in the background: an earlier end may have left it
                 (fresh.folder / file).unlink(missing_ok=True)
@@ -56,9 +56,9 @@ def test_snakemake_is_killed(fresh: Sick, undisturbed: Sick, whom: str) -> None:
         end = next(ends)
         fault = Fault("snakemake ended", target, file, event, f"{whom} {end}")
         fresh.suffers(fault, "all", "exports", "--forcerun", STAGES[target])
-        if "LockException" in fresh.call(target, "--dry-run").output:
-            assert end == "SIGKILL", fault
-        fresh.completes("--unlock")
+        if end == "SIGKILL":
+            assert "--unlock" in fresh.call(target).output
+            fresh.completes("--unlock")
         fresh.counted(fault.kind, target)
     comes_out_right(fresh, undisturbed)
 
@@ -125,8 +125,9 @@ def test_files_that_are_damaged(
     kind = {cut_off: "file cut off", unreadable: "read error"}[damage]
     for name, stage in READERS:
         target = next(one for one in OUTPUTS if STAGES[one] == stage)
-        finished.completes(target)
         file, kept = finished.folder / name, finished.folder / "kept"
+        if not file.exists():
+            finished.completes(name)
         shutil.copy2(file, kept)
         damage(file)
         done = finished.call(target, "--forcerun", stage)
@@ -154,12 +155,13 @@ def test_a_damaged_checkpoint_is_pruned_again(finished: Sick, undisturbed: Sick,
 
 def test_times_that_are_wrong(finished: Sick, undisturbed: Sick) -> None:
     """Files of 1980 and of 2099, as an unset clock or a careless copy leaves them."""
+    years = cycle((315_532_800, 4_070_908_800))
     for target in OUTPUTS:
         times = (finished.folder / target).stat()
-        for seconds in (315_532_800, 4_070_908_800):
-            os.utime(finished.folder / target, (seconds, seconds))
-            finished.completes("all", "exports")
-            finished.counted("wrong time", target)
+        seconds = next(years)
+        os.utime(finished.folder / target, (seconds, seconds))
+        finished.completes("all", "exports")
+        finished.counted("wrong time", target)
         os.utime(finished.folder / target, ns=(times.st_atime_ns, times.st_mtime_ns))
     comes_out_right(finished, undisturbed)
 
