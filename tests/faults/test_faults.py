@@ -125,6 +125,7 @@ def test_files_that_are_damaged(
     kind = {cut_off: "file cut off", unreadable: "read error"}[damage]
     for name, stage in READERS:
         target = next(one for one in OUTPUTS if STAGES[one] == stage)
+        finished.completes(target)
         file, kept = finished.folder / name, finished.folder / "kept"
         if not file.exists():
             finished.completes(name)
@@ -179,7 +180,8 @@ def test_two_calls_at_once(fresh: Sick, undisturbed: Sick) -> None:
     """The second is refused, whatever it asks for, and the first is not disturbed."""
     locks = fresh.folder / ".snakemake/locks"
     for target in (CORPUS, MODEL, f"{RUN}/pruning.json", f"{RUN}/perplexity.json"):
-        first = fresh.started(target)
+        file = (OUTPUTS[target] or [target])[0]
+        first = fresh.started(target, fault=Fault("", target, file, "write", "pause 15"))
         while not (locks.exists() and any(locks.iterdir())):
             assert first.poll() is None
             time.sleep(0.05)

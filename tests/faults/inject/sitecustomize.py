@@ -58,6 +58,8 @@ def _happen(what, file):
         os.kill(os.getppid(), getattr(signal, detail))
         os.kill(main, getattr(signal, detail))
         os.kill(os.getpid(), getattr(signal, detail))
+    elif kind == "pause":
+        time.sleep(int(detail))
     elif kind == "full":  # the kernel refuses what goes beyond, in whatever language it is written
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(detail), resource.RLIM_INFINITY))
     elif kind == "cut":  # the same, and the process dies of it, in the middle of the file
