@@ -1,6 +1,7 @@
 # make demo        the whole pipeline on three stand-in models, offline, on a CPU: about ten minutes
 # make test        every check: lint, types, docs, unit tests, workflow tests
 # make test-fast   lint and unit tests only: about two minutes
+# make faults      interrupts, damages and fills up a small study in every stage: about half an hour
 # All set themselves up on first use. See README.md for everything else.
 
 PYTHON ?= python3
@@ -10,10 +11,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo real paper test test-fast lint format lock docs clean
+.PHONY: help demo real paper test test-fast faults lint format lock docs clean
 
 help:
-	@sed -n '1,4s/^# \{0,1\}//p' Makefile
+	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,7 +39,13 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-fast: lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not (workflow or hub or cluster or real)"
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
+	  -m "not (workflow or hub or cluster or real or faults)"
+
+# Rewrites benchmarks/results/faults.json and the table of docs/reliability.md.
+faults: $(READY)
+	DASS_FAULTS=1 $(BIN)/python -m pytest tests/faults
+	$(BIN)/python benchmarks/tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

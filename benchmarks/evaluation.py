@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,8 +53,8 @@ def seconds_of(call: Callable[[], object]) -> tuple[float, object]:
 def hflm(folder: Path, requests: list[Request], batch: int) -> list[float]:
     """lm-eval's own model class, given the tokens."""
     from lm_eval.models.huggingface import HFLM
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE).to(DEVICE).eval()
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="</s>")
@@ -84,16 +85,16 @@ def zero_shot_rows(
             "work": "zero-shot", "what": what, "seconds": seconds, "floor_seconds": floor,
             "share_of_floor": floor / seconds, "requests": len(read), "tokens_alone": alone,
             "tokens_shared": len(shared.tokens),
-            "largest_difference": max(map(lambda a, b: abs(a - b), scores, expected)), **peaks(),
+            "largest_difference": max(abs(a - b) for a, b in zip(scores, expected, strict=True)), **peaks(),
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
 
-    model = StreamedModel(folder, DTYPE, DEVICE, resident=True)
-    score_continuations(model, requests[:200])  # reads all weights, compiles kernels
-    keep("contexts once", lambda: [s for s, _ in score_continuations(model, requests)])
-    keep("contexts once, again", lambda: [s for s, _ in score_continuations(model, requests)])
-    keep("each request apart", lambda: [s for s, _ in score_apart(model, requests)])
-    del model
+    ours = [StreamedModel(folder, DTYPE, DEVICE, resident=True)]
+    score_continuations(ours[0], requests[:200])  # reads all weights, compiles kernels
+    keep("contexts once", lambda: [s for s, _ in score_continuations(ours[0], requests)])
+    keep("contexts once, again", lambda: [s for s, _ in score_continuations(ours[0], requests)])
+    keep("each request apart", lambda: [s for s, _ in score_apart(ours[0], requests)])
+    ours.clear()  # makes room for lm-eval's
     for batch in batches:
         keep(f"lm-eval's HFLM, batch {batch}", lambda batch=batch: hflm(folder, requests, batch))
     return rows
@@ -118,13 +119,11 @@ def perplexity_rows(folder: Path, shape: Shape, windows: int, rate: float) -> li
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
 
-    model = StreamedModel(folder, DTYPE, DEVICE, resident=True)
-    window_losses(model, tokens[:8])
-    keep("resident", lambda: window_losses(model, tokens))
-    del model
-    model = StreamedModel(folder, DTYPE, DEVICE)
-    keep("streamed", lambda: window_losses(model, tokens))
-    del model
+    for what, resident in (("resident", True), ("streamed", False)):
+        model = StreamedModel(folder, DTYPE, DEVICE, resident=resident)
+        window_losses(model, tokens[:8])
+        keep(what, partial(window_losses, model, tokens))
+        model = None
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE).to(DEVICE).eval()
 
     def loop() -> torch.Tensor:

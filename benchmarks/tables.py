@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md and docs/reproduce.md from benchmarks/results/*.json.
+"""Write tables of docs/ (performance, reproduce, reliability) from benchmarks/results/*.json.
 
 python benchmarks/tables.py            # writes
 python benchmarks/tables.py --check    # fails if a page is not what the raw results say
@@ -20,7 +20,7 @@ from dass.speed.results import parse_speed
 from dass.speed.shapes import SHAPES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / name for name in ("performance.md", "reproduce.md")]
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "reproduce.md", "reliability.md")]
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {"dass": "DaSS", "wanda": "Wanda", "sparsegpt": "SparseGPT", "perplexity": "perplexity"}
 LABELS = {"7b": "LLaMA2-7B sizes", "70b": "LLaMA2-70B sizes", "gemma-7b": "Gemma-7B sizes"}
@@ -232,12 +232,29 @@ def dag_table(name: str) -> str:
     return f"{about}\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
 
 
+def faults_table(name: str) -> str:
+    """Faults that were survived, by kind and stage, as `make faults` counted them."""
+    result = raw(name)
+    counts, versions = result["survived"], result["provenance"]["versions"]
+    kinds = list(counts)
+    stages = list(dict.fromkeys(stage for kind in kinds for stage in counts[kind]))
+    rows = [[s, *(str(counts[kind].get(s, "–")) for kind in kinds)] for s in stages]
+    rows.append(["all", *(str(sum(counts[kind].values())) for kind in kinds)])
+    total = sum(sum(of_kind.values()) for of_kind in counts.values())
+    said = (
+        f"{total} faults, all survived; {result['provenance']['machine']['cores']} cores, "
+        f"snakemake {versions['snakemake']}, {result['provenance']['date'][:10]}, "
+        f"{result['provenance']['seconds'] / 60:.0f} minutes. Command: `make faults`."
+    )
+    return f"{markdown(['stage', *kinds], rows)}\n\n{said}"
+
+
 def rendered(page: str) -> str:
     """The page with each generated part made again: `<!-- kind name -->` to `<!-- end -->`."""
     kinds: dict[str, Callable[[str], str]] = {
         "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
-        "evaluation": evaluation_table,
+        "evaluation": evaluation_table, "faults": faults_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 

@@ -147,3 +147,24 @@ rule report:
         "Report of study {params.study}"
     script:
         "../workflow/scripts/stage.py"
+
+
+rule verify:
+    # Named target: compares every file of the results with what was recorded when it was made.
+    log:
+        f"logs/verify/{STUDY.study}.log",
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(240),
+    params:
+        stage="verify",
+        study=RESULTS,
+        models={model: folder_of(model) for model in MODELS},
+        texts={name: dataset_path(name) for name in STUDY.datasets},
+        tasks={task: dataset_path(dataset) for task, dataset in TASKS.items()},
+    message:
+        "Verifying {params.study}"
+    script:
+        "../workflow/scripts/stage.py"

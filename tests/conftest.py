@@ -174,7 +174,7 @@ def damaged(content: bytes) -> SearchStrategy[bytes]:
     return st.one_of(flipped, replaced, cut, st.binary(max_size=200))
 
 
-TOGETHER = {"cluster", "hub", "real", "workflow"}
+TOGETHER = {"cluster", "faults", "hub", "real", "workflow"}
 """Folders whose tests share what took minutes to make: all of them go to one worker."""
 
 MARKED = TOGETHER | {"gpu"}

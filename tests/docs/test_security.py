@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,17 @@ def strange(tiny_model: TinyModel, tmp_path: Path) -> Path:
                     "auto_map": {"AutoTokenizer": ["strange.StrangeTokenizer", None]}})
     )  # fmt: skip
     return tmp_path
+
+
+def test_only_stages_that_fetch_may_use_the_network() -> None:
+    """A job is offline unless its stage is called fetch_…, and one file has such rules."""
+    script = (ROOT / "workflow/scripts/stage.py").read_text()
+    assert 'offline=not stage.startswith("fetch_")' in script
+    for file in (ROOT / "rules").glob("*.smk"):
+        stages = re.findall(r'^        stage="(\w+)"', file.read_text(), re.MULTILINE)
+        fetching = [stage for stage in stages if stage.startswith("fetch_")]
+        wanted = ["fetch_model", "fetch_dataset"] if file.name == "resources.smk" else []
+        assert fetching == wanted, file.name
 
 
 @pytest.mark.parametrize("what", CALLS)

@@ -87,9 +87,10 @@ class Workflow:
         path.write_text(path.read_text() + line + "\n")
 
     def results(self) -> list[str]:
-        """All result files, relative to the folder."""
+        """All result files, relative to the folder; not what is recorded of them."""
         found = (self.folder / "results").rglob("*")
-        return sorted(str(path.relative_to(self.folder)) for path in found if path.is_file())
+        files = (path for path in found if path.is_file() and ".sha256" not in path.parts)
+        return sorted(str(path.relative_to(self.folder)) for path in files)
 
 
 def copy_workflow(folder: Path) -> Workflow:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.harness import Fault, Sick
+
 from .conftest import Finished, Workflow, small_study
 
 METHOD = '''\
@@ -116,6 +118,26 @@ def test_a_killed_snakemake_is_called_again(fragile: Workflow) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     assert written(fragile, FRAGILE) == {"pruned.safetensors", "pruning.json"}
+
+
+def test_a_sample_of_the_faults(study: Workflow, finished_study: Workflow) -> None:
+    """`make faults` has hundreds; here one of each kind that ends a call, one after the other."""
+    sick, undisturbed = Sick(study, "small"), Sick(finished_study, "small")
+    run = f"{RUNS}/dass/2of4"
+    pruned, result = f"{run}/pruned.safetensors", f"{run}/perplexity.json"
+    for target, file, event, do, rule in (
+        (pruned, pruned, "rename", "job SIGKILL", "prune_run"),
+        (pruned, f"{run}/pruning.json", "write", "all SIGTERM", "prune_run"),
+        (result, result, "write", "full 50", "perplexity"),
+        (result, result, "write", "error EIO", "perplexity"),
+    ):
+        finished = sick.suffers(Fault(do, target, file, event, do), target, "--forcerun", rule)
+        assert not (study.folder / file).exists(), finished.output
+        assert "Traceback" not in finished.output
+    sick.completes("all")
+    sick.completes("verify")
+    assert sick.values() == undisturbed.values()
+    assert sick.leftovers() == []
 
 
 def wait_for(file: Path, seconds: float = 120) -> None:

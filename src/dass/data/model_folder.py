@@ -346,10 +346,11 @@ def read_header(file: Path) -> dict[str, Stored]:
 
 def _is_pointer(file: Path) -> bool:
     start = b"version https://git-lfs"
-    if not file.is_file():
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(start)) == start
+    except OSError:
         return False
-    with file.open("rb") as opened:
-        return opened.read(len(start)) == start
 
 
 def check_dtypes(tensors: Mapping[str, Stored]) -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dass.errors import DataError
+from dass.runtime.progress import log
 
 
 def _beside(path: Path) -> Path:
@@ -103,6 +105,28 @@ def _finish(file: Path, mode: int) -> None:
     file.chmod(mode)
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+@contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Wait until no other job works in a folder: one that its Snakemake has not outlived, for one.
+
+    The kernel ends the lock with the process. A file system that locks no folders (NFS) has none.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting: another job works in %s", folder)
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(opened)
 
 
 def write_text(path: str | Path, text: str) -> None:

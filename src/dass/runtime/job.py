@@ -52,7 +52,6 @@ def job(
             what the machine has.
     """
     _close_standard_input()
-    _start_logging(Path(log_file))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _end_from_outside)
@@ -63,6 +62,7 @@ def job(
         for name in TOKENS:
             os.environ.pop(name, None)
     try:
+        _start_logging(Path(log_file))
         if gpus is not None:
             claim(gpus)
         yield
@@ -160,12 +160,13 @@ def _label(log_file: Path) -> str:
 
 
 def _start_logging(log_file: Path) -> None:
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    format_ = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-    shown = logging.StreamHandler(sys.stderr)
-    shown.setFormatter(logging.Formatter(f"  {_label(log_file)} | %(message)s"))
-    kept = logging.FileHandler(log_file, mode="w", encoding="utf-8")
-    kept.setFormatter(format_)
-    log.handlers = [shown, kept]
+    logging.raiseExceptions = False  # a full disk is said once, not in a traceback for each line
     log.setLevel(logging.INFO)
     log.propagate = False
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(logging.Formatter(f"  {_label(log_file)} | %(message)s"))
+    log.handlers = [shown]
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    kept = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+    kept.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(kept)

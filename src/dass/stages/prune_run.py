@@ -14,6 +14,7 @@ from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import PeakMemory, PruningResult, Run, write_result
+from dass.runtime.files import alone
 from dass.runtime.job import device
 from dass.runtime.provenance import (
     PACKAGES,
@@ -59,30 +60,31 @@ def prune_run(
     windows = load_windows(tokens, "windows", model.vocabulary)
     settings = {"function": function, "arguments": arguments, "dtype": dtype, "bos": bos}
     about = settings | _made_of(run, model, tokens, function)
-    checkpoints = BlockCheckpoints(
-        Path(pruned_file).with_name(".blocks"), about | _made_with(model)
-    )
-    pruned = prune(model, windows, method, pattern, checkpoints)
-    Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
-    written = checkpoints.join(pruned_file, model.n_blocks, about)
-    text = about["calibration"].get("origin")
-    result = PruningResult(
-        run=name,
-        settings=settings,
-        calibration_hash=token_hash(windows),
-        mask_hash=PrunedFile(pruned_file).hash(),
-        sparsity=pruned.sparsity,
-        mean_sparsity=pruned.mean_sparsity,
-        seconds=pruned.seconds,
-        block_seconds=pruned.block_seconds,
-        peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
-        tokens=windows.numel(),
-        provenance=provenance(started, {"model": origin(folder), "calibration": text})
-        | {key: about[key] for key in ("model", "calibration", "method", "code")}
-        | {"pruned_file": written},
-    )
-    write_result(result_file, result)
-    checkpoints.remove()
+    with alone(Path(pruned_file).parent):
+        checkpoints = BlockCheckpoints(
+            Path(pruned_file).with_name(".blocks"), about | _made_with(model)
+        )
+        pruned = prune(model, windows, method, pattern, checkpoints)
+        Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
+        written = checkpoints.join(pruned_file, model.n_blocks, about)
+        text = about["calibration"].get("origin")
+        result = PruningResult(
+            run=name,
+            settings=settings,
+            calibration_hash=token_hash(windows),
+            mask_hash=PrunedFile(pruned_file).hash(),
+            sparsity=pruned.sparsity,
+            mean_sparsity=pruned.mean_sparsity,
+            seconds=pruned.seconds,
+            block_seconds=pruned.block_seconds,
+            peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
+            tokens=windows.numel(),
+            provenance=provenance(started, {"model": origin(folder), "calibration": text})
+            | {key: about[key] for key in ("model", "calibration", "method", "code")}
+            | {"pruned_file": written},
+        )
+        write_result(result_file, result)
+        checkpoints.remove()
 
 
 def _made_of(run: str, model: StreamedModel, tokens: str | Path, function: str) -> dict[str, Any]:

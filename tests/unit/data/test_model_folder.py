@@ -279,6 +279,14 @@ def test_a_damaged_file_is_named(content: bytes, folder: Path) -> None:
     refused(folder, SINGLE, "truncated or damaged")
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc")
+def test_weights_on_a_broken_disk_are_named(folder: Path) -> None:
+    """The first bytes of a process's own memory cannot be read: EIO."""
+    (folder / SINGLE).unlink()
+    (folder / SINGLE).symlink_to("/proc/self/mem")
+    refused(folder, SINGLE, "truncated or damaged")
+
+
 def test_a_pointer_of_git_lfs_says_what_to_do(folder: Path) -> None:
     (folder / SINGLE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
     refused(folder, SINGLE, "git lfs pull")

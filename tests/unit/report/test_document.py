@@ -122,6 +122,16 @@ def test_the_same_numbers_give_the_same_bytes(report: Report, tmp_path: Path) ->
     ]  # fmt: skip
 
 
+def test_names_are_text_and_no_code(tmp_path: Path) -> None:
+    code = "<script>alert(1)</script>"
+    settings = replace(
+        SETTINGS, title=code, models={"llama_1": code}, methods={"wanda": code, "dass": code}
+    )
+    page = written(make_report(ROWS, [settings], code, code, code), tmp_path)[1]
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 6
+
+
 @needs_poppler
 def test_the_pdf_holds_everything_as_it_was_written(report: Report, tmp_path: Path) -> None:
     text = " ".join(pages(written(report, tmp_path)[0]))

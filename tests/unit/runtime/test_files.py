@@ -191,3 +191,22 @@ def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) ->
         os.umask(before)
     for path in (tmp_path / "file", tmp_path / "folder/file"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_two_jobs_in_one_folder_take_turns(tmp_path: Path) -> None:
+    """The second waits until the first has ended, however it ends."""
+    holds = "import sys, time; from dass.runtime.files import alone\n"
+    holds += "with alone(sys.argv[1]): print('has it', flush=True); time.sleep(float(sys.argv[2]))"
+
+    def start(seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", holds, str(tmp_path / "run"), str(seconds)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    with start(60) as first:
+        assert first.stdout is not None and first.stdout.readline() == "has it\n"
+        with start(0) as second:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(timeout=2)
+            first.kill()
+            assert second.wait(timeout=30) == 0
+    assert list((tmp_path / "run").iterdir()) == []

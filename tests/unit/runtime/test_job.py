@@ -69,6 +69,28 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, error: str) -> None:
         assert "no space left to write to" in text
 
 
+@pytest.mark.parametrize("limit", [0, 20])
+def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path: Path, limit: int) -> None:
+    body = f"""import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+logging.getLogger("dass").info("a line that is longer than this")
+raise DataError("what is wrong")"""
+    code, shown, _ = run(tmp_path, body)
+    assert code == 1
+    assert shown.splitlines()[-1].endswith("error: what is wrong")
+    assert "Traceback" not in shown and "Logging error" not in shown
+
+
+def test_a_log_that_cannot_be_opened_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.log").mkdir()
+    script = "from dass.runtime.job import job\nwith job('a.log', threads=1): pass"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "a.log: Is a directory" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_an_error_without_a_message_is_called_by_its_type(tmp_path: Path) -> None:
     assert run(tmp_path, "raise ModelError()")[1].endswith("error: ModelError\n")
 

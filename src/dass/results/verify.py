@@ -1,0 +1,165 @@
+"""Whether results are still what was computed, from the models' weights to the tables.
+
+Each file is compared with the hash that was recorded when it was written, and with what it was made
+from; each run also with what its own result files say of model, tokens and masks.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dass.data.download import RemoteFile
+from dass.data.model_folder import weight_files
+from dass.data.token_file import tokens_about
+from dass.errors import DataError
+from dass.pruning.pruned_file import PrunedFile
+from dass.results.schema import PerplexityResult, PruningResult, ZeroShotResult, read_result
+from dass.runtime.files import read_json, sha256
+from dass.runtime.provenance import FETCHED, model_source
+from dass.runtime.records import Record, files_of, read_record, record_path
+
+Folders = Mapping[str, str | Path]
+Source = dict[str, str]
+ORDER = ("calibration", "evaluation", "runs", "summary", "tables", "figures", "speed")
+"""Folders of a study in the order in which they are made; single files come after all."""
+AGAIN = "delete it and run again"
+
+
+def verify(study: str | Path, models: Folders, texts: Folders, tasks: Folders) -> int:
+    """Compare all files of a study; returns how many there are.
+
+    Args:
+        study: ``results/<study>``.
+        models: model -> its folder; one that is not there (any more) is not compared.
+        texts, tasks: data set, and task -> file or folder with its data; the same holds.
+
+    Raises:
+        DataError: the first mismatch, in the order in which files were made.
+    """
+    study = Path(study)
+    for folder in models.values():
+        _check_fetched(Path(folder))
+    made_of = {model: _source_of(folder) for model, folder in models.items()}
+    files = _files(study)
+    for name in files:
+        _check_recorded(study, name)
+    for name in files:
+        if name.startswith("runs/"):
+            _check_run(study, study / name, models, made_of, tasks)
+        elif name.startswith(("calibration/", "evaluation/")):
+            about = tokens_about(study / name)
+            _check_text(study / name, about, texts.get(about.get("dataset", "")))
+    return len(files)
+
+
+def _files(study: Path) -> list[str]:
+    """Relative to the study; calibration first."""
+    if not study.is_dir():
+        raise DataError(f"{study}: no such folder; run the study first")
+    names = [
+        str(path.relative_to(study))
+        for path in sorted(study.rglob("*"))
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(study).parts)
+    ]
+    first = dict(zip(ORDER, range(len(ORDER)), strict=True))
+    return sorted(names, key=lambda name: first.get(name.split("/")[0], len(ORDER)))
+
+
+def _check_recorded(study: Path, name: str) -> None:
+    """The file is what was written, and was made from what is there now."""
+    output, record = _record_of(study, name)
+    path, where = study / name, record_path(study, output)
+    found = sha256(path)
+    if record.files.get(str(Path(name).relative_to(output))) != found:
+        raise DataError(f"{path}: is not what was written (its SHA-256 is not in {where}); {AGAIN}")
+    for source, digest in record.made_from.items():
+        now = read_record(study, source)
+        if now is None or now.digest() != digest:
+            raise DataError(
+                f"{path}: was made from another {study / source} than is there now (says {where}); "
+                f"{AGAIN}"
+            )
+
+
+def _record_of(study: Path, name: str) -> tuple[str, Record]:
+    """The output that a file belongs to, itself or a folder, and its record."""
+    for output in (Path(name), *Path(name).parents[:-1]):
+        if record := read_record(study, str(output)):
+            return str(output), record
+    raise DataError(f"{study / name}: no job of this study has recorded it; {AGAIN}")
+
+
+def _check_run(
+    study: Path, path: Path, models: Folders, made_of: Mapping[str, Source], tasks: Folders
+) -> None:
+    """A run's result file says of its model, tokens and masks what they are."""
+    if path.name == "pruning.json":
+        pruning = read_result(path, PruningResult)
+        tokens = study / f"calibration/{pruning.run.model}/{pruning.run.calibration}.safetensors"
+        about = tokens_about(tokens)
+        _same(path, "calibration_hash", pruning.calibration_hash, about["hashes"]["windows"])
+        _same(path, "pruned_file", pruning.provenance["pruned_file"], _hash_beside(path))
+        result: PruningResult | PerplexityResult | ZeroShotResult = pruning
+    elif path.name == "perplexity.json":
+        result = perplexity = read_result(path, PerplexityResult)
+        text = study / f"evaluation/{perplexity.run.model}/{perplexity.dataset}.safetensors"
+        for split, hashed in tokens_about(text)["hashes"].items():
+            if split in perplexity.splits:
+                _same(path, f"{split} tokens", perplexity.splits[split].tokens_hash, hashed)
+    elif path.name == "zero_shot.json":
+        result = read_result(path, ZeroShotResult)
+        for task, said in result.provenance["tasks"].items():
+            _check_text(path, {"source": said}, tasks.get(task))
+    else:
+        return
+    _same(path, "run", f"runs/{result.run}", str(path.parent.relative_to(study)))
+    if result.mask_hash is not None:
+        _same(path, "mask_hash", result.mask_hash, PrunedFile(_pruned(path)).hash())
+    for part, hashed in made_of.get(result.run.model, {}).items():
+        if result.provenance["model"][part] != hashed:
+            folder = models[result.run.model]
+            raise DataError(
+                f"{folder}: its {part} changed since {path} was made; restore it, or {AGAIN}"
+            )
+
+
+def _pruned(path: Path) -> Path:
+    return path.with_name("pruned.safetensors")
+
+
+def _hash_beside(path: Path) -> str:
+    return sha256(_pruned(path))
+
+
+def _same(path: Path, what: str, said: str, found: str) -> None:
+    if said != found:
+        raise DataError(f"{path}: {what} is {found}, but it says {said}; {AGAIN}")
+
+
+def _source_of(folder: str | Path) -> Source:
+    """The hashes of a model's config and weights; nothing of one that is not there."""
+    return model_source(folder, weight_files(folder)) if Path(folder).exists() else {}
+
+
+def _check_fetched(folder: Path) -> None:
+    """Every file of a fetched model, whole."""
+    if (folder / FETCHED).exists():
+        for name, said in read_json(folder / FETCHED)["files"].items():
+            if not RemoteFile(name, "", said["size"], said["hash"]).fits(folder / name):
+                raise DataError(f"{folder / name}: is not what was fetched; {AGAIN}")
+
+
+def _check_text(path: Path, about: Mapping[str, Any], data: str | Path | None) -> None:
+    """The files of text or of a task are those that ``about`` names."""
+    for said in _sources(about["source"]):
+        for file in files_of(Path(data)) if data and Path(data).exists() else []:
+            if file.name == said["file"] and sha256(file) != said["sha256"]:
+                raise DataError(f"{file}: is not what {path} was made from; restore it, or {AGAIN}")
+
+
+def _sources(said: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
+    """One source, or one per split."""
+    if "sha256" in said:
+        yield said
+    else:
+        yield from said.values()

@@ -1,0 +1,79 @@
+"""What each job wrote, hashed when it was written: `.sha256/` in the results of a study.
+
+One record per output, under the output's own name: the hash of each of its files, and which
+recorded inputs it was made from. A file that changed later, or that is older than what it was made
+from, is found by comparing (:mod:`dass.results.verify`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dass.errors import DataError
+from dass.runtime.files import read_json, sha256, write_json
+
+FOLDER = ".sha256"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of an output."""
+
+    files: dict[str, str]
+    """Name of each file, relative to the output (``.``: itself) -> SHA-256 of its bytes."""
+    made_from: dict[str, str]
+    """Inputs of the same study, relative to its folder -> the digest of their record then."""
+
+    def digest(self) -> str:
+        """One hash of all files."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+
+def place(output: str | Path) -> tuple[Path, str] | None:
+    """The study's folder and the output's name in it; None for what is not in ``results/``."""
+    parts = Path(output).parts
+    if "results" not in parts[:-2]:
+        return None
+    study = parts.index("results") + 2
+    return Path(*parts[:study]), str(Path(*parts[study:]))
+
+
+def record_path(study: Path, name: str) -> Path:
+    """The record of an output of a study."""
+    return study / FOLDER / f"{name}.json"
+
+
+def read_record(study: Path, name: str) -> Record | None:
+    """What was recorded of an output; None if nothing was.
+
+    Raises:
+        DataError: the record is damaged.
+    """
+    path = record_path(study, name)
+    if not path.exists():
+        return None
+    try:
+        return Record(**read_json(path))
+    except TypeError:
+        raise DataError(f"{path}: no record of {name}; delete {name} and run again") from None
+
+
+def files_of(output: Path) -> list[Path]:
+    """The output itself, or the files of a folder; Snakemake's hidden ones do not count."""
+    if not output.is_dir():
+        return [output]
+    return sorted(f for f in output.rglob("*") if f.is_file() and not f.name.startswith("."))
+
+
+def keep_records(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Record what a job wrote into the results of a study, and what it read of them."""
+    made_from = {}
+    for path in inputs:
+        if (where := place(path)) and (known := read_record(*where)):
+            made_from[where[1]] = known.digest()
+    for output in map(Path, outputs):
+        if where := place(output):
+            files = {str(file.relative_to(output)): sha256(file) for file in files_of(output)}
+            write_json(record_path(*where), asdict(Record(files, made_from)))
