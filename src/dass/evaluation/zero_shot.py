@@ -160,10 +160,13 @@ def _cut(
     if not 0 < len(continuation) <= max_length:
         raise DataError(
             f"zero-shot: the continuation {text[1][:60]!r} has {len(continuation)} tokens; "
-            f"from 1 to {max_length} (the model's longest input) are possible"
+            f"from 1 to {max_length} (the model's longest input) are possible; mend or remove its "
+            "row"
         )
     if not context:
-        raise DataError(f"zero-shot: the context {text[0][:60]!r} has no tokens; is it blank?")
+        raise DataError(
+            f"zero-shot: the context {text[0][:60]!r} has no tokens; mend or remove its row"
+        )
     return context[-(max_length + 1 - len(continuation)) :], continuation
 
 
@@ -270,6 +273,8 @@ def _examples(name: str, task: Any, file: Path) -> list[_Example]:
             instances = task.construct_requests(
                 doc=row, ctx=context, metadata=(name, number - 1, 1)
             )
+            if not all(text.strip() for instance in instances for text in instance.args):
+                raise ValueError("a question or a choice is blank")
         examples.append(_Example(row, instances))
     return examples
 
