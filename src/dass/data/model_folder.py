@@ -269,6 +269,8 @@ def weight_files(folder: str | Path) -> list[Path]:
         )
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
+    if (folder / SINGLE).is_symlink():
+        raise ModelError(f"{folder / SINGLE}: a link that leads to no file; fetch the model again")
     if not (folder / INDEX).is_file():
         others = [n for n in names if n.endswith((".safetensors", ".gguf", ".bin", ".pth", ".pt"))]
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,9 @@ def _explained(method: Method, call: str, name: str) -> Iterator[None]:
     except Exception as error:
         if type(method).__module__.split(".")[0] == "dass":
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        own = sys.modules[type(method).__module__].__file__
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = next((one for one in reversed(frames) if one.filename == own), frames[-1])
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
             f"{name}: {call}() of method {_name(method)} failed ({what}; {frame.filename}, line "

@@ -206,7 +206,7 @@ def _first_problem(error: ValidationError) -> str:
     """The first problem that pydantic found, as ``field: what is wrong``, in one line."""
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
-    return " ".join(f"{field}: {problem['msg']}".split())
+    return " ".join(f"{field}: {problem['msg'].removeprefix('Value error, ')}".split())
 
 
 def _not_finite(value: Any, field: str = "") -> Iterator[tuple[str, float]]:

@@ -18,9 +18,9 @@ from tests.unit.bad_inputs.good import LOG, STUDY, Change, run_stage, said
 
 REMEDY = re.compile(
     r"\b(did you mean|add|ask for|check|choose|convert|correct|delete|fetch|free|git lfs pull|give|"
-    r"install|keep|known keys|lower|make|mend|merge|must|name|needs?|neither|prune|put|raise|remove|"
-    r"rename|run again|save|set|spelled|there are|use|write|goes with|is required|in \(0, 100\)|"
-    r"available)\b"
+    r"install|keep|known keys|lower|make|mend|merge|must|name|needs?|neither|prune|put|raise|"
+    r"remove|rename|run again|save|set|spelled|there are|use|write|goes with|is required|"
+    r"in \(0, 100\)|available)\b"
 )
 """What a line that says what to do says in some form."""
 
