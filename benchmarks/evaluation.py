@@ -85,7 +85,8 @@ def zero_shot_rows(
             "work": "zero-shot", "what": what, "seconds": seconds, "floor_seconds": floor,
             "share_of_floor": floor / seconds, "requests": len(read), "tokens_alone": alone,
             "tokens_shared": len(shared.tokens),
-            "largest_difference": max(abs(a - b) for a, b in zip(scores, expected, strict=True)), **peaks(),
+            "largest_difference": max(abs(a - b) for a, b in zip(scores, expected, strict=True)),
+            **peaks(),
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
 

@@ -31,8 +31,10 @@ class Task:
 
 
 def _labels_with_text(row: Row) -> list[Any]:
-    choices = row["choices"]
-    return [label for label, _ in zip(choices["label"], choices["text"], strict=False)]
+    labels, texts = row["choices"]["label"], row["choices"]["text"]
+    if len(labels) != len(texts) or len(set(labels)) < len(labels):
+        raise ValueError(f"{len(texts)} choices need as many labels, each its own, not {labels}")
+    return list(labels)
 
 
 _ARC: dict[str, type] = {"question": str, "choices": dict, "answerKey": str}

@@ -1,9 +1,9 @@
 """The blocks of a config, but for methods (:mod:`.method`) and benchmarks (:mod:`.speed`)."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dass.config.types import (
     Count,
@@ -22,6 +22,7 @@ from dass.config.types import (
     Switch,
     TaskName,
     Text,
+    once,
 )
 from dass.terms import Bos, DatasetKind, Dtype, Metric, Rows, Split
 
@@ -143,7 +144,7 @@ class PerplexityConfig(Strict):
     """A key of `datasets`, of kind `text`."""
     length: Length
     """Tokens per window."""
-    splits: list[Split] = Field(min_length=1)
+    splits: Annotated[list[Split], AfterValidator(once)] = Field(min_length=1)
     """Splits that are measured."""
     table_split: Split = "validation"
     """The one of them that tables print."""

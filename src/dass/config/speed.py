@@ -12,6 +12,7 @@ from dass.config.types import (
     RunName,
     Strict,
     failure,
+    once,
     only_known,
     shown,
 )
@@ -26,7 +27,9 @@ def _known_sizes(value: Any) -> Any:
 
 def _shared_evenly(shape: Shape) -> Shape:
     if shape.heads % shape.key_value_heads:
-        raise failure(("key_value_heads", f"{shape.heads} heads cannot share them evenly"))
+        raise failure(
+            ("key_value_heads", f"{shape.heads} heads cannot share them evenly; correct one")
+        )
     return shape
 
 
@@ -52,7 +55,9 @@ class GpuSpeedConfig(_Benchmark):
     """Dense against 2:4 on a GPU. Part of the study only where there is a GPU; elsewhere the table
     says `not measured here`."""
 
-    tokens: list[Count] = Field(default=[1, 16, 128, 512, 2048, 8192], min_length=1)
+    tokens: Annotated[list[Count], AfterValidator(once)] = Field(
+        default=[1, 16, 128, 512, 2048, 8192], min_length=1
+    )
     """Tokens per call."""
     repeats: Count = 20
     """Repeats that count, after the warm-up."""
@@ -65,13 +70,15 @@ class CpuSpeedConfig(_Benchmark):
     """Dense against sparse on the CPU. torch (float32, bfloat16 and CSR) and onnxruntime are always
     measured, since a speed-up says nothing without good dense baselines."""
 
-    engines: list[Literal["openvino"]] = Field(default=[])
+    engines: Annotated[list[Literal["openvino"]], AfterValidator(once)] = Field(default=[])
     """Engines to measure as well; `openvino` must be installed (`pip install openvino`)."""
     patterns: Patterns = Field(default=["u50", "u60", "u70", "u80", "2of4"])
     """Patterns of the sparse variants, spelled as in `experiments`."""
-    parts: list[Literal["mlp", "block"]] = Field(default=["mlp", "block"], min_length=1)
+    parts: Annotated[list[Literal["mlp", "block"]], AfterValidator(once)] = Field(
+        default=["mlp", "block"], min_length=1
+    )
     """What is timed: the gated MLP, the whole decoder block."""
-    tokens: list[Count] = Field(default=[1, 16, 256], min_length=1)
+    tokens: Annotated[list[Count], AfterValidator(once)] = Field(default=[1, 16, 256], min_length=1)
     """Tokens per call: 1 is text generation, many are prefill."""
     repeats: Count = 9
     """Repeats that count, after the warm-up."""

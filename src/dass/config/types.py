@@ -139,6 +139,13 @@ def _patterns(texts: list[str]) -> list[str]:
     return texts
 
 
+def once(values: list[Any]) -> list[Any]:
+    """A list in which nothing is twice."""
+    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise failure(("", f"{twice[0]} is listed twice; remove one"))
+    return values
+
+
 def _task(name: str) -> str:
     if name not in TASKS:
         raise failure(("", f"must be {either(map(repr, TASKS))}, not {shown(name)}"))
@@ -166,7 +173,7 @@ FileNames = Annotated[str | dict[str, str], BeforeValidator(_file_names)]
 Count = Annotated[int, Field(gt=0)]
 Length = Annotated[int, Field(gt=1)]
 Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Switch = Annotated[bool, BeforeValidator(_from_command_line)]
 Share = Annotated[float, Field(gt=0), BeforeValidator(_from_command_line)]
 TaskName = Annotated[

@@ -7,6 +7,7 @@ weights are those that transformers would read, in its order.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -194,6 +195,11 @@ def check_config(settings: Mapping[str, Any], where: str | Path) -> None:
 
 
 def _check_part(settings: Mapping[str, Any], where: str | Path) -> None:
+    for key, value in settings.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ModelError(
+                f"{where}: {key} is {value}, not a number; correct it or fetch the model again"
+            )
     for key in QUANTISATION:
         if settings.get(key) is not None:
             raise ModelError(
@@ -263,6 +269,8 @@ def weight_files(folder: str | Path) -> list[Path]:
         )
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
+    if (folder / SINGLE).is_symlink():
+        raise ModelError(f"{folder / SINGLE}: a link that leads to no file; fetch the model again")
     if not (folder / INDEX).is_file():
         others = [n for n in names if n.endswith((".safetensors", ".gguf", ".bin", ".pth", ".pt"))]
         raise ModelError(

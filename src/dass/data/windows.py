@@ -93,7 +93,10 @@ def put_bos_in_front(windows: Tensor, bos_id: int | None) -> Tensor:
         DataError: the tokenizer has no BOS.
     """
     if bos_id is None:
-        raise DataError("`bos: window` asks for BOS in each window, but the tokenizer has no BOS")
+        raise DataError(
+            "`bos: window` asks for BOS in each window, but the tokenizer has no BOS; set the "
+            "model's `bos: text`, or give the tokenizer that belongs to it"
+        )
     front = torch.full((len(windows), 1), bos_id, dtype=windows.dtype)
     return torch.cat([front, windows], dim=1)
 

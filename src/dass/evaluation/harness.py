@@ -134,10 +134,13 @@ def _cut(
     if not 0 < len(continuation) <= max_length:
         raise DataError(
             f"zero-shot: the continuation {text[1][:60]!r} has {len(continuation)} tokens; "
-            f"from 1 to {max_length} (the model's longest input) are possible"
+            f"from 1 to {max_length} (the model's longest input) are possible; mend or remove its "
+            "row"
         )
     if not context:
-        raise DataError(f"zero-shot: the context {text[0][:60]!r} has no tokens; is it blank?")
+        raise DataError(
+            f"zero-shot: the context {text[0][:60]!r} has no tokens; mend or remove its row"
+        )
     return context[-(max_length + 1 - len(continuation)) :], continuation
 
 
@@ -229,6 +232,8 @@ def _requests(
         with fitting(where):
             context = task.fewshot_context(doc=row, num_fewshot=0)
             own = task.construct_requests(doc=row, ctx=context, metadata=(name, number - 1, 1))
+            if not all(text.strip() for instance in own for text in instance.args):
+                raise ValueError("a question or a choice is blank")
             answers.append(_answer(task, row, len(own), where))
             characters += map(len, task.doc_to_choice(row))
         instances += own

@@ -15,6 +15,14 @@ from dass.data.documents import is_unicode, parse_object, read_lines
 from dass.errors import DassError, DataError
 from dass.tasks import TASKS, Row
 
+WORDS = {
+    str: "text",
+    int: "a whole number",
+    list: "a list of text",
+    dict: "lists of text by name",
+}
+"""What the official columns hold."""
+
 
 def local_dataset(task: str, file: str, limit: int | None, **_: Any) -> dict[str, Any]:
     """What lm-eval asks for as a task's data set: the one split that is evaluated.
@@ -66,7 +74,10 @@ def _read_row(line: bytes, task: str, where: str) -> Row:
             raise DataError(f"{where}: no column {column!r}; the task needs {', '.join(columns)}")
         if not _is_of(kind, row[column]):
             found = type(row[column]).__name__
-            raise DataError(f"{where}: column {column!r} holds {found}, not the official type")
+            raise DataError(
+                f"{where}: column {column!r} holds {found}, not {WORDS[kind]} as the official data "
+                "set does; convert it"
+            )
     with fitting(where):
         answers = list(definition.answers(row))
     # A hidden or wrong answer would count as a miss: lm-eval only warns, or says nothing.
@@ -103,7 +114,8 @@ def fitting(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DataError(
-            f"{where}: does not fit the task ({type(error).__name__}: {_first_line(error)})"
+            f"{where}: does not fit the task ({type(error).__name__}: {_first_line(error)}); mend "
+            "or remove it"
         ) from error
 
 

@@ -97,7 +97,7 @@ def _renamed(folder: Path, model: Any, tensors: Mapping[str, Stored]) -> dict[st
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     state, prefix = model.state_dict(), model.base_model_prefix
     renamed: dict[str, str] = {}
-    filled: set[str] = set()
+    filled: dict[str, str] = {}
     for stored in sorted(tensors, key=dot_natural_key):
         name, converted = rename_source_key(stored, renamings, converters, prefix, state)
         if name not in state and stored in state:
@@ -109,11 +109,11 @@ def _renamed(folder: Path, model: Any, tensors: Mapping[str, Stored]) -> dict[st
             )
         if name in filled:
             raise ModelError(
-                f"{tensors[stored].file}: holds {name} twice, the second time as {stored}; fetch "
-                f"the model again into {folder}"
+                f"{tensors[stored].file}: holds {name} twice, as {filled[name]} and as {stored}; "
+                f"fetch the model again into {folder}"
             )
         renamed[stored] = name
-        filled |= {name} & state.keys()
+        filled |= {name: stored} if name in state else {}
     return renamed
 
 

@@ -331,7 +331,7 @@ def check_finite(largest: Sequence[Tensor], where: str) -> None:
     if largest and not all_finite(torch.stack(list(largest))):
         raise NumericError(
             f"{where}: its output is not finite; a model trained in bfloat16 overflows in float16, "
-            "set the model's `dtype: bfloat16`"
+            "set the model's `dtype: bfloat16`; in any other case fetch the model again"
         )
 
 

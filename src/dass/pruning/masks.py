@@ -35,7 +35,10 @@ def keep_mask(
         PatternError: M does not divide the dimension that the groups lie along.
     """
     if not all_finite(scores):
-        raise NumericError(f"{name}: the scores are not finite; check the weights and activations")
+        raise NumericError(
+            f"{name}: the scores are not finite; check the method and its "
+            "arguments, and the weights"
+        )
     if isinstance(pattern, NofM):
         return _n_of_m(scores, pattern, axis, name)
     if scope == "matrix":

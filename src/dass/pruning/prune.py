@@ -28,6 +28,7 @@ from dass.models.streamed import StreamedModel, check_finite
 from dass.pruning.calibrate import collect
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Method, ScoreMethod, Statistics
+from dass.pruning.method_calls import comparison_of, scores_of, update_of
 from dass.pruning.patterns import NofM, Pattern, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
 from dass.pruning.resume import BlockCheckpoints
@@ -90,6 +91,7 @@ def prune(
             blocks that are there already are only run, so that the result is the same to the bit.
 
     Raises:
+        ConfigError: a custom method fails, or does not give what it should.
         PatternError: the pattern does not fit a matrix of the model (before any work).
         ModelError: a block has no GLU, or several (before any work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
@@ -201,9 +203,9 @@ def _speed(windows: Tensor, seconds: list[float]) -> str:
 
 def _check_fits(model: StreamedModel, method: Method, pattern: Pattern) -> None:
     """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
+    axes = {role: comparison_of(method, role).axis for role in ROLES}
     if not isinstance(pattern, NofM):
         return
-    axes = {role: method.comparison(role).axis for role in ROLES}
     for index, layer in enumerate(model.layers):
         where = f"{model.folder.name}, block {index}"
         for projection in find_glu(layer, where).projections:
@@ -262,12 +264,12 @@ def _prune_projection(
     """Prune one projection in place; return the mask of what is kept, and of how many."""
     weight = projection.weight
     if isinstance(method, ScoreMethod):
-        scores = method.score(projection.role, weight, statistics)
-        scope, axis = method.comparison(projection.role)
+        scores = scores_of(method, projection.role, weight, statistics, name)
+        scope, axis = comparison_of(method, projection.role)
         mask = keep_mask(scores, pattern, scope, axis, name)
         weight.masked_fill_(~mask, 0)
     else:
-        updated, mask = method.update(projection.role, weight, statistics, pattern, name)
+        updated, mask = update_of(method, projection.role, weight, statistics, pattern, name)
         if not all_finite(updated):
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
         weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
@@ -284,7 +286,9 @@ def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
     allowed = 1 / min(mask.shape)
     if not -1e-9 <= pattern.sparsity - achieved <= allowed:
         wanted = pattern.sparsity
-        raise NumericError(f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}")
+        raise NumericError(
+            f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}; correct the method"
+        )
     return count
 
 

@@ -137,7 +137,7 @@ class PrunedFile:
             self._file = safe_open(self.path, framework="pt")
             keys, metadata = set(self._file.keys()), self._file.metadata() or {}
         except FileNotFoundError:
-            raise DataError(f"{self.path}: no such pruned file") from None
+            raise DataError(f"{self.path}: no such pruned file; prune again") from None
         except Exception as error:  # whatever a damaged header makes safetensors raise
             raise self._damaged(" ".join(str(error).split()) or type(error).__name__) from None
         if metadata.get("format") != FORMAT:

@@ -83,9 +83,9 @@ def read_published(path: str | Path) -> list[Published]:
             _check_columns(path, list(reader.fieldnames or []))
             rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except OSError as error:
-        raise DataError(f"published.file: {path} cannot be read ({error.strerror})") from None
+        raise DataError(f"published.file: {path} cannot be read ({error.strerror}); correct it") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no CSV in UTF-8 ({error})") from None
+        raise DataError(f"{path}: no CSV in UTF-8 ({error}); save it as such") from None
     numbers: list[Published] = []
     places: dict[Published, str] = {}
     for where, row in rows:
@@ -126,11 +126,11 @@ def _parse(row: Mapping[str | None, Any], file: str) -> Published:
             raise ValueError(f"{name} is empty; every number needs one")
     method, pattern, length = cell["method"], cell["pattern"], cell["length"]
     if (method == DENSE) != (pattern == ""):
-        raise ValueError(f"method {DENSE} has no pattern, every other method has one")
+        raise ValueError(f"method {DENSE} has no pattern, every other method has one; correct it")
     if pattern and (spelled := str(parse_pattern(pattern))) != pattern:
         raise ValueError(f"pattern {pattern!r} is spelled {spelled}")
     if length and not re.fullmatch(r"[1-9]\d*", length):
-        raise ValueError(f"length {length!r} is no number of tokens")
+        raise ValueError(f"length {length!r} is no number of tokens; correct it")
     return Published(
         model=cell["model"],
         calibration=cell["calibration"] or None,
@@ -150,7 +150,7 @@ def _quantity(metric: str, split: str) -> Quantity:
         known = "perplexity, or a task and its metric, as in piqa_acc, arc_easy_acc_norm, mean_acc"
         raise ValueError(f"unknown metric {metric!r}: write {known}")
     if split not in SPLITS and (split or metric == PERPLEXITY):
-        raise ValueError(f"split {split!r} is neither {' nor '.join(SPLITS)}")
+        raise ValueError(f"split {split!r} is neither {' nor '.join(SPLITS)}; correct it")
     return Quantity(metric, split if metric == PERPLEXITY else "")
 
 
@@ -162,10 +162,10 @@ def _value(metric: str, text: str) -> float:
         value = math.nan
     if metric == PERPLEXITY:
         if not 1 <= value < math.inf:
-            raise ValueError(f"value {text!r} is no perplexity (a number from 1)")
+            raise ValueError(f"value {text!r} is no perplexity; give a number from 1")
         return value
     if not 1 < value <= 100:
-        raise ValueError(f"value {text!r} is no accuracy in percent, as in 76.4")
+        raise ValueError(f"value {text!r} is no accuracy in percent; give one as in 76.4")
     return value / 100
 
 

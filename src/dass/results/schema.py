@@ -6,10 +6,11 @@ before its numbers reach a table.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dass.errors import DataError, NumericError
 from dass.runtime.files import read_json, write_json
@@ -20,6 +21,17 @@ SCHEMA_VERSION: Literal[1] = 1
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _at_least(least: float, value: float) -> float:
+    """What is not finite passes: it is refused elsewhere, wherever in a file it stands."""
+    if math.isfinite(value) and value < least:
+        raise ValueError(f"must be at least {least:g}")
+    return value
+
+
+FromOne = Annotated[float, AfterValidator(partial(_at_least, 1))]
+FromZero = Annotated[float, AfterValidator(partial(_at_least, 0))]
 
 
 class Closed(BaseModel):
@@ -101,8 +113,8 @@ class PruningResult(RunResult):
 class SplitPerplexity(Closed):
     """The perplexity of one split, as :class:`dass.evaluation.perplexity.Perplexity` has it."""
 
-    perplexity: float
-    nll: float
+    perplexity: FromOne
+    nll: FromZero
     """Mean negative log-likelihood per token, in nats."""
     tokens: Count
     windows: Count
@@ -122,11 +134,11 @@ class TaskAccuracy(Closed):
     """One task's accuracies, as :class:`dass.evaluation.accuracy.TaskResult` has them."""
 
     acc: Share
-    acc_stderr: float | None
+    acc_stderr: FromZero | None
     """None where there is one sample only."""
     acc_norm: Share | None
     """None where the task has none (WinoGrande)."""
-    acc_norm_stderr: float | None
+    acc_norm_stderr: FromZero | None
     samples: Count
     version: str | int | float
     requests_hash: str
@@ -194,7 +206,7 @@ def _first_problem(error: ValidationError) -> str:
     """The first problem that pydantic found, as ``field: what is wrong``, in one line."""
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
-    return " ".join(f"{field}: {problem['msg']}".split())
+    return " ".join(f"{field}: {problem['msg'].removeprefix('Value error, ')}".split())
 
 
 def _not_finite(value: Any, field: str = "") -> Iterator[tuple[str, float]]:

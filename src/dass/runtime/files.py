@@ -50,8 +50,14 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it on success, remove it on failure."""
+    """Yield a temporary path beside ``path``; rename it on success, remove it on failure.
+
+    Raises:
+        DataError: there is a folder of that name.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: a folder where a file is to be written; remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     mode = _usual_mode(part)
@@ -150,7 +156,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError(f"{path}: no such file; run again, or check the path") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from None
     except (ValueError, RecursionError) as error:

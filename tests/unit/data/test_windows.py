@@ -127,7 +127,9 @@ def test_bos_in_front() -> None:
     windows = torch.tensor([[5, 6], [7, 8]])
     assert put_bos_in_front(windows, 1).tolist() == [[1, 5, 6], [1, 7, 8]]
     assert put_bos_in_front(windows, 0).tolist() == [[0, 5, 6], [0, 7, 8]]
-    with pytest.raises(DataError, match=r"^`bos: window`.*no BOS$"):
+    with pytest.raises(
+        DataError, match=r"^`bos: window`.*no BOS; set the model's `bos: text`[^\n]*$"
+    ):
         put_bos_in_front(windows, None)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from dass.data.model_folder import SINGLE
-from dass.errors import ModelError, NumericError, PatternError
+from dass.errors import ConfigError, ModelError, NumericError, PatternError
 from dass.models import batches
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
@@ -468,7 +468,8 @@ def test_statistics_that_a_score_lacks_are_a_fault_of_the_method(
             return weight.abs() * statistics.get("intermediate_norm")
 
     model = StreamedModel(tiny_model("llama"), torch.float32)
-    with pytest.raises(LookupError, match="intermediate_norm was not collected"):
+    said = r"score\(\) of method .*Greedy failed \(LookupError: intermediate_norm was not collected"
+    with pytest.raises(ConfigError, match=said):
         prune(model, tokens, Greedy(), Unstructured(parse_pattern("u50").percent))  # type: ignore[union-attr]
 
 

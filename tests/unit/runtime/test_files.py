@@ -156,7 +156,7 @@ def test_broken_json_is_named_in_one_line(tmp_path: Path, content: bytes) -> Non
 
 
 def test_absent_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x\.json: no such file$"):
+    with pytest.raises(DataError, match=r"x\.json: no such file; run again, or check the path$"):
         read_json(tmp_path / "x.json")
 
 

@@ -7,12 +7,20 @@ can import. The interface stands in :mod:`dass.pruning.method`.
 
 import difflib
 import importlib
+import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dass.errors import ConfigError
-from dass.pruning.method import Method, ScoreMethod, UpdateMethod
+from dass.pruning.method import Method, Need, ScoreMethod, UpdateMethod
+
+CALLS = {
+    "comparison": ("role",),
+    "score": ("role", "weight", "statistics"),
+    "update": ("role", "weight", "statistics", "pattern", "name"),
+}
+"""What a method's functions are called with."""
 
 
 def built_in() -> tuple[str, ...]:
@@ -37,11 +45,13 @@ def find_class(function: str) -> type:
     module_name, class_name = function.split(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         what = " ".join(f"{type(error).__name__}: {error}".split())
+        not_found = isinstance(error, ModuleNotFoundError) and error.name in _packages(module_name)
+        remedy = "put its folder on PYTHONPATH (PYTHONPATH=. snakemake …)"
         raise ConfigError(
             f"method {function!r} cannot be imported ({what}); "
-            "is its folder on PYTHONPATH (PYTHONPATH=. snakemake …)?"
+            f"{remedy if not_found else f'correct the module {module_name}'}"
         ) from None
     if not _is_method(found):
         raise ConfigError(
@@ -54,14 +64,41 @@ def make_method(function: str, arguments: dict[str, Any]) -> Method:
     """Build the method ``function`` with ``arguments``.
 
     Raises:
-        ConfigError: as :func:`find_class`; or it does not take the arguments.
+        ConfigError: as :func:`find_class`; or it does not take the arguments, needs statistics
+            that there are not, or has a function that cannot be called as methods' are.
     """
     cls = find_class(function)
     try:
         method: Method = cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"method {function!r} does not take {arguments}: {error}") from None
+    _check_interface(method, function)
     return method
+
+
+def _packages(module: str) -> list[str]:
+    """A module's name and those of the packages around it."""
+    parts = module.split(".")
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def _check_interface(method: Any, function: str) -> None:
+    known, needs = get_args(Need), method.needs
+    if not isinstance(needs, set | frozenset) or not needs <= set(known):
+        raise ConfigError(
+            f"method {function!r}: its `needs` are {needs!r}; make them a frozenset of any of "
+            f"{', '.join(known)}"
+        )
+    for name, arguments in CALLS.items():
+        if not callable(call := getattr(method, name, None)):
+            continue
+        try:
+            inspect.signature(call).bind(*arguments)
+        except TypeError:
+            raise ConfigError(
+                f"method {function!r}: {name}() cannot be called as ({', '.join(arguments)}), as "
+                "methods are; correct its arguments"
+            ) from None
 
 
 def _is_method(value: Any) -> bool:
