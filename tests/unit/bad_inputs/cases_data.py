@@ -19,6 +19,7 @@ from tests.unit.bad_inputs.good import (
     PRUNED,
     PRUNING,
     PUBLISHED,
+    REQUESTS,
     SUMMARY,
     TASK,
     TEXT,
@@ -50,7 +51,7 @@ def row(what: str, says: str, **changes: Any) -> Case:
     good = {"question": "w5", "answerKey": "A", "choices": {"label": ["A", "B"], "text": ["w6", "w7"]}}  # fmt: skip
     bad = {name: value for name, value in (good | changes).items() if value is not ...}
     return Case(what, write(TASK, f"{json.dumps(good)}\n{json.dumps(bad)}\n"),
-                f"arc_easy: {TASK}: line 2: {says}", "zero_shot")  # fmt: skip
+                f"arc_easy: {TASK}: line 2: {says}", "zero_shot_requests")  # fmt: skip
 
 
 def published(what: str, line: str, says: str) -> Case:
@@ -110,9 +111,9 @@ TEXTS = [
 ]  # fmt: skip
 
 TASKS = [
-    Case("no file", remove(TASK), f"arc_easy: {TASK}: no such file; check the data set's `path`", "zero_shot"),
-    Case("an empty file", write(TASK, "\n"), f"arc_easy: {TASK}: holds no rows; fetch or generate it again", "zero_shot"),
-    Case("rows that are no JSON", write(TASK, "question,answer\n"), f"arc_easy: {TASK}: line 1: not valid JSON of a row (…); mend or remove it", "zero_shot"),
+    Case("no file", remove(TASK), f"arc_easy: {TASK}: no such file; check the data set's `path`", "zero_shot_requests"),
+    Case("an empty file", write(TASK, "\n"), f"arc_easy: {TASK}: holds no rows; fetch or generate it again", "zero_shot_requests"),
+    Case("rows that are no JSON", write(TASK, "question,answer\n"), f"arc_easy: {TASK}: line 1: not valid JSON of a row (…); mend or remove it", "zero_shot_requests"),
     row("a column that is missing", "no column 'choices'; the task needs question, choices, answerKey", choices=...),
     row("an answer that is none of the choices", "the answer 'E' in column 'answerKey' is none of ['A', 'B']; give a split with its answers", answerKey="E"),
     row("a hidden answer", "the answer '' in column 'answerKey' is none of ['A', 'B']; give a split with its answers", answerKey=""),
@@ -123,7 +124,7 @@ TASKS = [
     row("no choices", "the answer 'A' in column 'answerKey' is none of []; give a split with its answers", choices={"label": [], "text": []}),
     row("more labels than texts", "does not fit the task (ValueError: 2 choices need as many labels, each its own, not ['A', 'B', 'C']); mend or remove it", choices={"label": ["A", "B", "C"], "text": ["w6", "w7"]}),
     row("a label twice", "does not fit the task (ValueError: 2 choices need as many labels, each its own, not ['A', 'A']); mend or remove it", choices={"label": ["A", "A"], "text": ["w6", "w7"]}),
-    Case("a choice that is blank", write(TASK, json.dumps({"question": "w5", "answerKey": "A", "choices": {"label": ["A", "B"], "text": [" ", "w6"]}}) + "\n"), f"arc_easy: {TASK}: row 1: does not fit the task (ValueError: a question or a choice is blank); mend or remove it", "zero_shot"),
+    Case("a choice that is blank", write(TASK, json.dumps({"question": "w5", "answerKey": "A", "choices": {"label": ["A", "B"], "text": [" ", "w6"]}}) + "\n"), f"arc_easy: {TASK}: row 1: does not fit the task (ValueError: a question or a choice is blank); mend or remove it", "zero_shot_requests"),
 ]  # fmt: skip
 
 MASKS = [
@@ -142,6 +143,8 @@ MASKS = [
     Case("tokens with a flipped bit", flip(CALIBRATION, -4), f"{CALIBRATION}: no usable token file (its tokens are not those that were saved); delete it, run again", "prune_run"),
     Case("tokens of an evaluation to calibrate on", unchanged, f"{EVALUATION}: holds no windows 'windows'; delete it, run again", "prune_run", {"tokens": EVALUATION}),
     Case("tokens without metadata", header(lambda h: h.pop("__metadata__"), CALIBRATION), f"{CALIBRATION}: no usable token file (its metadata is not what was saved); delete it, run again", "prune_run"),
+    Case("tokens of an evaluation as zero-shot requests", unchanged, f"{EVALUATION}: holds no requests ('tasks'); delete it, run again", "zero_shot", {"requests": EVALUATION}),
+    Case("requests that are cut off", cut(REQUESTS, 50), f"{REQUESTS}: no usable token file (…); delete it, run again", "zero_shot"),
     Case("a split that was not tokenised", unchanged, f"{EVALUATION}: holds no windows 'train'; delete it, run again", "perplexity", {"splits": ["train"]}),
     Case("M does not divide a dimension", unchanged, "mine, block 0, mlp.gate_proj.weight: pattern 3of7 needs the output dimension to be a multiple of 7, but it is 64; choose another pattern for this model", "prune_run", {"run": "m/c/method/3of7"}),
     Case("an alpha so large that scores overflow", unchanged, "model.layers.0.mlp.gate_proj.weight: the scores are not finite; …", "prune_run", {"arguments": {"alpha": 500.0}}),

@@ -33,6 +33,7 @@ TEXT = "data/text/test.txt"
 TASK = "data/task/test.jsonl"
 CALIBRATION = "results/calibration.safetensors"
 EVALUATION = "results/evaluation.safetensors"
+REQUESTS = "results/requests.safetensors"
 RUN = "results/run"
 PRUNED = f"{RUN}/pruned.safetensors"
 PRUNING = f"{RUN}/pruning.json"
@@ -72,8 +73,13 @@ STAGES: dict[str, dict[str, Any]] = {
         "tokens": EVALUATION, "dataset": "t", "splits": ["validation", "test"],
         "result_file": f"{NEW}/perplexity.json",
     },
-    "zero_shot": _RUN | {
-        "tasks": {"arc_easy": "data/task"}, "limit": None, "result_file": f"{NEW}/zero_shot.json",
+    "zero_shot_requests": {
+        "folder": MODEL, "tasks": {"arc_easy": "data/task"}, "bos": "text", "limit": None,
+        "out": f"{NEW}/requests.safetensors",
+    },
+    "zero_shot": {
+        "folder": MODEL, "dtype": "float32", "run": "m/c/method/2of4", "pruned": PRUNED,
+        "requests": REQUESTS, "result_file": f"{NEW}/zero_shot.json",
     },
     "check_dense": {
         "dense": DENSE, "targets": [], "tolerance": 0.02, "out": f"{NEW}/checked.json",
@@ -111,6 +117,7 @@ def write_good(folder: Path, work: Path) -> None:
     pipeline.prune(Path(RUN), tokens=Path(CALIBRATION))
     pipeline.perplexity(Path(RUN))
     pipeline.zero_shot(Path(RUN))
+    Path("data/requests.safetensors").rename(REQUESTS)
     pipeline.perplexity()
     Path("data/perplexity.json").rename(DENSE)
     Path("data/evaluation.safetensors").unlink()

@@ -57,7 +57,7 @@ GROUPS = (
     Group("Tokenizers", "calibration_tokens", TOKENIZERS),
     Group("Documents to calibrate on", "calibration_tokens", DATA),
     Group("Texts to measure perplexity on", "evaluation_tokens", TEXTS),
-    Group("Zero-shot tasks", "zero_shot", TASKS),
+    Group("Zero-shot tasks", "zero_shot_requests", TASKS),
     Group("Token files, pruned files, custom methods at work", "", MASKS),
     Group("Result files", "summary_of_model", RESULTS),
     Group("Published numbers", "tables_of_experiment", PUBLISHED_NUMBERS),
