@@ -11,6 +11,7 @@ of a request once, each window once.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -161,8 +162,8 @@ def main() -> None:
         if options.windows:
             rows += perplexity_rows(folder, shape, options.windows, rate)
     content = {
-        "command": f"python benchmarks/evaluation.py --shape {options.shape}", "dtype": str(DTYPE),
-        "shape": options.shape, "matmul_tflops": rate / 1e12, "rows": rows,
+        "command": " ".join(["python", *sys.argv]), "dtype": str(DTYPE), "shape": options.shape,
+        "matmul_tflops": rate / 1e12, "rows": rows,
         "provenance": provenance(),
     }  # fmt: skip
     write_text(options.out, compact(content))

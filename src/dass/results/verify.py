@@ -11,6 +11,7 @@ from typing import Any
 from dass.data.download import RemoteFile
 from dass.data.model_folder import weight_files
 from dass.data.token_file import tokens_about
+from dass.evaluation.requests import load_requests, requests_hash
 from dass.errors import DataError
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import PerplexityResult, PruningResult, ZeroShotResult, read_result
@@ -20,7 +21,7 @@ from dass.runtime.records import Record, files_of, read_record, record_path
 
 Folders = Mapping[str, str | Path]
 Source = dict[str, str]
-ORDER = ("calibration", "evaluation", "runs", "summary", "tables", "figures", "speed")
+ORDER = ("calibration", "evaluation", "requests", "runs", "summary", "tables", "figures", "speed")
 """Folders of a study in the order in which they are made; single files come after all."""
 AGAIN = "delete it and run again"
 
@@ -49,6 +50,9 @@ def verify(study: str | Path, models: Folders, texts: Folders, tasks: Folders) -
         elif name.startswith(("calibration/", "evaluation/")):
             about = tokens_about(study / name)
             _check_text(study / name, about, texts.get(about.get("dataset", "")))
+        elif name.startswith("requests/"):
+            for task, said in load_requests(study / name)[1]["sources"].items():
+                _check_text(study / name, {"source": said}, tasks.get(task))
     return len(files)
 
 
@@ -107,9 +111,12 @@ def _check_run(
             if split in perplexity.splits:
                 _same(path, f"{split} tokens", perplexity.splits[split].tokens_hash, hashed)
     elif path.name == "zero_shot.json":
-        result = read_result(path, ZeroShotResult)
+        result = zero_shot = read_result(path, ZeroShotResult)
+        requests = load_requests(study / f"requests/{zero_shot.run.model}.safetensors")[0]
         for task, said in result.provenance["tasks"].items():
             _check_text(path, {"source": said}, tasks.get(task))
+            asked = requests_hash(requests[task].requests) if task in requests else "missing"
+            _same(path, f"{task} requests", zero_shot.tasks[task].requests_hash, asked)
     else:
         return
     _same(path, "run", f"runs/{result.run}", str(path.parent.relative_to(study)))
