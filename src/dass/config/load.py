@@ -38,7 +38,7 @@ def read_config(path: str | Path) -> StudyConfig:
         mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # a date or a number that is none makes yaml raise anything
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not valid YAML ({reason})") from None
     if not isinstance(mapping, dict):

@@ -143,12 +143,12 @@ def run_stage(stage: str, **changes: Any) -> None:
     """
     params = {"stage": stage} | STAGES[stage] | changes
     rule = SimpleNamespace(params=params, input={}, output={}, log=[LOG], threads=1, resources={})
-    with _unchanged_process():
+    with unchanged_process():
         runpy.run_path(str(SCRIPT), init_globals={"snakemake": rule})
 
 
 @contextmanager
-def _unchanged_process() -> Iterator[None]:
+def unchanged_process() -> Iterator[None]:
     """A job has a process of its own: what it changes there is undone."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in numbers}

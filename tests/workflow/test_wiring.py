@@ -1,0 +1,409 @@
+"""What the config says reaches every job: a study in which each value differs from all others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dass.runtime.source_files import module_files
+
+from .conftest import ROOT, Workflow, copy_workflow
+
+STUDY: dict[str, Any] = {
+    "study": "wired",
+    "description": "Every value is another.",
+    "note": "A note.",
+    "models": {
+        "a": {"label": "Model A", "hub": "o/a", "revision": "v1", "dtype": "bfloat16",
+              "bos": "window", "parameters": 7.0, "zero_shot_limit": 41},
+        "b": {"label": "Model B", "hub": "o/b", "revision": "v2", "dtype": "float16"},
+        "s": {"label": "Model S", "standin": "mistral", "dtype": "float32", "zero_shot_limit": 43},
+    },
+    "datasets": {
+        "c4": {"kind": "documents", "hub": "o/c4", "name": "en", "files": "one.json.gz"},
+        "toy": {"kind": "documents", "standin": "documents"},
+        "wiki": {"kind": "text", "hub": "o/wiki", "revision": "v3", "rows": "file"},
+        "piqa": {"kind": "task", "hub": "o/piqa"},
+        "arc": {"kind": "task", "standin": "arc_easy"},
+    },
+    "standins": {"seed": 31, "documents": 2300, "steps": 601},
+    "calibrations": {
+        "long": {"dataset": "c4", "sequences": 11, "length": 512, "seed": 3},
+        "short": {"dataset": "toy", "sequences": 13, "length": 64, "seed": 5},
+    },
+    "methods": {
+        "wanda": {"function": "wanda", "label": "Wanda's"},
+        "mine": {"function": "dass", "alpha": 0.3},
+        "obs": {"function": "sparsegpt", "label": "OBS", "damping": 0.07, "block": 96},
+    },
+    "perplexity": {"dataset": "wiki", "length": 320, "splits": ["test", "validation"],
+                   "table_split": "test"},
+    "zero_shot": {"tasks": {"arc_easy": "arc", "piqa": "piqa"}, "metric": "acc_norm"},
+    "published": {"file": "published.csv", "tolerance": 0.017},
+    "experiments": {
+        "main": {"title": "Main", "models": ["a", "s"], "calibrations": ["long"],
+                 "methods": ["wanda", "mine"], "patterns": ["2of4", "u60"]},
+        "other": {"title": "Other", "models": ["b"], "calibrations": ["long", "short"],
+                  "methods": ["obs"], "patterns": ["4of8"]},
+    },
+    "speed": {
+        "shapes": {"tiny": {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2,
+                            "blocks": 2}},
+        "metric": {"of": ["a", "tiny"], "repeats": 2},
+        "gpu": {"of": "all", "tokens": [17, 19], "repeats": 4},
+        "cpu": {"of": ["tiny", "s"], "patterns": ["u55"], "parts": ["mlp"], "tokens": [23],
+                "repeats": 6, "threads": 29},
+    },
+}  # fmt: skip
+
+PUBLISHED = (
+    "table,model,method,pattern,split,metric,value,source,dataset,length\n"
+    "T. 1,a,dense,,test,perplexity,5.47,Paper,wiki,320\n"
+    "T. 1,a,dense,,validation,perplexity,5.12,Paper,wiki,2048\n"
+    "T. 1,a,dense,,,piqa_acc,78.1,Paper,,\n"
+)
+RESULTS = "results/wired"
+FOLDERS = {name: f"resources/models/{name}" for name in STUDY["models"]}
+BOS = {name: model.get("bos", "text") for name, model in STUDY["models"].items()}
+DTYPE = {name: model["dtype"] for name, model in STUDY["models"].items()}
+DOCUMENTS = {
+    "c4": ("resources/datasets/c4", "resources/datasets/c4/documents.jsonl"),
+    "toy": ("resources/standins/toy_corpus", "resources/standins/toy_corpus/documents.jsonl.gz"),
+}
+"""Data set -> a job's input, the file."""
+TASKS = {"arc_easy": "resources/standins/toy_corpus/arc_easy", "piqa": "resources/datasets/piqa"}
+ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wanda": ("wanda", {}),
+    "mine": ("dass", {"alpha": 0.3}),
+    "obs": ("sparsegpt", {"damping": 0.07, "block": 96}),
+}
+RUNS = [
+    *(
+        (m, "long", method, p)
+        for m in "as"
+        for method in ("wanda", "mine")
+        for p in ("2of4", "u60")
+    ),
+    *(("b", calibration, "obs", "4of8") for calibration in ("long", "short")),
+]
+THREADS = {"a": 3, "b": 3, "s": 1}
+"""Of the three cores that the DAG is made for; a stand-in's jobs have one."""
+
+
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """All jobs of that study, exports included, on a machine with a GPU."""
+    workflow = copy_workflow(tmp_path_factory.mktemp("wired"))
+    (workflow.folder / "published.csv").write_text(PUBLISHED)
+    workflow.write_study(STUDY)
+    return planned(workflow, "all", "exports")
+
+
+def planned(workflow: Workflow, *targets: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(ROOT / "tests/workflow/dag.py"), "study.yaml", *targets]
+    done = subprocess.run(
+        command, cwd=workflow.folder, env=os.environ | {"DASS_SPEED_GPU": "1"}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs: list[dict[str, Any]] = json.loads((workflow.folder / "dag.json").read_text())
+    return jobs
+
+
+def jobs_of(wired: list[dict[str, Any]], rule: str) -> dict[Any, dict[str, Any]]:
+    """The rule's jobs by their first output."""
+    found = {}
+    for job in wired:
+        if job["rule"] == rule:
+            first = next(iter(job["output"].values()))
+            found[first if isinstance(first, str) else first[0]] = job
+    return found
+
+
+def expect(
+    wired: list[dict[str, Any]], rule: str, expected: dict[str, dict[str, Any]],
+    inputs: dict[str, dict[str, Any]], threads: dict[str, int] | None = None,
+) -> None:  # fmt: skip
+    """Params and inputs of each job by its first output; stage and modules go without saying."""
+    found = jobs_of(wired, rule)
+    assert found.keys() == expected.keys() == inputs.keys()
+    modules = sorted(
+        os.path.relpath(file, ROOT)
+        for file in [ROOT / "workflow/scripts/stage.py", *module_files(f"stages.{rule}")]
+    )
+    for output, job in found.items():
+        assert job["params"] == {"stage": rule} | expected[output], output
+        given = {name: files for name, files in job["input"].items() if files != []}
+        assert sorted(given.pop("modules", [])) == ([] if rule.startswith("fetch") else modules)
+        assert given == inputs[output], output
+        if threads:
+            assert job["threads"] == threads[output], output
+
+
+def of(model: str) -> dict[str, Any]:
+    """What every stage that runs a model is told of it."""
+    return {"folder": FOLDERS[model], "dtype": DTYPE[model], "bos": BOS[model]}
+
+
+Jobs = list[dict[str, Any]]
+
+
+def test_what_is_fetched_and_made(wired: Jobs) -> None:
+    out = "resources/models/{}".format
+    expected = {
+        out(m): {"repository": f"o/{m}", "revision": STUDY["models"][m]["revision"]} for m in "ab"
+    }
+    expect(wired, "fetch_model", expected, {out: {} for out in expected})
+    fetched = {f"resources/datasets/{name}": name for name in ("c4", "wiki", "piqa")}
+    default = {"revision": "main", "path": None, "standin": None, "name": None, "files": None,
+               "rows": "line"}  # fmt: skip
+    settings = {
+        folder: {"settings": default | STUDY["datasets"][name]} for folder, name in fetched.items()
+    }
+    expect(wired, "fetch_dataset", settings, {out: {} for out in settings})
+    corpus = DOCUMENTS["toy"][0]
+    expect(wired, "toy_corpus", {corpus: {"seed": 31, "documents": 2300}}, {corpus: {}})
+    standin = {out("s"): {"family": "mistral", "seed": 31, "steps": 601}}
+    expect(wired, "train_standin", standin, {out("s"): {"corpus": corpus}})
+
+
+def test_tokens(wired: Jobs) -> None:
+    drawn, read = {}, {}
+    for model, name in {(run[0], run[1]) for run in RUNS}:
+        calibration = STUDY["calibrations"][name]
+        folder, file = DOCUMENTS[calibration["dataset"]]
+        out = f"{RESULTS}/calibration/{model}/{name}.safetensors"
+        about = {"folder": FOLDERS[model], "bos": BOS[model], "documents": file}
+        drawn[out] = about | calibration
+        read[out] = {"model": FOLDERS[model], "documents": folder}
+    expect(wired, "calibration_tokens", drawn, read)
+    text = "resources/datasets/wiki"
+    cut = {
+        f"{RESULTS}/evaluation/{model}/wiki.safetensors": {
+            "folder": FOLDERS[model], "bos": BOS[model], "dataset": "wiki", "text": text,
+            "rows": "file", "length": 320, "splits": ["test", "validation"],
+        }
+        for model in FOLDERS
+    }  # fmt: skip
+    inputs = {out: {"model": about["folder"], "text": text} for out, about in cut.items()}
+    expect(wired, "evaluation_tokens", cut, inputs)
+
+
+def test_runs(wired: Jobs) -> None:
+    pruned, read, threads, exported = {}, {}, {}, {}
+    for run in RUNS:
+        model, calibration, method, _ = run
+        out = f"{RESULTS}/runs/{'/'.join(run)}/pruned.safetensors"
+        function, arguments = ARGUMENTS[method]
+        pruned[out] = of(model) | {
+            "run": "/".join(run), "function": function, "arguments": arguments,
+        }  # fmt: skip
+        read[out] = {
+            "model": FOLDERS[model],
+            "tokens": f"{RESULTS}/calibration/{model}/{calibration}.safetensors",
+            "method": module_paths(f"pruning.methods.{function}"),
+        } | ({"gate": f"{RESULTS}/runs/a/dense/checked.json"} if model == "a" else {})
+        threads[out] = THREADS[model]
+        exported[f"{RESULTS}/exports/{'/'.join(run)}"] = (model, out)
+    expect(wired, "prune_run", pruned, read, threads)
+    expect(
+        wired, "export",
+        {out: {"folder": FOLDERS[m], "dtype": DTYPE[m]} for out, (m, _) in exported.items()},
+        {out: {"model": FOLDERS[m], "pruned": file} for out, (m, file) in exported.items()},
+    )  # fmt: skip
+
+
+def module_paths(name: str) -> list[str]:
+    return [os.path.relpath(file, ROOT) for file in module_files(name)]
+
+
+def evaluated(kind: str) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Result file, model, run, and the input that only a pruned run has."""
+    for model in FOLDERS:
+        yield f"{RESULTS}/runs/{model}/dense/{kind}.json", model, f"{model}/dense", {}
+    for run in map("/".join, RUNS):
+        folder = f"{RESULTS}/runs/{run}"
+        yield f"{folder}/{kind}.json", run[0], run, {"pruned": f"{folder}/pruned.safetensors"}
+
+
+def test_evaluations(wired: Jobs) -> None:
+    perplexity, zero_shot = list(evaluated("perplexity")), list(evaluated("zero_shot"))
+    measured = {"dataset": "wiki", "splits": ["test", "validation"]}
+    limits = {"a": 41, "b": None, "s": 43}
+    corpus = DOCUMENTS["toy"][0]
+    expect(
+        wired, "perplexity",
+        {out: of(model) | measured | {"run": run} for out, model, run, _ in perplexity},
+        {out: {"model": FOLDERS[model],
+               "tokens": f"{RESULTS}/evaluation/{model}/wiki.safetensors"} | mask
+         for out, model, _, mask in perplexity},
+        {out: THREADS[model] for out, model, *_ in perplexity},
+    )  # fmt: skip
+    expect(
+        wired, "zero_shot",
+        {out: of(model) | {"tasks": TASKS, "limit": limits[model], "run": run}
+         for out, model, run, _ in zero_shot},
+        {out: {"model": FOLDERS[model], "tasks": [corpus, TASKS["piqa"]]} | mask
+         for out, model, _, mask in zero_shot},
+        {out: THREADS[model] for out, model, *_ in zero_shot},
+    )  # fmt: skip
+    target = {"split": "test", "value": 5.47, "source": "Paper, T. 1; published.csv"}
+    out = f"{RESULTS}/runs/a/dense/checked.json"
+    checked = {out: {"targets": [target], "tolerance": 0.017}}
+    expect(
+        wired, "check_dense", checked, {out: {"dense": f"{RESULTS}/runs/a/dense/perplexity.json"}}
+    )
+
+
+SHOWN: dict[str, dict[str, Any]] = {
+    "main": {
+        "models": {"a": "Model A", "s": "Model S"}, "patterns": ["2of4", "u60"],
+        "calibrations": {"long": "11 sequences of 512 tokens of c4, seed 3"},
+        "methods": {"wanda": "Wanda's", "mine": "mine"},
+    },
+    "other": {
+        "models": {"b": "Model B"}, "patterns": ["4of8"], "methods": {"obs": "OBS"},
+        "calibrations": {"long": "11 sequences of 512 tokens of c4, seed 3",
+                         "short": "13 sequences of 64 tokens of toy, seed 5"},
+    },
+}  # fmt: skip
+for name, shown in SHOWN.items():
+    shown |= {"experiment": name, "title": name.title(), "split": "test", "metric": "acc_norm",
+              "tasks": ["arc_easy", "piqa"], "note": "A note."}  # fmt: skip
+
+LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
+SUBJECTS = {"metric": ["a", "tiny"], "gpu": ["a", "b", "s"], "cpu": ["s", "tiny"]}
+SPEED_SETTINGS: dict[str, dict[str, Any]] = {
+    kind: {"study": "wired", "note": "A note.",
+           "subjects": {name: LABELS[name] for name in subjects},
+           "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"}}
+    for kind, subjects in SUBJECTS.items()
+}  # fmt: skip
+PREFILLED = [run for run in RUNS if run[3] == "2of4"]
+SPEED = f"{RESULTS}/speed"
+SPEED_RESULTS = {
+    "metric": [f"{SPEED}/metric/{m}/{n}.json" for m in ("a", "tiny") for n in ARGUMENTS],
+    "gpu": [f"{SPEED}/gpu/{m}.json" for m in "abs"]
+    + [f"{SPEED}/prefill/{'/'.join(run)}.json" for run in PREFILLED],
+    "cpu": [f"{SPEED}/cpu/{m}.json" for m in ("tiny", "s")],
+}
+
+
+def test_summaries_tables_and_figures(wired: Jobs) -> None:
+    kinds = {"pruning": "pruning", "perplexity": "perplexity", "zero_shot": "zero_shot"}
+    of_models = {
+        f"{RESULTS}/summary/{model}.json": {
+            name: [f for f, m, run, _ in evaluated(kind)
+                   if m == model and not (kind == "pruning" and run.endswith("dense"))]
+            for name, kind in kinds.items()
+        }
+        for model in FOLDERS
+    }  # fmt: skip
+    expect(wired, "summary_of_model", {name: {} for name in of_models}, of_models)
+    summary = f"{RESULTS}/summary.json"
+    models = [f"{RESULTS}/summary/{model}.json" for model in "asb"]  # as the experiments name them
+    expect(wired, "summary", {summary: {}}, {summary: {"models": models}})
+    tables = {f"{RESULTS}/tables/{n}/perplexity.tex": {"settings": SHOWN[n]} for n in SHOWN}
+    read = {"summary": summary, "published": ["published.csv"]}
+    expect(wired, "tables_of_experiment", tables, dict.fromkeys(tables, read))
+    for name in SHOWN:
+        written = jobs_of(wired, "tables_of_experiment")[f"{RESULTS}/tables/{name}/perplexity.tex"]
+        kinds_of = [f"{kind}.{form}" for kind in ("perplexity", "zero_shot", "published")
+                    for form in ("tex", "md")]  # fmt: skip
+        assert written["output"]["out"] == [f"{RESULTS}/tables/{name}/{kind}" for kind in kinds_of]
+    figures = {f"{RESULTS}/figures/{n}/perplexity.pdf": {"settings": SHOWN[n]} for n in SHOWN}
+    expect(wired, "figures_of_experiment", figures, {out: {"summary": summary} for out in figures})
+
+
+def test_the_report(wired: Jobs) -> None:
+    out = f"{RESULTS}/report.pdf"
+    params = {
+        "experiments": list(SHOWN.values()), "study": "wired", "note": "A note.",
+        "description": "Every value is another.", "speed": SPEED_SETTINGS,
+    }  # fmt: skip
+    inputs = {
+        "summary": f"{RESULTS}/summary.json", "published": ["published.csv"],
+        "speed_results": [file for files in SPEED_RESULTS.values() for file in files],
+        "speed_pruning": [
+            f"{RESULTS}/runs/{'/'.join(run)}/pruning.json" for run in RUNS if run[0] == "a"
+        ],
+        "templates": [f"src/dass/report/templates/report.{form}" for form in ("typ", "html")],
+    }  # fmt: skip
+    expect(wired, "report", {out: params}, {out: inputs})
+
+
+def test_speed(wired: Jobs) -> None:
+    tiny = STUDY["speed"]["shapes"]["tiny"] | {"head_dim": None, "activation": "silu"}
+    source = {**FOLDERS, "tiny": tiny}
+    patterns = {"wanda": ["2of4", "u60"], "mine": ["2of4", "u60"], "obs": ["4of8"]}
+    timed, read = {}, {}
+    for model in SUBJECTS["metric"]:
+        for name in ARGUMENTS:
+            out = f"{SPEED}/metric/{model}/{name}.json"
+            methods = {n: list(ARGUMENTS[n]) for n in ARGUMENTS if n in (name, "obs")}
+            timed[out] = {
+                "subject": f"{model}/{name}", "source": source[model], "methods": methods,
+                "dtype": DTYPE.get(model, "float16"), "patterns": patterns[name], "repeats": 2,
+                "threads": 3,
+            }  # fmt: skip
+            files = [module_paths(f"pruning.methods.{ARGUMENTS[n][0]}") for n in methods]
+            read[out] = {"method": [file for some in files for file in some]} | of_folder(model)
+    expect(wired, "speed_metric", timed, read)
+    gpu = {
+        f"{SPEED}/gpu/{m}.json": {
+            "subject": m, "source": FOLDERS[m], "dtype": DTYPE[m], "tokens": [17, 19], "repeats": 4,
+        }
+        for m in SUBJECTS["gpu"]
+    }  # fmt: skip
+    expect(wired, "speed_gpu", gpu, {out: of_folder(job["subject"]) for out, job in gpu.items()})
+    prefill = {
+        f"{SPEED}/prefill/{'/'.join(run)}.json": {
+            "subject": "/".join(run[:3]), "folder": FOLDERS[run[0]], "pattern": "2of4",
+            "dtype": DTYPE[run[0]], "tokens": [17, 19], "repeats": 4,
+        }
+        for run in PREFILLED
+    }  # fmt: skip
+    masks = {
+        f"{SPEED}/prefill/{'/'.join(run)}.json": of_folder(run[0])
+        | {"pruned_file": f"{RESULTS}/runs/{'/'.join(run)}/pruned.safetensors"}
+        for run in PREFILLED
+    }
+    expect(wired, "speed_prefill", prefill, masks)
+    cpu = {
+        f"{SPEED}/cpu/{m}.json": {
+            "subject": m, "source": source[m], "tokens": [23], "patterns": ["u55"],
+            "parts": ["mlp"], "engines": [], "repeats": 6, "threads": 29,
+        }
+        for m in SUBJECTS["cpu"]
+    }  # fmt: skip
+    expect(wired, "speed_cpu", cpu, {out: of_folder(job["subject"]) for out, job in cpu.items()})
+    for rule, form, kinds in (("tables", "tex", SUBJECTS), ("figures", "pdf", ("gpu", "cpu"))):
+        params = {
+            f"{SPEED}/{rule}/{kind}.{form}": {"kind": kind, "settings": SPEED_SETTINGS[kind]}
+            for kind in kinds
+        }
+        files = {out: {"result_files": SPEED_RESULTS[job["kind"]]} for out, job in params.items()}
+        expect(wired, f"speed_{rule}", params, files)
+
+
+def of_folder(model: str) -> dict[str, str]:
+    """The model as an input, where it is one."""
+    return {"model": FOLDERS[model]} if model in FOLDERS else {}
+
+
+def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
+    """A rule that is added comes into one of the tests above, and into this list."""
+    assert {job["rule"] for job in wired} == {
+        *("fetch_model", "fetch_dataset", "toy_corpus", "train_standin"),
+        *("calibration_tokens", "evaluation_tokens", "prune_run", "export"),
+        *("perplexity", "zero_shot", "check_dense"),
+        *("summary_of_model", "summary", "tables_of_experiment", "figures_of_experiment", "report"),
+        *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
+        "speed_figures",
+    }
