@@ -132,7 +132,7 @@ class Sick:
             told["fired"] = str(self.folder / "fired")
             environment["DASS_FAULT"] = json.dumps(told)
         if clock:
-            environment["DASS_CLOCK"] = str(clock)
+            environment |= {"DASS_CLOCK": str(clock), "DASS_FIRED": str(self.folder / "fired")}
         known = ["bash", "-c", 'DASS_MAIN=$$ exec "$@"', "bash"]
         options = ["--cores", "2", "--configfile", "study.yaml"]
         return subprocess.Popen(

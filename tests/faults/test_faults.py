@@ -155,23 +155,35 @@ def test_a_damaged_checkpoint_is_pruned_again(finished: Sick, undisturbed: Sick,
 
 
 def test_times_that_are_wrong(finished: Sick, undisturbed: Sick) -> None:
-    """Files of 1980 and of 2099, as an unset clock or a careless copy leaves them."""
+    """Files of 1980 and of 2099, as an unset clock or a careless copy leaves them.
+
+    Snakemake refuses to take what it makes from a file of the future, and names that file.
+    """
     years = cycle((315_532_800, 4_070_908_800))
     for target in OUTPUTS:
-        times = (finished.folder / target).stat()
+        output = finished.folder / target
+        times = {path: path.stat() for path in (output, *output.rglob("*"))}
         seconds = next(years)
-        os.utime(finished.folder / target, (seconds, seconds))
+        for path in times:  # of a folder, Snakemake looks at a file that it keeps inside
+            os.utime(path, (seconds, seconds))
+        done = finished.call("all", "exports")
+        refused = f"than input {target} (2099" in done.output
+        assert done.code == 0 or refused, done.output
+        for path in times:
+            if path.exists():
+                os.utime(path, ns=(times[path].st_atime_ns, times[path].st_mtime_ns))
         finished.completes("all", "exports")
         finished.counted("wrong time", target)
-        os.utime(finished.folder / target, ns=(times.st_atime_ns, times.st_mtime_ns))
     comes_out_right(finished, undisturbed)
 
 
 def test_a_clock_that_jumps(finished: Sick, undisturbed: Sick) -> None:
     jumps = cycle((3600, -3600, 10**8, -(10**8)))
     for target in list(OUTPUTS)[2:]:
+        (finished.folder / "fired").unlink(missing_ok=True)
         done = finished.call(target, "--forcerun", STAGES[target], clock=next(jumps))
         assert done.code == 0, done.output
+        assert (finished.folder / "fired").exists(), f"{target}: nobody asked for the time twice"
         finished.counted("clock jumps", target)
     comes_out_right(finished, undisturbed)
 
@@ -194,7 +206,10 @@ def test_two_calls_at_once(fresh: Sick, undisturbed: Sick) -> None:
 
 
 def test_two_clones_with_the_same_results(fresh: Sick, undisturbed: Sick, tmp_path: Path) -> None:
-    """They do not see each other's lock: both compute, and either's files are whole."""
+    """They do not see each other's lock: a call may miss a file that the other makes again.
+
+    It says so in one line; either's files are whole, and the next call completes.
+    """
     (fresh.folder / "results").mkdir()
     shutil.copytree(undisturbed.folder / "resources", fresh.folder / "resources")
     other = Sick(type(fresh.workflow)(tmp_path / "other"))
@@ -202,10 +217,10 @@ def test_two_clones_with_the_same_results(fresh: Sick, undisturbed: Sick, tmp_pa
     (other.folder / "results").rmdir()
     (other.folder / "results").symlink_to(fresh.folder / "results")
     calls = [(sick, sick.started("all", "exports")) for sick in (fresh, other)]
-    for sick, process in calls:
+    for _, process in calls:
         output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
+        assert process.returncode == 0 or "error: " in output, output
+        assert "Traceback" not in output, output
+    for sick, _ in calls:
         sick.completes("all", "exports")
-    for target in list(OUTPUTS)[2:]:
-        fresh.counted("two calls at once", target)
     comes_out_right(fresh, undisturbed)
