@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dass.config.sizes import job_memory
+
 from ..workflow.conftest import Workflow
-from .conftest import cluster_workflow, command, environment, submitted
+from .conftest import cluster_study, cluster_workflow, command, environment, submitted
 from .slurm import Slurm, Submitted, wait
 
 WAITING = "rule_prune_run_wildcards_standin-llama_toy_waiting"
@@ -97,6 +99,13 @@ def log_of(done: Done, job: Submitted) -> str:
     return log.read_text()
 
 
+def memory_of_attempts() -> list[str]:
+    """What pruning asks for at first, and when it is retried."""
+    calibration = cluster_study()["calibrations"]["toy"]
+    states = 2 * calibration["sequences"] * calibration["length"]  # and attention's outputs
+    return [f"{n * job_memory(0.001, 'float32', states)}M" for n in (1, 2, 3)]
+
+
 def test_every_job_was_a_job_of_slurms(done: Done) -> None:
     finished = {job.comment for job in done.killed + done.jobs if job.state == "COMPLETED"}
     counts = {
@@ -125,7 +134,7 @@ def test_tables_are_those_of_a_local_run(done: Done, local: Workflow) -> None:
 def test_a_job_that_was_cancelled_or_lost_its_node_is_retried_with_more(done: Done) -> None:
     attempts = of(done.jobs, WAITING)
     assert [job.state for job in attempts] == ["CANCELLED", "NODE_FAIL", "COMPLETED"]
-    assert [job.memory for job in attempts] == ["1500M", "3001M", "4502M"]
+    assert [job.memory for job in attempts] == memory_of_attempts()
     assert [job.limit for job in attempts] == ["10:00", "20:00", "30:00"]
     assert "ended from outside" in log_of(done, attempts[0])
 
@@ -133,16 +142,16 @@ def test_a_job_that_was_cancelled_or_lost_its_node_is_retried_with_more(done: Do
 def test_a_job_that_runs_out_of_time_gets_more(done: Done) -> None:
     first, second = of(done.killed, WAITING)
     assert first.state == "TIMEOUT"
-    assert (second.memory, second.limit) == ("3001M", "20:00")
+    assert (second.memory, second.limit) == (memory_of_attempts()[1], "20:00")
 
 
 def test_a_job_that_exceeds_its_memory_gets_more(done: Done) -> None:
     attempts = of(done.killed + done.jobs, HUNGRY)
     first = next(job for job in attempts if job.state in OUT_OF_MEMORY)
     last = attempts[-1]
-    assert first.memory == "1500M"
+    assert first.memory == memory_of_attempts()[0]
     assert "exceeded memory limit" in log_of(done, first)
-    assert last.state == "COMPLETED" and last.memory in ("3001M", "4502M")
+    assert last.state == "COMPLETED" and last.memory in memory_of_attempts()[1:]
 
 
 def test_gpu_jobs_ask_for_a_card_of_the_model_named_and_others_for_none(
