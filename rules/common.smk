@@ -290,7 +290,8 @@ def billions(model):
         return 0.001
     if config.path is None:
         return 7.0
-    return sum(f.stat().st_size for f in Path(config.path).glob("*.safetensors")) / 2e9
+    size = sum(f.stat().st_size for f in Path(config.path).glob("*.safetensors"))
+    return max(size / 2e9, 0.001)
 
 
 def threads_of(wildcards):
