@@ -247,11 +247,19 @@ def test_evaluations(wired: Jobs) -> None:
     )  # fmt: skip
     expect(
         wired, "zero_shot",
-        {out: of(model) | {"tasks": TASKS, "limit": limits[model], "run": run}
+        {out: {"folder": FOLDERS[model], "dtype": DTYPE[model], "run": run}
          for out, model, run, _ in zero_shot},
-        {out: {"model": FOLDERS[model], "tasks": [corpus, TASKS["piqa"]]} | mask
-         for out, model, _, mask in zero_shot},
+        {out: {"model": FOLDERS[model], "requests": f"{RESULTS}/requests/{model}.safetensors"}
+         | mask for out, model, _, mask in zero_shot},
         {out: THREADS[model] for out, model, *_ in zero_shot},
+    )  # fmt: skip
+    requests = {f"{RESULTS}/requests/{model}.safetensors": model for model in FOLDERS}
+    expect(
+        wired, "zero_shot_requests",
+        {out: {"folder": FOLDERS[model], "bos": BOS[model], "tasks": TASKS, "limit": limits[model]}
+         for out, model in requests.items()},
+        {out: {"model": FOLDERS[model], "tasks": [corpus, TASKS["piqa"]]}
+         for out, model in requests.items()},
     )  # fmt: skip
     target = {"split": "test", "value": 5.47, "source": "Paper, T. 1; published.csv"}
     out = f"{RESULTS}/runs/a/dense/checked.json"
