@@ -409,7 +409,7 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
     """A rule that is added comes into one of the tests above, and into this list."""
     assert {job["rule"] for job in wired} == {
         *("fetch_model", "fetch_dataset", "toy_corpus", "train_standin"),
-        *("calibration_tokens", "evaluation_tokens", "prune_run", "export"),
+        *("calibration_tokens", "evaluation_tokens", "zero_shot_requests", "prune_run", "export"),
         *("perplexity", "zero_shot", "check_dense"),
         *("summary_of_model", "summary", "tables_of_experiment", "figures_of_experiment", "report"),
         *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
