@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dass.config.sizes import IN_EVALUATION, job_memory
+
 from .conftest import ROOT, Workflow
 
 SUBMIT = """\
@@ -48,8 +50,9 @@ def test_jobs_go_through_the_schedulers_commands(study: Workflow) -> None:
     assert finished.code == 0, finished.output
     assert (study.folder / result).exists()
     first, second = ((study.folder / f"queue/{i}.job").read_text().split()[:-1] for i in (0, 1))
-    assert first == ["perplexity", "1", "1500", "10", "1", "gpu"]
-    assert second == ["perplexity", "1", "3001", "20", "1", "gpu"]
+    memory = job_memory(0.001, "float32", IN_EVALUATION)
+    assert first == ["perplexity", "1", str(memory), "10", "1", "gpu"]
+    assert second == ["perplexity", "1", str(2 * memory), "20", "1", "gpu"]
 
 
 @pytest.mark.parametrize(
