@@ -18,13 +18,13 @@ include: "rules/common.smk"
 
 
 wildcard_constraints:
-    model="[^/]+",
-    calibration="[^/]+",
-    method="[^/]+",
-    pattern="[^/]+",
-    dataset="[^/]+",
-    experiment="[^/]+",
-    run="dense|[^/]+/[^/]+/[^/]+",
+    model=one_of(STUDY.models),
+    calibration=CALIBRATION,
+    method=METHOD,
+    pattern=PATTERN,
+    dataset=one_of(STUDY.datasets),
+    experiment=one_of(EXPERIMENTS),
+    run=f"dense|({CALIBRATION})/({METHOD})/({PATTERN})",
 
 
 rule all:
@@ -46,3 +46,13 @@ include: "rules/evaluation.smk"
 include: "rules/speed_common.smk"
 include: "rules/speed.smk"
 include: "rules/tables.smk"
+
+
+for argument in sys.argv[1:]:  # Snakemake knows its targets only later
+    check_target(argument)
+
+
+# Last on the screen, below Snakemake's own accounts of each job.
+onerror:
+    if said := list(said_by_failed_jobs(log)):
+        print("What failed, and where:", *said, sep="\n", file=sys.stderr)

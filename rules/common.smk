@@ -15,15 +15,29 @@ sys.path.insert(0, SOURCE)
 search = [SOURCE] + [path for name, path in os.environ.items() if name == "PYTHONPATH"]
 os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
-from dass.config.load import load_config
+from dass.config.load import check_keys, load_config
 from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
 from dass.config.study import experiment_runs, runs, speed_subjects
+from dass.config.types import nearest
+from dass.data.documents import find_split
+from dass.data.hub import has_token
+from dass.data.model_folder import (
+    check_folder,
+    check_window,
+    files_exported,
+    files_read,
+    read_config,
+    weight_files,
+)
 from dass.errors import DassError
+from dass.evaluation.task_rows import task_file
 from dass.pruning.methods import find_class
+from dass.pruning.patterns import parse_pattern
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
 from dass.runtime.source_files import class_files, module_files
+from dass.terms import DENSE
 
 
 def stop(problem):
@@ -32,6 +46,8 @@ def stop(problem):
 
 
 try:
+    for configfile in workflow.configfiles:
+        check_keys(configfile)
     STUDY = load_config(config)
     RUNS = runs(STUDY)
     PUBLISHED = read_published(STUDY.published.file) if STUDY.published else []
@@ -86,6 +102,71 @@ def one_of(names):
     return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
+# Whatever else a target names is no file of this study.
+CALIBRATION = one_of(STUDY.calibrations)
+METHOD = one_of(STUDY.methods)
+PATTERN = r"u\d+(\.\d+)?|\d+of\d+"
+
+
+NAMES = {
+    "models": STUDY.models,
+    "calibrations": STUDY.calibrations,
+    "methods": STUDY.methods,
+    "experiments": EXPERIMENTS,
+}
+NAMED = {
+    "runs": ["models", "calibrations", "methods"],
+    "exports": ["models", "calibrations", "methods"],
+    "calibration": ["models", "calibrations"],
+    "evaluation": ["models"],
+    "requests": ["models"],
+    "summary": ["models"],
+    "tables": ["experiments"],
+    "figures": ["experiments"],
+}
+
+
+def check_target(target):
+    """Say which part of a result's path names nothing in the study; Snakemake would name none."""
+    top, study, kind, *parts = *Path(target).parts, *("", "", "")
+    if top != "results" or kind not in NAMED:
+        return
+    if study != STUDY.study:
+        stop(
+            f"{target}: the study is {STUDY.study}, not {study}; name its --configfile"
+        )
+    *folders, file = [part for part in parts if part] or [""]
+    names = [*folders, file.removesuffix(Path(file).suffix)]
+    for section, name in zip(NAMED[kind], names):
+        if name == DENSE:
+            return
+        if name not in NAMES[section]:
+            stop(f"{target}: no {name!r} in {section}; {nearest(name, NAMES[section])}")
+    for pattern in [part for part in parts if part][3:4]:
+        check_pattern(target, pattern)
+
+
+def check_pattern(target, pattern):
+    """Refuse a pattern in a path that is none, or not in the one spelling that folders have."""
+    try:
+        spelled = str(parse_pattern(pattern))
+    except DassError as error:
+        stop(f"{target}: {error}")
+    if spelled != pattern:
+        stop(f"{target}: write {spelled} instead of {pattern}")
+
+
+def said_by_failed_jobs(log):
+    """The last error of each job that failed, by Snakemake's own log."""
+    for name in dict.fromkeys(
+        re.findall(r"^ +log: (\S+) \(", Path(log).read_text(), re.M)
+    ):
+        if Path(name).is_file():
+            lines = Path(name).read_text(errors="replace").splitlines()
+            if errors := [line for line in lines if " error: " in line]:
+                yield f"  {errors[-1].partition(' error: ')[2]} ({name})"
+
+
 # Params of a rule, by its wildcards
 
 
@@ -129,20 +210,32 @@ def model_input(wildcards):
     return own_model_files(wildcards.model)
 
 
+def exported_input(wildcards):
+    """The same for an export, which copies files that no result depends on."""
+    if STUDY.models[wildcards.model].path is None:
+        return model_folder(wildcards)
+    return own_model_files(wildcards.model, files_exported)
+
+
 @lru_cache(None)
-def own_model_files(model):
-    """The files of a model in a folder of the user's own; looked up once, not for each job."""
-    folder = Path(folder_of(model))
-    files = [
-        folder / "config.json",
-        folder / "tokenizer.json",
-        *sorted(folder.glob("*.safetensors")),
-    ]
-    if not files[0].exists():
-        stop(
-            f"models.{model}.path: {folder} has no config.json; name a Hugging Face folder"
-        )
-    return [str(file) for file in files if file.exists()]
+def own_model_files(model, which=files_read):
+    """The files of a model in a folder of the user's own; checked once, not for each job."""
+    folder = folder_of(model)
+    try:
+        check_folder(folder)
+        for length in window_lengths(model):
+            check_window(read_config(folder), length, folder)
+        return [str(file) for file in which(folder)]
+    except DassError as error:
+        stop(f"models.{model}.path: {error}")
+
+
+def window_lengths(model):
+    """How many tokens a model is given at once, in calibration and for perplexity."""
+    used = {run.calibration for run in RUNS if run.model == model}
+    return {STUDY.calibrations[name].length for name in used} | {
+        STUDY.perplexity.length
+    }
 
 
 def dataset_path(name):
@@ -163,9 +256,32 @@ def dataset_input(name):
     dataset = STUDY.datasets[name]
     if dataset.path is None:
         return TOY_CORPUS if dataset.standin else f"resources/datasets/{name}"
-    if not Path(dataset.path).exists():
-        stop(f"datasets.{name}.path: {dataset.path} does not exist")
-    return dataset.path
+    return own_dataset_files(name)
+
+
+@lru_cache(None)
+def own_dataset_files(name):
+    """The files that are read of a data set of the user's own."""
+    dataset = STUDY.datasets[name]
+    folder = Path(dataset.path)
+    try:
+        if dataset.kind == "text":
+            files = [find_split(folder, split) for split in STUDY.perplexity.splits]
+        elif dataset.kind == "task":
+            files = [
+                task_file(task, folder) for task, of in TASKS.items() if of == name
+            ]
+        else:
+            files = [folder]
+    except DassError as error:
+        stop(f"datasets.{name}.path: {error}")
+    for file in files:
+        if not file.is_file():
+            what = "is no file" if file.exists() else "does not exist"
+            stop(
+                f"datasets.{name}.path: {file} {what}; give the file of {dataset.kind}"
+            )
+    return [str(file) for file in files]
 
 
 def published_file():
@@ -278,6 +394,21 @@ def shown(wildcards):
     return asdict(table_settings(STUDY, wildcards.experiment))
 
 
+def licence_gate(wildcards):
+    """Stops where a fetch would end at the hub's door; it is no input.
+
+    A dry run goes on: it fetches nothing.
+    """
+    model = STUDY.models[wildcards.model]
+    needed = model.gated and not Path(model_folder(wildcards)).exists()
+    if needed and not workflow.dryrun and not has_token():
+        stop(
+            f"models.{wildcards.model}: {model.hub} asks for a licence; accept it at "
+            f"https://huggingface.co/{model.hub} and set HF_TOKEN to a token of your account"
+        )
+    return []
+
+
 # Sizes of jobs
 
 
@@ -290,7 +421,8 @@ def billions(model):
         return 0.001
     if config.path is None:
         return 7.0
-    size = sum(f.stat().st_size for f in Path(config.path).glob("*.safetensors"))
+    own_model_files(model)
+    size = sum(file.stat().st_size for file in weight_files(config.path))
     return max(size / 2e9, 0.001)
 
 

@@ -48,7 +48,7 @@ rule prune_run:
 
 rule export:
     input:
-        model=model_input,
+        model=exported_input,
         pruned=f"{RUN}/pruned.safetensors",
         modules=modules("export"),
     output:

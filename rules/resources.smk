@@ -11,6 +11,8 @@ rule fetch:
 
 
 rule fetch_model:
+    input:
+        licence_gate,
     output:
         out=directory("resources/models/{model}"),
     log:

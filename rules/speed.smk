@@ -18,6 +18,8 @@ rule speed_metric:
         f"logs/speed_metric/{STUDY.study}/{{model}}/{{method}}.log",
     benchmark:
         f"logs/benchmarks/speed_metric/{STUDY.study}/{{model}}/{{method}}.tsv"
+    wildcard_constraints:
+        model=one_of(speed_subjects(STUDY, "metric")),
     conda:
         "../envs/dass.yaml"
     # All cores, whatever is computed with, so that no other job disturbs what is timed.
@@ -51,6 +53,8 @@ rule speed_gpu:
         f"logs/speed_gpu/{STUDY.study}/{{model}}.log",
     benchmark:
         f"logs/benchmarks/speed_gpu/{STUDY.study}/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(speed_subjects(STUDY, "gpu")),
     conda:
         "../envs/dass.yaml"
     threads: speed_all_cores()
@@ -113,6 +117,8 @@ rule speed_cpu:
         f"logs/speed_cpu/{STUDY.study}/{{model}}.log",
     benchmark:
         f"logs/benchmarks/speed_cpu/{STUDY.study}/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(speed_subjects(STUDY, "cpu")),
     conda:
         "../envs/dass.yaml"
     threads: speed_all_cores()

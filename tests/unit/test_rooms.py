@@ -15,6 +15,7 @@ ROOMS = {
     "errors": "the errors that users see, one line each",
     "terms": "the words that config and code share",
     "tasks": "the zero-shot tasks, one entry each",
+    "latex": "what plain LaTeX can print",
     "runtime": "how a job behaves: files, progress, provenance, GPUs, logs",
     "data": "text to token windows; whatever is fetched from a hub",
     "models": "a model block by block: weights, GLUs, batches of activations",

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from dass.config.types import (
     Count,
     FileNames,
+    Label,
     Length,
     LocalPath,
     Names,
@@ -55,7 +56,7 @@ class ModelConfig(_Source):
     """A model: from a hub, a local folder, or a stand-in that the workflow trains itself.
     Give exactly one of `hub`, `path` and `standin`."""
 
-    label: Text
+    label: Label
     """Its name in tables and figures."""
     path: LocalPath | None = None
     """A local Hugging Face folder: `config.json`, `*.safetensors`, tokenizer. `${NAME}` and
@@ -70,11 +71,19 @@ class ModelConfig(_Source):
     parameters: Positive | None = None
     """Parameters in billions, from which jobs derive memory and time. Without it they are counted
     from the files of a local folder, and taken to be 7 for a model of the hub."""
+    gated: Switch = False
+    """Whether its repository asks for a licence: then a token is looked for before the first
+    job."""
     zero_shot_limit: Count | None = None
     """Limit on the examples per zero-shot task, stated in the tables' captions. Without it, all
     are used."""
     notes: str = ""
     """For the reader of the config; has no effect."""
+
+    def _problems(self) -> Iterator[Problem]:
+        yield from super()._problems()
+        if self.gated and self.hub is None:
+            yield "gated", "goes with hub only; remove it"
 
 
 class DatasetConfig(_Source):
@@ -106,6 +115,8 @@ class DatasetConfig(_Source):
             for key in ("name", "files"):
                 if getattr(self, key) is not None:
                     yield key, "goes with hub only; remove it"
+        elif self.kind == "documents" and not isinstance(self.files, str):
+            yield "files", "name the repository's one file of documents"
         if self.rows != "line" and self.kind != "text":
             yield "rows", f"goes with kind text only, not {self.kind}; remove it"
         kinds: dict[str, DatasetKind] = {"documents": "documents", "wikitext": "text"}
@@ -182,7 +193,7 @@ class PublishedConfig(Strict):
 class ExperimentConfig(Strict):
     """A set of runs that tables and figures are made of: every combination of its lists."""
 
-    title: Text
+    title: Label
     """Beginning of the captions of its tables and figures."""
     models: NamesOrAll
     """Keys of `models`, or `all`."""

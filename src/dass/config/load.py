@@ -34,6 +34,7 @@ def read_config(path: str | Path) -> StudyConfig:
     """
     import yaml
 
+    check_keys(path)
     try:
         mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -47,6 +48,48 @@ def read_config(path: str | Path) -> StudyConfig:
         return load_config(mapping)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_keys(path: str | Path) -> None:
+    """Refuse a YAML file that says a key twice in one block: only the last would count.
+
+    A file that cannot be read is left to who reads it.
+
+    Raises:
+        ConfigError: the key, and its lines.
+    """
+    import yaml
+
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except Exception:
+        return
+    for block in _mappings(root, set()):
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in block.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ConfigError(
+                    f"{path}: {key.value!r} stands twice in one block (lines {lines[key.value]} "
+                    f"and {line}), of which only the last would count; remove one"
+                )
+            lines[key.value] = line
+
+
+def _mappings(node: Any, seen: set[int]) -> Iterator[Any]:
+    """All blocks of keys in a YAML tree; one that is used again by its anchor, once."""
+    import yaml
+
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value, seen)
 
 
 def _describe(detail: Any) -> Iterator[str]:
@@ -71,7 +114,7 @@ def _what(detail: Any) -> str:
     text = {
         "string_type": "must be text (put it in quotes)",
         "int_type": "must be a whole number",
-        "float_type": "must be a number (with a point: 1.0e-2)",
+        "float_type": "must be a number",
         "list_type": "must be a list, as in [a, b]",
         "dict_type": "must be a block of keys",
         "model_type": "must be a block of keys",

@@ -3,12 +3,12 @@
 import dataclasses
 import inspect
 from functools import cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, create_model
 from pydantic.errors import PydanticUserError
 
-from dass.config.types import Strict, Text, failure
+from dass.config.types import Label, Numeral, Strict, failure
 from dass.errors import ConfigError
 from dass.pruning.method import Argument
 from dass.pruning.methods import find_class, make_method
@@ -19,7 +19,7 @@ class MethodConfig(Strict):
 
     function: str
     """A built-in method, or the class of a custom one, `package.module:Class`."""
-    label: Text | None = None
+    label: Label | None = None
     """Its name in tables and figures; without it, its key."""
 
     @property
@@ -63,9 +63,18 @@ def _declared(hint: Any) -> Any:
     """A field's type with its bounds and description in pydantic's terms."""
     for said in getattr(hint, "__metadata__", ()):
         if isinstance(said, Argument):
-            field = Field(description=said.description, gt=said.above, ge=said.least)
-            return Annotated[hint, field]
-    return hint
+            hint = Annotated[
+                hint, Field(description=said.description, gt=said.above, ge=said.least)
+            ]
+            break
+    return hint if _may_be_text(hint) else Annotated[hint, Numeral]
+
+
+def _may_be_text(hint: Any) -> bool:
+    """Whether text is a value of this type, so that ``"1"`` must stay what it is."""
+    if (parts := get_args(hint)) and not isinstance(hint, type):
+        return any(map(_may_be_text, parts[:1] if get_origin(hint) is Annotated else parts))
+    return hint not in (int, float, bool, type(None))
 
 
 def _validated(block: Any) -> Any:

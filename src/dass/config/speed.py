@@ -11,7 +11,9 @@ from dass.config.types import (
     Patterns,
     RunName,
     Strict,
+    Switch,
     failure,
+    from_command_line,
     once,
     only_known,
     shown,
@@ -22,7 +24,8 @@ from dass.models.shape import Shape
 def _known_sizes(value: Any) -> Any:
     if not isinstance(value, dict):
         raise failure(("", f"must be a block of keys, not {shown(value)}"))
-    return only_known(value, (field.name for field in fields(Shape)))
+    known = only_known(value, (field.name for field in fields(Shape)))
+    return {key: from_command_line(size) for key, size in known.items()}
 
 
 def _shared_evenly(shape: Shape) -> Shape:
@@ -61,7 +64,7 @@ class GpuSpeedConfig(_Benchmark):
     """Tokens per call."""
     repeats: Count = 20
     """Repeats that count, after the warm-up."""
-    prefill: bool = True
+    prefill: Switch = True
     """Also prefill with each pruned 2:4 model itself, end to end, where it fits; models are pruned
     for it."""
 

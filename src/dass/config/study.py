@@ -19,8 +19,9 @@ from dass.config.blocks import (
 )
 from dass.config.method import AnyMethod
 from dass.config.speed import SpeedConfig
-from dass.config.types import STUDY, Name, Problem, RunName, Strict, Text, nearest
+from dass.config.types import STUDY, Label, Name, Printed, Problem, RunName, Strict, nearest
 from dass.errors import ConfigError
+from dass.latex import latex_name
 from dass.terms import DatasetKind
 
 
@@ -29,9 +30,9 @@ class StudyConfig(Strict):
 
     study: str = Field(pattern=STUDY)
     """The study's name; its results land in `results/<study>/`."""
-    description: Text
+    description: Label
     """What the study is, in a sentence, for its report."""
-    note: str = ""
+    note: Printed = ""
     """The line that every table's caption ends with: what a reader must know before comparing its
     numbers."""
     models: dict[Name, ModelConfig] = Field(min_length=1)
@@ -58,8 +59,8 @@ class StudyConfig(Strict):
     """Restricts what is run; for the command line."""
 
     def _problems(self) -> Iterator[Problem]:
-        checks = (_check_labels, _check_standins, _check_datasets, _check_experiments,
-                  _check_speed, _check_select)  # fmt: skip
+        checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets,
+                  _check_experiments, _check_speed, _check_select)  # fmt: skip
         found = [problem for check in checks for problem in check(self)]
         if not found and not runs(self):
             yield "select", "leaves nothing to run; no experiment has this combination"
@@ -77,6 +78,15 @@ def _check_labels(study: StudyConfig) -> Iterator[Problem]:
             first = seen.setdefault(block.label or name, name)
             if first != name:
                 yield f"{section}.{name}.label", f"same as that of {first}; tables need them apart"
+
+
+def _check_latex_labels(study: StudyConfig) -> Iterator[Problem]:
+    """Experiments' names differ in LaTeX's labels, too, which have no dots."""
+    seen: dict[str, str] = {}
+    for name in study.experiments:
+        label = latex_name(name)
+        if (first := seen.setdefault(label, name)) != name:
+            yield f"experiments.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
 
 
 def _check_standins(study: StudyConfig) -> Iterator[Problem]:

@@ -17,7 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dass.errors import PatternError
+from dass.errors import ConfigError, PatternError
+from dass.latex import escape_latex
 from dass.pruning.patterns import parse_pattern
 from dass.tasks import TASKS
 from dass.terms import DENSE
@@ -98,6 +99,8 @@ def _expand(text: Any) -> Any:
     expanded = re.sub(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}", value, text)
     if "${" in expanded:
         raise failure(("", f"cannot read {text!r}; write ${{NAME}} or ${{NAME:-default}}"))
+    if set("{}") & set(expanded):
+        raise failure(("", f"{expanded} has braces, which Snakemake fills in; rename or link it"))
     return expanded
 
 
@@ -152,16 +155,32 @@ def _task(name: str) -> str:
     return name
 
 
-def _from_command_line(value: Any) -> Any:
-    """What ``--config block='{key: false}'`` means: snakemake gives values in a block as text."""
+def from_command_line(value: Any) -> Any:
+    """What ``--config block='{key: 64}'`` means: snakemake gives values in a block as text."""
+    if not isinstance(value, str):
+        return value
     if value in ("true", "false"):
         return value == "true"
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?", value):
+    if re.fullmatch(r"[-+]?\d{1,30}", value):
+        return int(value)
+    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,3})?", value, re.IGNORECASE):
         return float(value)
     return value
 
 
+def _printable(text: str) -> str:
+    """Text for tables and captions, which LaTeX must be able to print."""
+    try:
+        escape_latex(text)
+    except ConfigError as error:
+        raise failure(("", str(error))) from None
+    return text
+
+
 Text = Annotated[str, Field(min_length=1)]
+Printed = Annotated[str, AfterValidator(_printable)]
+Label = Annotated[Text, AfterValidator(_printable)]
+Numeral = BeforeValidator(from_command_line)
 Name = Annotated[str, Field(pattern=NAME)]
 RunName = Annotated[str, Field(pattern=NAME), AfterValidator(_not_dense)]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -170,12 +189,12 @@ NamesOrAll = Annotated[Names | Literal["all"], BeforeValidator(_names_or_all)]
 LocalPath = Annotated[Text, BeforeValidator(_expand)]
 Repository = Annotated[str, Field(pattern=REPOSITORY)]
 FileNames = Annotated[str | dict[str, str], BeforeValidator(_file_names)]
-Count = Annotated[int, Field(gt=0)]
-Length = Annotated[int, Field(gt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Switch = Annotated[bool, BeforeValidator(_from_command_line)]
-Share = Annotated[float, Field(gt=0), BeforeValidator(_from_command_line)]
+Count = Annotated[int, Field(gt=0), Numeral]
+Length = Annotated[int, Field(gt=1), Numeral]
+Positive = Annotated[float, Field(gt=0), Numeral]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), Numeral]
+Switch = Annotated[bool, Numeral]
+Share = Positive
 TaskName = Annotated[
     str, AfterValidator(_task), WithJsonSchema({"type": "string", "enum": list(TASKS)})
 ]

@@ -101,6 +101,13 @@ def fetch_dataset(settings: Mapping[str, Any], out: str | Path) -> None:
         shutil.rmtree(work)
 
 
+def has_token() -> bool:
+    """Whether a hub can be told who asks: by HF_TOKEN, or by what ``hf auth login`` has stored."""
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
 def _workplace(out: Path) -> Path:
     """Where files lie until all are there: kept when a fetch fails, for the next one."""
     work = out.with_name(f".{out.name}.download")

@@ -57,6 +57,9 @@ SIZES = (
 )
 """Keys of config.json that are whole numbers above 0 wherever they are one number."""
 
+STRETCHED = ("linear", "dynamic", "yarn")
+"""Ways to scale rotary embeddings by a factor that `max_position_embeddings` may not contain."""
+
 SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 """Files of a folder beside its weights: config, tokenizer, templates, index."""
 
@@ -248,6 +251,35 @@ def _check_sizes(settings: Mapping[str, Any], where: str | Path) -> None:
         raise ModelError(
             f"{where}: num_attention_heads ({heads}) is no multiple of num_key_value_heads "
             f"({shared}); correct them or fetch the model again"
+        )
+
+
+def check_window(settings: Mapping[str, Any], length: int, where: str | Path) -> None:
+    """Refuse windows longer than the model has positions, beyond which its answers mean little.
+
+    A rotary embedding that is scaled reaches as far as its factor says.
+
+    Args:
+        settings: the content of config.json, with or without the defaults of its class.
+        length: tokens in a window.
+        where: what to call it in an error.
+
+    Raises:
+        ModelError: the windows are longer.
+    """
+    text = text_settings(settings)
+    longest = text.get("max_position_embeddings")
+    if type(longest) is not int:
+        return
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    if kind in STRETCHED and isinstance(factor := rope.get("factor"), int | float):
+        trained = rope.get("original_max_position_embeddings") or longest
+        longest = max(longest, int(factor * trained))
+    if length > longest:
+        raise ModelError(
+            f"{where}: max_position_embeddings is {longest}, but windows have {length} tokens; "
+            "lower their `length` in the study's config"
         )
 
 

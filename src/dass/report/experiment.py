@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dass.latex import latex_name
 from dass.report.table import Cell, RowGroup
 from dass.report.words import pattern_label
 from dass.results.schema import Run
@@ -72,7 +72,7 @@ class TableSettings:
 
     def label(self, kind: str) -> str:
         """LaTeX's label of a table of this experiment: ``tab:main-perplexity``."""
-        return f"tab:{re.sub(r'[^A-Za-z0-9]+', '-', self.experiment).strip('-')}-{kind}"
+        return f"tab:{latex_name(self.experiment)}-{kind}"
 
 
 def shown_rows(rows: Iterable[SummaryRow], settings: TableSettings) -> dict[str, Lines]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from dass.report.words import DASH, escape_latex, escape_markdown
+from dass.latex import escape_latex
+from dass.report.words import DASH, escape_markdown
 
 ROWS_PER_PAGE = 46
 """A LaTeX table of more rows goes on in a second float, since a float cannot break."""

@@ -1,25 +1,11 @@
-"""How tables, figures and captions print patterns, numbers and text, in LaTeX and Markdown too."""
+"""How tables, figures and captions print patterns, numbers and text, in Markdown too."""
 
 import re
-import unicodedata
 
-from dass.errors import DataError
 from dass.pruning.patterns import Unstructured, parse_pattern
 
 DASH = "–"
 """Printed where nothing was measured."""
-_LATEX_TEXT = {
-    **{char: rf"\{char}" for char in "{}_%&#$"},
-    **{char: f"${char}$" for char in "<>|"},
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    '"': "''", "’": "'", "‘": "`", "“": "``", "”": "''",
-    "–": "--", "—": "---", "−": "$-$", "…": "...", "\u00a0": "~",
-    "†": r"$^\dagger$", "±": r"$\pm$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$",
-    "µ": r"$\mu$", "μ": r"$\mu$",
-}  # fmt: skip
-_ACCENTS = set("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
-_LETTERS = set("ßæÆøØœŒłŁı")
 
 
 def pattern_label(pattern: str) -> str:
@@ -46,30 +32,6 @@ def sentences(*parts: str) -> str:
     """Parts of a caption, each with its full stop, without the empty ones."""
     return " ".join(
         part if part.endswith((".", "!", "?", "…")) else f"{part}." for part in parts if part
-    )
-
-
-def escape_latex(text: str) -> str:
-    """Plain text for LaTeX; line breaks become spaces.
-
-    Raises:
-        DataError: a character that a plain pdflatex cannot set.
-    """
-    return "".join(_latex_character(char, text) for char in text)
-
-
-def _latex_character(char: str, text: str) -> str:
-    if char in _LATEX_TEXT:
-        return _LATEX_TEXT[char]
-    if char.isspace():
-        return " "
-    parts = unicodedata.normalize("NFD", char)
-    plain = parts[0].isascii() and parts[0].isprintable() and set(parts[1:]) <= _ACCENTS
-    if plain or char in _LETTERS:
-        return char
-    raise DataError(
-        f"label or note {text!r} holds {char!r}, which LaTeX cannot print; "
-        "write it in Latin letters in the config"
     )
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dass.data.documents import Documents
+from dass.data.model_folder import check_window
+from dass.data.pretrained import load_config
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import calibration_windows
@@ -32,6 +34,7 @@ def calibration_tokens(
         bos: where BOS stands.
         out: safetensors with ``windows``, int32 [sequences, length].
     """
+    check_window(load_config(folder).to_dict(), length, folder)
     tokenizer = load_tokenizer(folder)
     windows = calibration_windows(
         Documents(documents), encoder(tokenizer), sequences, length, seed, bos,

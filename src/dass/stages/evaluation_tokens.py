@@ -6,6 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from dass.data.documents import find_split, read_rows
+from dass.data.model_folder import check_window
+from dass.data.pretrained import load_config
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer, taken_off
 from dass.data.windows import cut_windows, tokenise
@@ -36,6 +38,7 @@ def evaluation_tokens(
         bos: where BOS stands.
         out: safetensors with int32 [windows, length] for each split.
     """
+    check_window(load_config(folder).to_dict(), length, folder)
     tokenizer = load_tokenizer(folder)
     bos_id = tokenizer.bos_token_id
     windows: dict[str, Tensor] = {}

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
         "b": {"label": "B", "path": "models/b", "dtype": "bfloat16"},
     },
     "datasets": {
-        "docs": {"kind": "documents", "hub": "owner/docs"},
+        "docs": {"kind": "documents", "hub": "owner/docs", "files": "docs.jsonl"},
         "text": {"kind": "text", "path": "text"},
         "questions": {"kind": "task", "path": "questions"},
     },

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dass.errors import DataError
-from dass.report.words import escape_latex, escape_markdown
+from dass.errors import ConfigError
+from dass.latex import escape_latex
+from dass.report.words import escape_markdown
 
 
 def test_latex_is_escaped_character_by_character() -> None:
@@ -19,7 +20,7 @@ def test_latex_is_escaped_character_by_character() -> None:
     )
     assert escape_latex("a\nb\tc") == "a b c"
     assert escape_latex("é – ± α") == r"é -- $\pm$ $\alpha$"
-    with pytest.raises(DataError, match="'模', which LaTeX cannot print") as error:
+    with pytest.raises(ConfigError, match="'模', which LaTeX cannot print") as error:
         escape_latex("模型")
     assert "\n" not in str(error.value)
 
