@@ -1,11 +1,13 @@
 # DaSS, reproduced: from calibration windows to LaTeX tables. See README.md and docs/.
+from os.path import relpath
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-# Only with `--sdm apptainer`; see docs/cluster.md.
-container: f"{workflow.current_basedir}/envs/dass.sif"
+# Only with `--sdm apptainer`; see docs/cluster.md. A relative path may lie below a blank.
+container: relpath(f"{workflow.current_basedir}/envs/dass.sif")
 
 
 # `--configfile` replaces the paper's study; it inherits nothing from it.

@@ -45,6 +45,9 @@ def stop(problem):
     sys.exit(f"error: {problem}")
 
 
+for folder in (HOME, Path.cwd()):
+    if set("{}") & set(str(folder)):
+        stop(f"{folder}: has braces, which Snakemake fills in; rename the folder")
 try:
     for configfile in workflow.configfiles:
         check_keys(configfile)
@@ -156,11 +159,10 @@ def check_pattern(target, pattern):
         stop(f"{target}: write {spelled} instead of {pattern}")
 
 
-def said_by_failed_jobs(log):
+def said_by_failed_jobs(logs):
     """The last error of each job that failed, by Snakemake's own log."""
-    for name in dict.fromkeys(
-        re.findall(r"^ +log: (\S+) \(", Path(log).read_text(), re.M)
-    ):
+    text = "".join(Path(log).read_text(errors="replace") for log in logs)
+    for name in dict.fromkeys(re.findall(r"^ +log: (\S+) \(", text, re.M)):
         if Path(name).is_file():
             lines = Path(name).read_text(errors="replace").splitlines()
             if errors := [line for line in lines if " error: " in line]:

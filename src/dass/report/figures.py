@@ -44,7 +44,7 @@ _COLUMNS = 3
 """Panels side by side."""
 _CHARACTERS_PER_INCH = 13
 """Of the legend's text, roughly."""
-STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {  # on top of matplotlib's own, whatever the user's matplotlibrc says
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -116,12 +116,12 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     Raises:
         DataError: another kind.
     """
-    import matplotlib
+    from matplotlib import style
 
     dates = {"pdf": ["CreationDate", "ModDate"], "svg": ["Date"]}
     if kind not in dates:
         raise DataError(f"figures are written as .pdf or .svg, not as .{kind}")
-    with matplotlib.rc_context(STYLE), io.BytesIO() as drawn:
+    with style.context(["default", STYLE]), io.BytesIO() as drawn:
         figure.savefig(drawn, format=kind, metadata=dict.fromkeys(dates[kind]))
         return drawn.getvalue()
 
@@ -134,13 +134,13 @@ def _panels(
     stems: bool,
 ) -> Figure:
     """One panel per model; ``values`` gives what to plot of a model's rows, dense among them."""
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     shown = shown_rows(rows, settings)
     columns = min(_COLUMNS, len(settings.models))
     height = -(-len(settings.models) // columns)
-    with matplotlib.rc_context(STYLE):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(max(2.3 * columns, 3.4), 2.3 * height + 0.4), layout="constrained")
         # One scale for all, so that models can be compared at a glance.
         grid = figure.subplots(height, columns, squeeze=False, sharey=True)

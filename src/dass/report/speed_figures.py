@@ -55,12 +55,12 @@ def speed_figure_caption(kind: str, settings: SpeedSettings) -> str:
 
 
 def _figure(panels: Sequence[Panel], mode: str) -> Figure:
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, -(-len(panels) // columns))
-    with matplotlib.rc_context(STYLE):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(max(2.4 * columns, 3.4), 2.3 * rows + 0.6), layout="constrained")
         if not panels:
             figure.text(0.5, 0.5, NOT_MEASURED, ha="center", va="center")

@@ -20,11 +20,27 @@ from dass.runtime.memory import ASKED
 
 log = logging.getLogger("dass")
 
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "USE_HUB_KERNELS": "0",
+    "MPLBACKEND": "agg",
+}  # fmt: skip
+"""What libraries are told: no telemetry, no code from a hub, no window for a figure."""
+
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Secrets that a job without network has no use for."""
+
+
+NUMERIC = (
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "NVIDIA_TF32_OVERRIDE",
+    "TRANSFORMERS_SDPA_FORCE_GQA",
+)
+"""Settings of a user's shell that would change results without a word."""
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Where libraries look for how many threads they have, the later ones before the first."""
 
 
 @contextmanager
@@ -55,7 +71,9 @@ def job(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _end_from_outside)
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= dict.fromkeys(THREADS, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+    for name in NUMERIC:
+        os.environ.pop(name, None)
     os.environ |= QUIET | user() | _home() | {ASKED: str(memory or "")}
     if offline:
         os.environ |= OFFLINE
