@@ -83,6 +83,8 @@ rule zero_shot_requests:
         f"logs/zero_shot_requests/{STUDY.study}/{{model}}.log",
     benchmark:
         f"logs/benchmarks/zero_shot_requests/{STUDY.study}/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(STUDY.models if TASKS else []),
     conda:
         "../envs/dass.yaml"
     resources:

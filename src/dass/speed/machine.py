@@ -67,13 +67,17 @@ def gpu() -> dict[str, Any] | None:
         "multiprocessors": properties.multi_processor_count,
         "cuda": torch.version.cuda,
         "cusparselt": sparse.version() if sparse.is_available() else None,
-        "nvidia_smi": _nvidia_smi(),
+        "nvidia_smi": _nvidia_smi(f"GPU-{properties.uuid}"),
     }
 
 
-def _nvidia_smi() -> dict[str, str] | None:
-    """Driver and clocks as found, by nvidia-smi's own names."""
-    command = ["nvidia-smi", f"--query-gpu={_GPU_QUERY}", "--format=csv,noheader", "--id=0"]
+def _nvidia_smi(card: str) -> dict[str, str] | None:
+    """Driver and clocks of a card as found, by nvidia-smi's own names.
+
+    Args:
+        card: its UUID: numbers differ where a job does not see all cards.
+    """
+    command = ["nvidia-smi", f"--query-gpu={_GPU_QUERY}", "--format=csv,noheader", f"--id={card}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

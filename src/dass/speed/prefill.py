@@ -12,6 +12,7 @@ from dass.models.glu import find_glu
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
 from dass.pruning.pruned_file import PrunedFile
+from dass.runtime.provenance import model_source
 from dass.speed.gpu import Name, SwitchedLinear, time_model
 from dass.speed.gpu_timing import GpuSettings
 from dass.speed.timing import Outcome, Skipped, reason_of
@@ -32,16 +33,21 @@ def prefill_of_run(
         pruned: the run's pruned file.
         pattern: what to call the variant.
         settings: what and how often.
+
+    Raises:
+        ModelError: the pruned file was made from another model.
     """
-    outcome = Outcome()
-    if too_large := _does_not_fit(Weights(folder), torch.device(settings.device)):
+    outcome, weights = Outcome(), Weights(folder)
+    if too_large := _does_not_fit(weights, torch.device(settings.device)):
         outcome.skip(Skipped("prefill", "all", "all", too_large))
         return outcome
+    overlay = PrunedFile(pruned)
+    overlay.check_source(Path(folder), model_source(folder, weights.files))
     try:
         with torch.no_grad():
             loaded: Any = whole_model(folder, settings.torch_dtype, attn_implementation="sdpa")
             model = loaded.to(settings.device)
-            names = _switch_pruned(model, PrunedFile(pruned), pattern, settings, outcome)
+            names = _switch_pruned(model, overlay, pattern, settings, outcome)
             hidden = int(model.config.get_text_config().hidden_size)
             time_model(model, hidden, "prefill", names, settings, outcome)
     except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit

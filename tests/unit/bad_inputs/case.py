@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from dass.config.load import load_config
+from dass.config.load import check_keys, load_config
 from dass.errors import DassError
 from dass.runtime.job import one_line
 from tests.unit.bad_inputs.good import LOG, STUDY, Change, run_stage, said
@@ -65,6 +65,7 @@ def by_job(stage: str, changes: dict[str, Any]) -> str:
 def by_config() -> str:
     """The line that ``snakemake`` ends in before there is any job."""
     try:
+        check_keys(STUDY)
         load_config(yaml.safe_load(Path(STUDY).read_text(encoding="utf-8")))
     except DassError as error:
         assert one_line(error) == str(error)

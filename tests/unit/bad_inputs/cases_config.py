@@ -42,6 +42,10 @@ def custom(what: str, module: str, says: str, **more: Any) -> Case:
     return Case(what, together(write("mymodule.py", module), study({"methods/dass": block})), says)
 
 
+EXPERIMENT = {
+    "title": "x", "models": "all", "calibrations": ["c"], "methods": ["dass"], "patterns": ["u50"],
+}  # fmt: skip
+
 CASES = [
     config("a key that does not exist, at the top", "modles", {}, "modles: unknown key; did you mean models?"),
     config("a key that does not exist, in a model", "models/a/dtpye", "x", "models.a.dtpye: unknown key; did you mean dtype?"),
@@ -54,6 +58,14 @@ CASES = [
     config("the same in speed", "speed", {"gpus": {}}, "speed.gpus: unknown key; did you mean gpu?"),
     config("the same in a benchmark", "speed", {"cpu": {"of": "all", "thread": 2}}, "speed.cpu.thread: unknown key; did you mean threads?"),
     config("the same in published", "published", {"file": "f.csv", "gates": True}, "published.gates: unknown key; did you mean gate?"),
+    Case("a key twice", write("study.yaml", "study: small\nmodels: {}\nstudy: big\n"), "study.yaml: 'study' stands twice in one block (lines 1 and 3), of which only the last would count; remove one"),
+    config("a label in letters that LaTeX lacks", "models/a/label", "模型", "models.a.label: '模型' holds '模', which LaTeX cannot print; write it in Latin letters"),
+    config("the same in a note", "note", "α ∘ β", "note: 'α ∘ β' holds '∘', which LaTeX cannot print; …"),
+    config("the same in a title", "experiments/main/title", "Ж", "experiments.main.title: 'Ж' holds 'Ж', which LaTeX cannot print; …"),
+    config("experiments that LaTeX cannot tell apart", "experiments", dict.fromkeys(("a.b", "a-b"), EXPERIMENT), "experiments.a-b: has the label of a.b in LaTeX (a-b); rename one"),
+    config("documents of a hub without their file", "datasets/docs/files", GONE, "datasets.docs.files: name the repository's one file of documents"),
+    config("braces in a path", "models/a", {"label": "A", "path": "/data/{x}", "dtype": "float32"}, "models.a.path: /data/{x} has braces, which Snakemake fills in; rename or link it"),
+    config("a licence for a local folder", "models/a", {"label": "A", "path": "/data/x", "dtype": "float32", "gated": True}, "models.a.gated: goes with hub only; remove it"),
     config("a required key is missing", "models/a/dtype", GONE, "models.a.dtype: missing; it is required"),
     config("a required block is missing", "perplexity", GONE, "perplexity: missing; it is required"),
     config("a block is empty", "perplexity", None, "perplexity: must be a block of keys, but is empty"),
@@ -62,7 +74,7 @@ CASES = [
     config("no experiments", "experiments", {}, "experiments: must not be empty"),
     config("an experiment without methods", "experiments/main/methods", [], "experiments.main.methods: must not be empty"),
     config("a list is one word", "experiments/main/methods", "dass", "experiments.main.methods: must be a list, as in [a, b], not 'dass'"),
-    config("a number is text", "calibrations/c/sequences", "4", "calibrations.c.sequences: must be a whole number, not '4'"),
+    config("a number is text", "calibrations/c/sequences", "four", "calibrations.c.sequences: must be a whole number, not 'four'"),
     config("a whole number has a point", "calibrations/c/length", 8.5, "calibrations.c.length: must be a whole number, not 8.5"),
     config("a number is true", "calibrations/c/sequences", True, "calibrations.c.sequences: must be a whole number, not True"),
     config("a number is NaN", "methods/dass/alpha", float("nan"), "methods.dass.alpha: must be a finite number, not nan"),

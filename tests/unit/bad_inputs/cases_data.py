@@ -95,7 +95,8 @@ DATA = [
     Case("a truncated .gz", write("data/d.json.gz", gzip.compress(GOOD.encode() * 99, mtime=0)[:-20]), "data/d.json.gz: cannot be read (…); check the file, or fetch it again", changes={"documents": "data/d.json.gz"}),
     Case("texts that are all blank", write(DOCUMENTS, '{"text": " "}\n' * 9), f"{DOCUMENTS}: 0 of 9 documents have more than 16 tokens, but the calibration asks for 4 sequences; ask for fewer …"),
     Case("too few long documents", write(DOCUMENTS, GOOD + '{"text": "w5"}\n' * 9), f"{DOCUMENTS}: 1 of 10 documents have more than 16 tokens, but the calibration asks for 4 sequences; …"),
-    Case("windows longer than any document", unchanged, f"{DOCUMENTS}: 0 of 12 documents have more than 4096 tokens, …", changes={"length": 4096}),
+    Case("windows longer than any document", unchanged, f"{DOCUMENTS}: 0 of 12 documents have more than 100 tokens, …", changes={"length": 100}),
+    Case("windows longer than the model has positions", unchanged, "models/mine: max_position_embeddings is 128, but windows have 4096 tokens; lower their `length` in the study's config", changes={"length": 4096}),
 ]  # fmt: skip
 
 TEXTS = [

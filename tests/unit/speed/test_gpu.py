@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import silu
 
-from dass.errors import PatternError
+from dass.errors import ModelError, PatternError
 from dass.models.streamed import StreamedModel
 from dass.pruning.masks import keep_mask
 from dass.pruning.methods import make_method
@@ -211,6 +211,17 @@ def test_a_model_that_does_not_fit_is_not_even_read(
     assert not outcome.measurements
     assert [(r.part, r.engine) for r in outcome.skipped] == [("prefill", "all")]
     assert "are free" in outcome.skipped[0].reason
+
+
+def test_a_file_that_prunes_other_weights_is_refused(
+    tiny_model, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder, pattern = tiny_model("llama"), parse_pattern("2of4")
+    pruned = prune(StreamedModel(folder, torch.float32), tokens, make_method("wanda", {}), pattern)
+    about = {"model": {"config": "0" * 64, "weights": "0" * 64}}
+    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, about)
+    with pytest.raises(ModelError, match="made from other weights"):
+        prefill.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1,)))
 
 
 def test_a_model_with_fused_projections_says_that_it_is_not_measured(
