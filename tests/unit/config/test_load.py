@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dass.config.load import load_config, read_config
+from dass.config.load import check_keys, load_config, read_config
 from dass.config.study import runs
 from dass.errors import ConfigError, PatternError
 from dass.pruning.patterns import parse_pattern
@@ -345,3 +345,35 @@ def test_blocks_are_read_only() -> None:
     study = load_config(SMALL)
     with pytest.raises(ValueError, match="frozen"):
         study.models["a"].label = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("calibrations/c/sequences", "64", 64),
+        ("calibrations/c/seed", "0", 0),
+        ("models/a/parameters", "6.74", 6.74),
+        ("methods/dass/alpha", "1e-2", 0.01),
+        ("methods/dass/alpha", ".5", 0.5),
+        ("speed", {"cpu": {"of": "all", "tokens": ["1", "16"]}}, None),
+    ],
+)
+def test_text_that_is_a_number_is_one(key: str, text: object, value: float | None) -> None:
+    """Snakemake gives each value in a block of ``--config`` as text."""
+    study = load_config(changed({key: text}))
+    if value is None:
+        assert study.speed is not None and study.speed.cpu is not None
+        assert study.speed.cpu.tokens == [1, 16]
+        return
+    section, name, field = key.split("/")
+    found = getattr(getattr(study, section)[name], field)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_keys_that_yaml_merges_or_uses_again_are_no_duplicates(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, x: 2}\nc: [*a, *a, {x: 3}]\nd: *a\n")
+    check_keys(path)
+    path.write_text("a: {x: 1, y: {z: 1, z: 2}}\n")
+    with pytest.raises(ConfigError, match="'z' stands twice in one block"):
+        check_keys(path)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dass.data.model_folder import SINGLE, check_folder, read_header
+from dass.data.model_folder import SINGLE, check_folder, check_window, read_header
 from dass.errors import ModelError
 from dass.models.streamed import StreamedModel
 from tests.conftest import TinyModel
@@ -306,3 +306,30 @@ assert len(check_folder(sys.argv[1])) == 30 and len(files_read(sys.argv[1])) > 1
 assert not {"torch", "transformers", "pydantic"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"text_config": {"max_position_embeddings": 512}}, 512),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}}, 16384),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "dynamic", "factor": 2}},
+         8192),
+        ({"max_position_embeddings": 32768, "rope_scaling": {
+            "rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768}}, 131072),
+        # These say in max_position_embeddings how far they reach.
+        ({"max_position_embeddings": 131072, "rope_scaling": {
+            "rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768}}, 131072),
+        ({"max_position_embeddings": 131072, "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}}, 131072),
+    ],
+)  # fmt: skip
+def test_windows_are_as_long_as_the_model_has_positions(settings: dict, longest: int) -> None:
+    check_window(settings, longest, "m")
+    with pytest.raises(ModelError, match=rf"m: max_position_embeddings is {longest}, but windows"):
+        check_window(settings, longest + 1, "m")
+
+
+def test_a_model_without_position_embeddings_takes_any_window() -> None:
+    check_window({"model_type": "recurrent_gemma"}, 10**6, "m")
