@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.workflow.conftest import Workflow, copy_workflow
+from tests.workflow.conftest import Workflow, copy_workflow, write_model_folder
 
 from .pages import PAGES, ROOT, Block, Command, blocks, fenced_commands, inline_commands
 
@@ -82,8 +82,7 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """A copy of the workflow as a reader has it, with models and data where pages suppose them."""
     made = copy_workflow(tmp_path_factory.mktemp("docs") / "workflow")
     for model in (made.folder / "my-model", *real_models(made.folder / "real")):
-        model.mkdir(parents=True)
-        (model / "config.json").write_text("{}")
+        write_model_folder(model)
     own = (made.folder / "config/own.yaml").read_text()
     (made.folder / "my.yaml").write_text(own.replace("${MODEL}", "my-model"))
     return made
@@ -94,8 +93,10 @@ def real_models(folder: Path) -> list[Path]:
     text = (ROOT / "config/real.yaml").read_text()
     study = yaml.safe_load(re.sub(r"\$\{DASS_REAL[^}]*\}", str(folder), text))
     for path in (Path(d["path"]) for d in study["datasets"].values() if d.get("path")):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch() if path.suffix else path.mkdir()
+        splits = [path / f"{split}.jsonl" for split in ("train", "validation", "test")]
+        for file in [path] if path.suffix else splits:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     return [Path(model["path"]) for model in study["models"].values()]
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "rules", "workflow", "config", "src", "envs", "profiles"]
@@ -104,6 +106,13 @@ def copy_workflow(folder: Path) -> Workflow:
         else:
             shutil.copy2(source, folder / part)
     return Workflow(folder)
+
+
+def write_model_folder(folder: Path) -> None:
+    """What a plan looks at of a model in a folder of the user's own: enough for dry runs."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"model.norm.weight": torch.ones(8)}, folder / "model.safetensors")
 
 
 @pytest.fixture(scope="session")

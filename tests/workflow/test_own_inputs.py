@@ -140,7 +140,7 @@ def dataset(name: str, path: str):
         (config_json(quantization_config={"quant_method": "fp8"}), "a quantised checkpoint"),
         (lambda s, f: s["perplexity"].update(length=4096),
          "models.mine.path: mine: max_position_embeddings is 512, but windows have 4096 tokens"),
-        (lambda s, f: (f / MODEL / "model.safetensors").unlink(), "mine.path: mine: no safetensors"),
+        (lambda s, f: (f / MODEL / "model.safetensors").unlink(), "mine.path: mine: no safe"),
         (dataset("toy", DATA), "datasets.toy.path: data is no file; give the file of documents"),
         (dataset("toy", "nowhere.jsonl"), "datasets.toy.path: nowhere.jsonl does not exist"),
         (dataset("toy-text", "nowhere"), "datasets.toy-text.path: nowhere: has neither"),

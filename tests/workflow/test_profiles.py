@@ -11,7 +11,7 @@ import yte
 
 from dass.config.sizes import job_memory
 
-from .conftest import ROOT, copy_workflow, small_study
+from .conftest import ROOT, copy_workflow, small_study, write_model_folder
 
 CLUSTER_PROFILES = ["slurm", "generic"]
 
@@ -111,8 +111,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> str:
     workflow = copy_workflow(tmp_path_factory.mktemp("sizes") / "study")
     for file in (workflow.folder / "rules").glob("*.smk"):  # a job with a message shows no more
         file.write_text(re.sub(r"^    message:\n.*\n", "", file.read_text(), flags=re.M))
-    (workflow.folder / "model").mkdir()
-    (workflow.folder / "model/config.json").touch()
+    write_model_folder(workflow.folder / "model")
     workflow.write_study(sized_study(tiny=0.05, one=7, other=7, huge=70))
     (workflow.folder / "profiles/slurm/config.yaml").write_text(filled_in("slurm", **example()))
     profile = ["--workflow-profile", "profiles/slurm"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Workflow
+from .conftest import Workflow, write_model_folder
 
 PAPER = ["llama2-7b", "llama2-13b", "llama2-70b", "llama3.1-8b", "mistral-7b", "gemma-7b"]
 
@@ -30,8 +30,7 @@ def test_the_small_study_is_planned_whole(fresh: Workflow) -> None:
 
 
 def test_your_own_model_is_the_only_one(fresh: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    (fresh.folder / "my-model").mkdir()
-    (fresh.folder / "my-model/config.json").touch()
+    write_model_folder(fresh.folder / "my-model")
     monkeypatch.setenv("MODEL", "my-model")
     jobs = fresh.plan(config="config/own.yaml")
     assert jobs["prune_run"] == 2 * 2

@@ -313,8 +313,10 @@ assert not {"torch", "transformers", "pydantic"} & set(sys.modules)
     [
         ({"max_position_embeddings": 2048}, 2048),
         ({"text_config": {"max_position_embeddings": 512}}, 512),
-        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}}, 16384),
-        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "dynamic", "factor": 2}},
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}},
+         16384),
+        ({"max_position_embeddings": 4096,
+          "rope_parameters": {"rope_type": "dynamic", "factor": 2}},
          8192),
         ({"max_position_embeddings": 32768, "rope_scaling": {
             "rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768}}, 131072),
@@ -322,7 +324,8 @@ assert not {"torch", "transformers", "pydantic"} & set(sys.modules)
         ({"max_position_embeddings": 131072, "rope_scaling": {
             "rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768}}, 131072),
         ({"max_position_embeddings": 131072, "rope_scaling": {
-            "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}}, 131072),
+            "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}},
+         131072),
     ],
 )  # fmt: skip
 def test_windows_are_as_long_as_the_model_has_positions(settings: dict, longest: int) -> None:
