@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo real paper test test-fast faults lint format lock docs clean
+.PHONY: help demo real paper test test-fast faults standins lint format lock docs clean
 
 help:
 	@sed -n '1,5s/^# \{0,1\}//p' Makefile
@@ -46,6 +46,11 @@ test-fast: lint
 faults: $(READY)
 	DASS_FAULTS=1 $(BIN)/python -m pytest tests/faults
 	$(BIN)/python benchmarks/tables.py
+
+# Trains the demo's three models anew, and holds what they know.
+standins: $(READY)
+	$(BIN)/python -m dass.standins
+	DASS_STANDINS=1 $(BIN)/python -m pytest tests/unit/standins
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -21,12 +21,11 @@ from dass.config.study import experiment_runs, runs, speed_subjects
 from dass.config.types import nearest
 from dass.data.documents import find_split
 from dass.data.hub import has_token
+from dass.data.model_config import check_window, read_config
 from dass.data.model_folder import (
     check_folder,
-    check_window,
     files_exported,
     files_read,
-    read_config,
     weight_files,
 )
 from dass.errors import DassError

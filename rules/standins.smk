@@ -2,6 +2,13 @@
 STANDINS = [name for name, model in STUDY.models.items() if model.standin]
 
 
+def shipped_standin(wildcards):
+    """The files of the repository's stand-in of that family."""
+    family = STUDY.models[wildcards.model].standin
+    folder = Path(SOURCE) / "dass/standins/shipped" / family
+    return sorted(os.path.relpath(file) for file in folder.iterdir())
+
+
 rule toy_corpus:
     input:
         modules=modules("toy_corpus"),
@@ -29,6 +36,7 @@ rule toy_corpus:
 rule train_standin:
     input:
         corpus=TOY_CORPUS,
+        shipped=shipped_standin,
         modules=modules("train_standin"),
     output:
         out=directory("resources/models/{model}"),
@@ -49,6 +57,6 @@ rule train_standin:
         seed=STUDY.standins.seed if STUDY.standins else None,
         steps=STUDY.standins.steps if STUDY.standins else None,
     message:
-        "Training {wildcards.model} on the toy world"
+        "Stand-in {wildcards.model}: the repository's own, or trained on the toy world"
     script:
         "../workflow/scripts/stage.py"

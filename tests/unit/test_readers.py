@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dass.config.load import read_config
-from dass.data.model_folder import check_config, read_object, shards_of
+from dass.data.model_config import check_config, read_object
+from dass.data.model_folder import shards_of
 from dass.errors import DassError
 from dass.results.published import read_published
 from dass.results.schema import PerplexityResult, PruningResult, ZeroShotResult, read_result

@@ -170,7 +170,9 @@ def test_what_is_fetched_and_made(wired: Jobs) -> None:
     corpus = DOCUMENTS["toy"][0]
     expect(wired, "toy_corpus", {corpus: {"seed": 31, "documents": 2300}}, {corpus: {}})
     standin = {out("s"): {"family": "mistral", "seed": 31, "steps": 601}}
-    expect(wired, "train_standin", standin, {out("s"): {"corpus": corpus}})
+    folder = "src/dass/standins/shipped/mistral"
+    shipped = sorted(f"{folder}/{file.name}" for file in (ROOT / folder).iterdir())
+    expect(wired, "train_standin", standin, {out("s"): {"corpus": corpus, "shipped": shipped}})
 
 
 def test_tokens(wired: Jobs) -> None:

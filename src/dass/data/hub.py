@@ -16,15 +16,13 @@ from typing import Any
 
 from dass.data.documents import index_documents
 from dass.data.download import RemoteFile, fetch_files, is_transport_error
+from dass.data.model_config import CONFIG, check_config, read_object
 from dass.data.model_folder import (
-    CONFIG,
     INDEX,
     SINGLE,
     Stored,
-    check_config,
     check_dtypes,
     read_header,
-    read_object,
     shards_of,
 )
 from dass.errors import DataError, ModelError

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dass.data.model_folder import CONFIG, check_config, check_folder, read_config, read_object
+from dass.data.model_config import CONFIG, check_config, read_config, read_object
+from dass.data.model_folder import check_folder
 from dass.errors import DassError, DataError, ModelError
 from dass.runtime.progress import log
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dass.data.model_folder import CONFIG, FLOATING, Stored, check_blocks
+from dass.data.model_config import CONFIG
+from dass.data.model_folder import FLOATING, Stored, check_blocks
 from dass.errors import ModelError
 
 HEADS = ("num_attention_heads", "num_key_value_heads")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dass.data.model_folder import CONFIG
+from dass.data.model_config import CONFIG
 from dass.data.pretrained import empty_model, longest_input, one_line
 from dass.errors import DassError, ModelError, NumericError
 from dass.models.glu import find_glu

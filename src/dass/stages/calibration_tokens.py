@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dass.data.documents import Documents
-from dass.data.model_folder import check_window
+from dass.data.model_config import check_window
 from dass.data.pretrained import load_config
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer, taken_off

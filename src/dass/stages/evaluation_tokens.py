@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dass.data.documents import find_split, read_rows
-from dass.data.model_folder import check_window
+from dass.data.model_config import check_window
 from dass.data.pretrained import load_config
 from dass.data.token_file import save_tokens
 from dass.data.tokenizer import encoder, load_tokenizer, taken_off

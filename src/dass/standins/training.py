@@ -19,6 +19,7 @@ from dass.runtime.progress import Progress
 from dass.standins import DEFAULT_STEPS
 from dass.standins.muon import Muon
 from dass.standins.tokenizer import BOS_ID, EOS_ID, LONGEST, VOCABULARY, train_tokenizer
+from dass.terms import Dtype
 
 WINDOW = 256  # tokens
 BATCH = 4  # windows per step
@@ -45,7 +46,12 @@ SHAPE: dict[str, Any] = {
 
 
 def train_standin(
-    family: str, corpus: str | Path, out: str | Path, seed: int, steps: int = DEFAULT_STEPS
+    family: str,
+    corpus: str | Path,
+    out: str | Path,
+    seed: int,
+    steps: int = DEFAULT_STEPS,
+    dtype: Dtype = "float32",
 ) -> None:
     """Train the stand-in of a family on the toy corpus; write a model folder.
 
@@ -55,12 +61,13 @@ def train_standin(
         out: the folder to write.
         seed: of the initial weights and of the order of the text.
         steps: of training.
+        dtype: that the weights are saved in; they are trained in float32.
 
     Raises:
         ModelError: there is no such family.
         DataError: a file of the corpus is missing or too small.
     """
-    texts = _read(Path(corpus))
+    texts = read_texts(Path(corpus))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(), writing_directory(out) as folder:
         torch.manual_seed(seed)
@@ -68,11 +75,11 @@ def train_standin(
         windows = _pack(texts, folder)
         model = _new_model(family).to(device)
         _fit(model, windows, steps, f"training {family}")
-        _save(model, folder)
+        _save(model.to(getattr(torch, dtype)), folder)
 
 
-def _read(corpus: Path) -> list[str]:
-    """The documents, and WikiText's training articles joined as evaluation joins them."""
+def read_texts(corpus: Path) -> list[str]:
+    """What is learnt: the documents, and WikiText's training articles as evaluation joins them."""
     documents = Documents(corpus / "documents.jsonl.gz")
     texts = [documents[i] for i in range(len(documents))]
     articles = "\n\n".join(read_rows(corpus / "wikitext" / "train.jsonl"))

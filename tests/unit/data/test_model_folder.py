@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dass.data.model_folder import SINGLE, check_folder, check_window, read_header
+from dass.data.model_config import check_window
+from dass.data.model_folder import SINGLE, check_folder, read_header
 from dass.errors import ModelError
 from dass.models.streamed import StreamedModel
 from tests.conftest import TinyModel
