@@ -251,8 +251,8 @@ def startup_table(name: str) -> str:
     about = (
         f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, "
         f"{', '.join(f'{name} {version}' for name, version in origin['versions'].items())}, "
-        f"Python {origin['python']}, {origin['date'][:10]}; load of the machine in the last minute, "
-        f"itself included: {result['load']}. Command: `{result['command']}`."
+        f"Python {origin['python']}, {origin['date'][:10]}; load of the machine in the last "
+        f"minute, itself included: {result['load']}. Command: `{result['command']}`."
     )
     return f"{about}\n\n{markdown(['job', 'before, s', 'after, s', 'less, s'], rows)}"
 

@@ -1,8 +1,8 @@
 """Importing without the garbage collector, which costs a small job more than importing does.
 
 torch and transformers make half a million objects, and nearly all of them stay. Python looks
-through them for garbage again and again while they become more, and once more when it ends; that
-takes two of the four seconds of a small job. While a job computes, it looks as it always does.
+through them for garbage again and again while they become more, and once more when it ends: more
+than a third of a small job's time (docs/performance.md). While a job computes, it looks as ever.
 """
 
 import atexit
