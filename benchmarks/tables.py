@@ -232,6 +232,31 @@ def dag_table(name: str) -> str:
     return f"{about}\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
 
 
+def startup_table(name: str) -> str:
+    """CPU seconds of each stage's job, by an earlier version and by this one."""
+    result = raw(name)
+    origin = result["provenance"]
+    best = {
+        row["stage"]: {v: min(s) for v, s in row["cpu_seconds"].items()} for row in result["rows"]
+    }
+    rows = [
+        [
+            f"`{stage}`",
+            f"{of['before']:.2f}",
+            f"{of['after']:.2f}",
+            f"{of['before'] - of['after']:.2f}",
+        ]
+        for stage, of in best.items()
+    ]
+    about = (
+        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, "
+        f"{', '.join(f'{name} {version}' for name, version in origin['versions'].items())}, "
+        f"Python {origin['python']}, {origin['date'][:10]}; load of the machine in the last "
+        f"minute, itself included: {result['load']}. Command: `{result['command']}`."
+    )
+    return f"{about}\n\n{markdown(['job', 'before, s', 'after, s', 'less, s'], rows)}"
+
+
 def faults_table(name: str) -> str:
     """Faults that were survived, by kind and stage, as `make faults` counted them."""
     result = raw(name)
@@ -254,7 +279,7 @@ def rendered(page: str) -> str:
     kinds: dict[str, Callable[[str], str]] = {
         "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
-        "evaluation": evaluation_table, "faults": faults_table,
+        "evaluation": evaluation_table, "faults": faults_table, "startup": startup_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 

@@ -17,9 +17,11 @@ with job(
     from importlib import import_module
     from inspect import signature
 
+    from dass.runtime.imports import importing
     from dass.runtime.records import keep_records
 
-    function = getattr(import_module(f"dass.stages.{stage}"), stage)
+    with importing():
+        function = getattr(import_module(f"dass.stages.{stage}"), stage)
     named = signature(function).parameters.keys() - params.keys()
     files = [*snakemake.input.items(), *snakemake.output.items()]
     function(**params, **{name: file for name, file in files if name in named})

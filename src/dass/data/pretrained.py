@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dass.data.model_config import CONFIG, check_config, read_config, read_object
 from dass.data.model_folder import check_folder
 from dass.errors import DassError, DataError, ModelError
+from dass.runtime.imports import importing
 from dass.runtime.progress import log
 
 if TYPE_CHECKING:
@@ -40,13 +41,15 @@ def load_config(folder: str | Path) -> PreTrainedConfig:
     Raises:
         ModelError: config.json is missing or malformed, or needs code that transformers lacks.
     """
-    from transformers import AutoConfig
-
     folder = Path(folder)
     settings = read_config(folder)
     check_config(settings, folder / CONFIG)
-    _check_architecture(settings, folder / CONFIG)
-    with _explained(folder, settings, _config_from):
+    with importing():
+        from transformers import AutoConfig
+
+        _check_architecture(settings, folder / CONFIG)
+    # transformers imports an architecture when it is first asked for one.
+    with _explained(folder, settings, _config_from), importing():
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, **SAFE))
 
 
@@ -78,7 +81,8 @@ def empty_model(folder: str | Path, dtype: torch.dtype) -> nn.Module:
     folder = Path(folder)
     config = load_config(folder)
     config.return_dict = True
-    with _explained(folder, read_config(folder), lambda some: _model_from(_config_from(some))):
+    building = _explained(folder, read_config(folder), lambda some: _model_from(_config_from(some)))
+    with building, importing():
         # The attention is the model's own choice: sdpa, or eager where soft-capping needs it.
         return _model_from(config, dtype=dtype).eval()
 
@@ -246,7 +250,7 @@ def load_tokenizer_of(folder: str | Path) -> PreTrainedTokenizerBase:
     folder = Path(folder)
     _check_tokenizer_code(folder)
     try:
-        with _quiet():
+        with _quiet(), importing():
             return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, **SAFE))
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dass.errors import DassError
 from dass.runtime.gpus import claim
+from dass.runtime.imports import ends_with_its_work
 from dass.runtime.memory import ASKED
 
 log = logging.getLogger("dass")
@@ -67,6 +68,7 @@ def job(
         memory: how many MB of the host's memory the job has (:mod:`dass.runtime.memory`); None:
             what the machine has.
     """
+    ends_with_its_work()
     _close_standard_input()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for

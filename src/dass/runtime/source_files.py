@@ -124,9 +124,13 @@ def _imported_names(file: Path) -> tuple[str, ...]:
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those below ``if TYPE_CHECKING:``."""
+    """All statements but those below ``if TYPE_CHECKING:``; expressions import nothing."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+        if isinstance(child, ast.expr) or (isinstance(child, ast.If) and _is_for_typing(child)):
             continue
         yield child
         yield from _nodes(child)
+
+
+def _is_for_typing(branch: ast.If) -> bool:
+    return isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
