@@ -19,9 +19,15 @@ from dass.evaluation.likelihood import LOGITS_AT_ONCE, score_apart
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.evaluation.trees import Rows, lay_out
 from dass.models.attention import offload
-from dass.models.batches import Batch, choose_offload, tokens_in_a_sweep, tokens_in_flight
+from dass.models.batches import (
+    Batch,
+    LateCheck,
+    choose_offload,
+    tokens_in_a_sweep,
+    tokens_in_flight,
+)
 from dass.models.fused import fused
-from dass.models.streamed import StreamedModel, check_finite
+from dass.models.streamed import StreamedModel
 from dass.runtime.progress import Progress, log
 
 SHORTEST, LONGEST = 128, 512
@@ -73,14 +79,18 @@ def _score_together(model: StreamedModel, requests: Sequence[Request]) -> list[L
         own = [slice(int(some[0]), int(some[-1]) + 1) for some in part.split(at_once)]
         batches = [_batch(model, rows, some, offload_to) for some in own]
         trial = _Trial(model, rows, part) if part is sweeps[0] else None
+        check = LateCheck(model)
         for index in range(model.n_blocks):
             with model.block(index) as block, fused(block):
                 alone = trial.run_alone(block, index, batches) if trial is not None else None
                 peaks = [batch.advance(block, index) for batch in batches]
                 if trial is not None and alone is not None:
                     trial.compare(alone, index, batches)
-            check_finite(peaks, f"{model.folder.name}, block {index}")
+            check.block(index, peaks)
             progress.step()
+        check.end()
+        if trial is not None:
+            trial.end()
         for some, batch in zip(own, batches, strict=True):
             targets.score(model, some, batch.hidden)
     return targets.by_request()
@@ -103,9 +113,16 @@ def _told(model: StreamedModel, tokens: Tensor, depths: Tensor, mask: Tensor) ->
         inputs = model.block_inputs(tokens, position_ids=depths, attention_mask=mask)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         raise _Apart(f"its forward takes no mask of our own ({type(error).__name__})") from None
+    equal: dict[int, bool] = {}  # blocks are given one tensor, as a rule: comparing them waits
     for index, (_, settings) in enumerate(inputs.arguments):
         given = settings.get("attention_mask")
-        if not isinstance(given, Tensor) or given.shape != mask.shape or given.ne(mask).any():
+        if id(given) not in equal:
+            equal[id(given)] = (
+                isinstance(given, Tensor)
+                and given.shape == mask.shape
+                and not bool(given.ne(mask).any())
+            )
+        if not equal[id(given)]:
             raise _Apart(f"block {index} is not given our mask")
     return inputs
 
@@ -150,6 +167,7 @@ class _Trial:
         self._seen = rows.mask(some, torch.device("cpu"))[0, 0, column].nonzero()[:, 0]
         tokens = rows.tokens[some][:, self._seen]
         self._arguments = model.block_inputs(tokens).arguments
+        self._differences: list[tuple[int, Tensor]] = []
         self._tolerance = max(2 * torch.finfo(model.dtype).eps, LEAST_TOLERANCE)
 
     def run_alone(self, block: nn.Module, index: int, batches: list[Batch]) -> Tensor:
@@ -157,11 +175,24 @@ class _Trial:
         return Batch(self._states(batches), self._arguments).run(block, index)
 
     def compare(self, alone: Tensor, index: int, batches: list[Batch]) -> None:
-        """Refuse the model if the block has made something else of it among others."""
+        """Note whether the block has made something else of it among others.
+
+        The first block that can do so is refused at once; the others at the end, since to look at
+        a number waits for the device.
+        """
         found = self._states(batches).to(alone.device)
         difference = (found.float() - alone.float()).norm() / alone.float().norm()
-        if float(difference) > self._tolerance:
-            raise _Apart(f"block {index} differs by {float(difference):.1e} from a request alone")
+        self._differences.append((index, difference))
+        if index == 0 or not alone.is_cuda:
+            self.end()
+
+    def end(self) -> None:
+        """Refuse the model if a block has."""
+        for index, difference in self._differences:
+            if not float(difference) <= self._tolerance:
+                what = f"differs by {float(difference):.1e} from a request alone"
+                raise _Apart(f"block {index} {what}")
+        self._differences.clear()
 
     def _states(self, batches: list[Batch]) -> Tensor:
         row = self._row

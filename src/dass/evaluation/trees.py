@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ ALIGNED = 8
 
 LARGEST = 4
 """A tree takes at most so many rows' length, however much its requests have in common."""
+
+SHARES = (0.2, 0.3, 0.4)
+"""Questions that begin alike share a tree up to one of these shares of a row: the larger, the more
+is shared; the smaller, the better rows fill. What comes to fewest rows is taken."""
 
 ALIKE = 4
 """Requests that begin with more tokens alike than these become one tree: not all with BOS."""
@@ -89,10 +94,16 @@ def grow(requests: Sequence[Request]) -> Tree:
     return tree
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    pairs = zip(one, other, strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _common(one: list[int], other: list[int]) -> int:
+    """How many tokens two sequences begin with alike; by halves, since lists compare fast."""
+    alike, most = 0, min(len(one), len(other))
+    while alike < most:
+        middle = (alike + most + 1) // 2
+        if one[alike:middle] == other[alike:middle]:
+            alike = middle
+        else:
+            most = middle - 1
+    return alike
 
 
 def lay_out(requests: Sequence[Request], length: int) -> Rows:
@@ -102,9 +113,12 @@ def lay_out(requests: Sequence[Request], length: int) -> Rows:
         requests: in any order, those of a question one after the other.
         length: of the rows in tokens, unless a tree has more.
     """
-    trees = [grow(requests[own]) for own in _families(requests, length)]
+    alone = _families(requests, length)
+    length = -(-max(length, *(size for _, size in alone)) // ALIGNED) * ALIGNED
+    divisions = [_together(requests, alone, int(share * length)) for share in SHARES]
+    families = min(divisions, key=lambda trees: _fill([size for _, size in trees], length)[1])
+    trees = [grow([requests[number] for number in own]) for own, _ in families]
     sizes = [len(tree.tokens) for tree in trees]
-    length = -(-max(length, *sizes) // ALIGNED) * ALIGNED
     starts, rows = _fill(sizes, length)
     tokens, depths = (np.zeros(rows * length, dtype=np.int64) for _ in range(2))
     ends = np.tile(np.arange(1, length + 1), rows)
@@ -112,11 +126,10 @@ def lay_out(requests: Sequence[Request], length: int) -> Rows:
         own = slice(start, start + size)
         tokens[own], depths[own] = tree.tokens, tree.depths
         ends[own] = np.asarray(tree.ends) + start % length
-    places = [
-        np.asarray(place) + start
-        for tree, start in zip(trees, starts, strict=True)
-        for place in tree.places
-    ]
+    places: list[Any] = [None] * len(requests)
+    for (numbers, _), tree, start in zip(families, trees, starts, strict=True):
+        for number, place in zip(numbers, tree.places, strict=True):
+            places[number] = np.asarray(place) + start
     return Rows(
         torch.from_numpy(tokens).view(rows, length),
         torch.from_numpy(depths).view(rows, length),
@@ -127,9 +140,13 @@ def lay_out(requests: Sequence[Request], length: int) -> Rows:
     )
 
 
-def _families(requests: Sequence[Request], most: int) -> list[slice]:
-    """Neighbours that begin alike: a question's choices, as a rule. Any division gives the same."""
-    families: list[slice] = []
+def _families(requests: Sequence[Request], most: int) -> list[tuple[range, int]]:
+    """Neighbours that begin alike: a question's choices, as a rule. Any division gives the same.
+
+    Returns:
+        the requests of each family, and how many tokens its tree has.
+    """
+    families: list[tuple[range, int]] = []
     start = size = 0
     before: list[int] = []
     for number, (context, continuation) in enumerate(requests):
@@ -139,11 +156,33 @@ def _families(requests: Sequence[Request], most: int) -> list[slice]:
         # Beyond a row a tree grows only while most of a request is there already.
         large = grown > most and 2 * shared < len(read)
         if number and (shared <= ALIKE or large or grown > LARGEST * most):
-            families.append(slice(start, number))
+            families.append((range(start, number), size))
             start, size, shared = number, 0, 0
         size += len(read) - shared
         before = read
-    return [*families, slice(start, len(requests))]
+    return [*families, (range(start, len(requests)), size)]
+
+
+def _together(
+    requests: Sequence[Request], families: Sequence[tuple[range, int]], most: int
+) -> list[tuple[list[int], int]]:
+    """Small families that begin alike, as with "Question:", in one tree of so many tokens.
+
+    Returns:
+        the requests of each tree, and how many tokens it has at most.
+    """
+    first = [[*requests[own[0]][0], *requests[own[0]][1]][:-1] for own, _ in families]
+    trees: list[tuple[list[int], int]] = []
+    before = list[int]()
+    for number in sorted(range(len(families)), key=first.__getitem__):
+        own, tokens = families[number]
+        alike = _common(before, first[number])
+        if alike and (size := trees[-1][1] + tokens - alike) <= most:
+            trees[-1] = trees[-1][0] + [*own], size
+        else:
+            trees.append(([*own], tokens))
+        before = first[number]
+    return trees
 
 
 def _fill(sizes: Sequence[int], length: int) -> tuple[list[int], int]:

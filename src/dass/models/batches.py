@@ -135,11 +135,52 @@ def _same(one: Any, other: Any) -> bool:
     return isinstance(one, str | int | float) and bool(one == other)
 
 
+class LateCheck:
+    """Whether activations are finite, asked of a block while the next one is on its way.
+
+    So the device never waits for the host. Of a model that is streamed each block is asked at
+    once: what runs ahead would hold one more block's weights.
+    """
+
+    def __init__(self, model: StreamedModel) -> None:
+        self._late = model.resident and model.device.type == "cuda"
+        self._name = model.folder.name
+        self._waiting: tuple[Tensor, torch.cuda.Event, int] | None = None
+
+    def block(self, index: int, peaks: list[Tensor]) -> None:
+        """Note the :func:`max_abs` of each batch after a block; raise if one before was not finite.
+
+        Raises:
+            NumericError: as :func:`check_finite`.
+        """
+        if not self._late:
+            check_finite(peaks, self._place(index))
+            return
+        largest = torch.stack(peaks).float()
+        host = torch.empty(largest.shape, pin_memory=True).copy_(largest, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        self.end()
+        self._waiting = host, done, index
+
+    def end(self) -> None:
+        """Look at the last block, too."""
+        if self._waiting is not None:
+            host, done, index = self._waiting
+            done.synchronize()
+            check_finite(list(host), self._place(index))
+
+    def _place(self, index: int) -> str:
+        return f"{self._name}, block {index}"
+
+
 @torch.inference_mode()
 def run_blocks(model: StreamedModel, batches: list[Batch], progress: Progress) -> None:
     """Take every batch through every block; its hidden states end up as the last block's output."""
+    check = LateCheck(model)
     for index in range(model.n_blocks):
         with model.block(index) as block, fused(block):
             peaks = [batch.advance(block, index) for batch in batches]
-        check_finite(peaks, f"{model.folder.name}, block {index}")
+        check.block(index, peaks)
         progress.step()
+    check.end()

@@ -74,11 +74,21 @@ def test_nothing_is_there_twice(requests: list[Request]) -> None:
     assert len(grow(requests).tokens) == len(beginnings)
 
 
-def test_a_questions_choices_are_one_tree_and_other_questions_are_others() -> None:
-    """With ALIKE shared tokens or fewer there is nothing to gain."""
-    first, second = [1, 2, 3, 4, 5], [1, 2, 3, 4, 6]
-    rows = lay_out([(first, [7]), (first, [8, 9]), (second, [7, 7]), (second, [8, 8])], 64)
-    assert (rows.tokens[0] > 0).sum() == 6 + 7  # 1 2 3 4 5 8, and 1 2 3 4 6 7 8
+def test_questions_that_begin_alike_share_a_tree_wherever_they_stand() -> None:
+    first, second, other = [1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [9, 2]
+    requests = [(first, [7]), (first, [8, 9]), (other, [3]), (second, [7, 7]), (second, [8, 8])]
+    rows = lay_out(requests, 64)
+    # 1 2 3 4 once, then 5 8 and 6 7 8; 9 2 for itself.
+    assert rows.tokens[0, :11].tolist() == [1, 2, 3, 4, 5, 8, 6, 7, 8, 9, 2]
+    assert rows.tokens[0, 11:].sum() == 0
+    assert rows.places.tolist() == [4, 4, 5, 10, 6, 7, 6, 8]  # by request, as they were asked
+
+
+def test_a_tree_of_several_questions_leaves_room_for_others_in_its_row() -> None:
+    questions = [([1, n, n, n], [9]) for n in range(2, 42)]
+    rows = lay_out(questions, 64)
+    roots = ((rows.depths == 0) & (rows.tokens > 0)).sum()
+    assert 160 / (0.4 * 64) < roots <= 20
 
 
 def test_a_row_takes_what_fits() -> None:
