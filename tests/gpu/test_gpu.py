@@ -214,3 +214,22 @@ def test_values_on_the_host_are_whole_when_they_are_returned() -> None:
     host = _to_host(late).clone()
     assert torch.equal(host, late.cpu())
     assert host.isfinite().all()
+
+
+def test_a_resident_model_that_overflows_is_refused_by_its_block(tmp_path: Path) -> None:
+    """Its blocks are looked at while the next is on its way: none is forgotten, the last neither."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+             "num_attention_heads": 4, "vocab_size": 64}  # fmt: skip
+    windows = torch.randint(0, 64, (2, 16))
+    for index in range(3):
+        model = LlamaForCausalLM(LlamaConfig(**sizes)).half()
+        model.model.layers[index].mlp.down_proj.weight.data.fill_(3e4)
+        model.model.layers[index].mlp.up_proj.weight.data.fill_(3e4)
+        model.save_pretrained(tmp_path / str(index))
+        for resident in (True, False):
+            streamed = StreamedModel(
+                tmp_path / str(index), torch.float16, "cuda", resident=resident
+            )
+            with pytest.raises(NumericError, match=f"block {index}: its output is not finite"):
+                window_losses(streamed, windows)
