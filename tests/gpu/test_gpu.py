@@ -217,7 +217,7 @@ def test_values_on_the_host_are_whole_when_they_are_returned() -> None:
 
 
 def test_a_resident_model_that_overflows_is_refused_by_its_block(tmp_path: Path) -> None:
-    """Its blocks are looked at while the next is on its way: none is forgotten, the last neither."""
+    """Each block is looked at while the next is on its way; none is forgotten."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
              "num_attention_heads": 4, "vocab_size": 64}  # fmt: skip
