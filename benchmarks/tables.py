@@ -207,6 +207,23 @@ def evaluation_table(name: str) -> str:
     return f"{about(result)}\n\n{markdown(head, rows, text=2)}"
 
 
+def run_table(name: str) -> str:
+    """A run from its parts, all measured on one machine: pruning, perplexity, zero-shot tasks."""
+    pruning, evaluation = raw(f"pruning-{name}-h100"), raw(f"evaluation-{name}")["rows"]
+    row = pruning["rows"][0]
+    blocks = round(row["model_seconds"] / row["seconds_a_block"])
+    times = {"pruning, " + pruning_cells(row)["work"]: (
+        row["model_seconds"], blocks * statistics.median(row["baseline_seconds"])
+    )}  # fmt: skip
+    for work in ("perplexity", "zero-shot"):
+        own = [r["seconds"] for r in evaluation if r["work"] == work]
+        times[work] = own[0], own[-1]
+    times["together"] = tuple(map(sum, zip(*times.values(), strict=True)))
+    rows = [[k, f"{a:.1f}", f"{b:.1f}", f"{b / a:.2f}"] for k, (a, b) in times.items()]
+    head = ["work", "seconds", "published procedure, s", "times faster"]
+    return f"{about(pruning)}\n\n{markdown(head, rows)}"
+
+
 def speed_part(kind: str, name: str) -> str:
     """The speed table of one kind, as the pipeline makes it, from raw repeats."""
     content = raw(name)
@@ -279,7 +296,7 @@ def rendered(page: str) -> str:
     kinds: dict[str, Callable[[str], str]] = {
         "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
-        "evaluation": evaluation_table, "faults": faults_table, "startup": startup_table,
+        "evaluation": evaluation_table, "run": run_table, "faults": faults_table, "startup": startup_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 

@@ -29,11 +29,25 @@ def test_the_collector_is_as_it_was_afterwards(enabled: bool) -> None:
         gc.enable()
 
 
-def test_outside_jobs_everything_is_still_searched() -> None:
-    gc.unfreeze()  # another test may have run a job in this process
-    with importing():
-        pass
-    assert gc.get_freeze_count() == 0
+NO_JOB = """
+import gc, weakref
+from dass.runtime.imports import importing
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+gc.freeze()  # Python 3.12 itself begins so
+with importing():
+    kept = weakref.ref(Cycle())
+gc.collect()
+assert kept() is None
+"""
+
+
+def test_outside_jobs_everything_is_still_searched(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", NO_JOB], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 JOB = """
