@@ -296,7 +296,8 @@ def rendered(page: str) -> str:
     kinds: dict[str, Callable[[str], str]] = {
         "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
-        "evaluation": evaluation_table, "run": run_table, "faults": faults_table, "startup": startup_table,
+        "evaluation": evaluation_table, "run": run_table, "faults": faults_table,
+        "startup": startup_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _job: list[bool] = []
-"""Holds something in a job. Not asked of the collector: Python 3.12 itself starts with some frozen."""
+"""Holds something in a job; what the collector has frozen does not tell: Python 3.12 begins so."""
 
 
 def ends_with_its_work() -> None:
