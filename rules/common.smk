@@ -395,6 +395,13 @@ def shown(wildcards):
     return asdict(table_settings(STUDY, wildcards.experiment))
 
 
+def shipped_standin(wildcards):
+    """The files of the repository's stand-in of that family."""
+    family = STUDY.models[wildcards.model].standin
+    folder = Path(SOURCE) / "dass/standins/shipped" / family
+    return sorted(os.path.relpath(file) for file in folder.iterdir())
+
+
 def licence_gate(wildcards):
     """Stops where a fetch would end at the hub's door; it is no input.
 

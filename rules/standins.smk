@@ -2,13 +2,6 @@
 STANDINS = [name for name, model in STUDY.models.items() if model.standin]
 
 
-def shipped_standin(wildcards):
-    """The files of the repository's stand-in of that family."""
-    family = STUDY.models[wildcards.model].standin
-    folder = Path(SOURCE) / "dass/standins/shipped" / family
-    return sorted(os.path.relpath(file) for file in folder.iterdir())
-
-
 rule toy_corpus:
     input:
         modules=modules("toy_corpus"),
