@@ -1,6 +1,7 @@
-# make demo        the whole pipeline on three stand-in models, offline, on a CPU: about ten minutes
+# make demo        the whole pipeline on three stand-in models, offline, on a CPU: about five minutes
 # make test        every check: lint, types, docs, unit tests, workflow tests
 # make test-fast   lint and unit tests only: about two minutes
+# make standins    trains the demo's three models anew: about five minutes
 # make faults      interrupts, damages and fills up a small study in every stage: about half an hour
 # All set themselves up on first use. See README.md for everything else.
 
@@ -14,7 +15,7 @@ export PYTHONHASHSEED := 0
 .PHONY: help demo real paper test test-fast faults standins lint format lock docs clean
 
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -53,7 +53,7 @@ class _Source(Strict):
 
 
 class ModelConfig(_Source):
-    """A model: from a hub, a local folder, or a stand-in that the workflow trains itself.
+    """A model: from a hub, a local folder, or a stand-in that the workflow makes itself.
     Give exactly one of `hub`, `path` and `standin`."""
 
     label: Label
@@ -62,7 +62,7 @@ class ModelConfig(_Source):
     """A local Hugging Face folder: `config.json`, `*.safetensors`, tokenizer. `${NAME}` and
     `${NAME:-default}` are replaced from the environment."""
     standin: Literal["llama", "mistral", "gemma"] | None = None
-    """Family of a small model, trained here on the toy world."""
+    """Family of a small model of the toy world: the repository's own, or trained here."""
     dtype: Dtype
     """Precision in which the model is loaded and run. Gemma overflows in float16."""
     bos: Bos = "text"
