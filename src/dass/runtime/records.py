@@ -60,6 +60,12 @@ def read_record(study: Path, name: str) -> Record | None:
         raise DataError(f"{path}: no record of {name}; delete {name} and run again") from None
 
 
+def names_recorded(study: Path) -> list[str]:
+    """The outputs of a study that have a record, whether they are still there or not."""
+    found = (study / FOLDER).rglob("*.json")
+    return sorted(str(path.relative_to(study / FOLDER))[: -len(".json")] for path in found)
+
+
 def files_of(output: Path) -> list[Path]:
     """The output itself, or the files of a folder; Snakemake's hidden ones do not count."""
     if not output.is_dir():
