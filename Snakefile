@@ -38,6 +38,7 @@ rule all:
         TABLES,
         FIGURES,
         lambda wildcards: SPEED_TABLES + SPEED_FIGURES,
+        gone("tokens", "masks", "results", "summaries", "speed"),
 
 
 include: "rules/resources.smk"
@@ -52,6 +53,7 @@ include: "rules/tables.smk"
 
 for argument in sys.argv[1:]:  # Snakemake knows its targets only later
     check_target(argument)
+    check_whole(argument)
 
 
 # Last on the screen, below Snakemake's own accounts of each job.

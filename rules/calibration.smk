@@ -2,12 +2,9 @@
 rule calibrate:
     # Named target: all calibration and evaluation tokens, and zero-shot requests.
     input:
-        pruned(f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"),
-        [
-            f"{RESULTS}/evaluation/{model}/{STUDY.perplexity.dataset}.safetensors"
-            for model in MODELS
-        ],
-        [f"{RESULTS}/requests/{model}.safetensors" for model in MODELS if TASKS],
+        pruned(WINDOWS),
+        expand(TEXT, model=MODELS),
+        expand(REQUESTS, model=MODELS) if TASKS else [],
 
 
 rule calibration_tokens:
@@ -16,7 +13,7 @@ rule calibration_tokens:
         documents=calibration_documents_input,
         modules=modules("calibration_tokens"),
     output:
-        out=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
+        out=WINDOWS,
     log:
         f"logs/calibration_tokens/{STUDY.study}/{{model}}/{{calibration}}.log",
     benchmark:
@@ -28,6 +25,7 @@ rule calibration_tokens:
         runtime=growing(30),
     params:
         stage="calibration_tokens",
+        origins=origins(lambda wildcards: [of_calibration("dataset")(wildcards)]),
         folder=model_folder,
         bos=of_model("bos"),
         dataset=of_calibration("dataset"),
@@ -59,6 +57,7 @@ rule evaluation_tokens:
         runtime=growing(20),
     params:
         stage="evaluation_tokens",
+        origins=origins(lambda wildcards: [wildcards.dataset]),
         folder=model_folder,
         bos=of_model("bos"),
         dataset="{dataset}",
@@ -78,7 +77,7 @@ rule zero_shot_requests:
         tasks=[dataset_input(dataset) for dataset in TASKS.values()],
         modules=modules("zero_shot_requests"),
     output:
-        out=f"{RESULTS}/requests/{{model}}.safetensors",
+        out=REQUESTS,
     log:
         f"logs/zero_shot_requests/{STUDY.study}/{{model}}.log",
     benchmark:
@@ -92,6 +91,7 @@ rule zero_shot_requests:
         runtime=growing(20),
     params:
         stage="zero_shot_requests",
+        origins=origins(lambda wildcards: TASKS.values()),
         folder=model_folder,
         bos=of_model("bos"),
         tasks={task: dataset_path(dataset) for task, dataset in TASKS.items()},

@@ -35,6 +35,7 @@ from dass.pruning.patterns import parse_pattern
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
+from dass.runtime.records import gone_before, is_gone
 from dass.runtime.source_files import class_files, module_files
 from dass.terms import DENSE
 
@@ -63,6 +64,10 @@ os.environ[CONFIG] = sha256(STUDY.model_dump_json().encode()).hexdigest()
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
+WINDOWS = f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"
+TEXT = f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors"
+REQUESTS = f"{RESULTS}/requests/{{model}}.safetensors"
+PRUNED = f"{RUN}/pruned.safetensors"
 TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
@@ -156,6 +161,21 @@ def check_pattern(target, pattern):
         stop(f"{target}: {error}")
     if spelled != pattern:
         stop(f"{target}: write {spelled} instead of {pattern}")
+
+
+def check_whole(target):
+    """Refuse a result whose inputs are gone, as failed jobs leave it, where they are not asked for.
+
+    Snakemake would take it to be current: see `gone`.
+    """
+    try:
+        missing = gone_before(target) if Path(target).exists() else None
+    except DassError as error:
+        stop(error)
+    if missing and {str(missing), "-F", "--forceall"}.isdisjoint(sys.argv):
+        stop(
+            f"{target}: was made from {missing}, which is gone; give both as targets, or none"
+        )
 
 
 def said_by_failed_jobs(logs):
@@ -300,6 +320,29 @@ def pruned(pattern, model=None):
     ]
 
 
+def gone(*kinds):
+    """An input function of a target: what jobs have written for it before, and is there no more.
+
+    Snakemake makes a missing file again only if it is a target, or if a job that reads it has
+    another reason to run. But a job that fails has taken its old output along: what was made from
+    that one must not stay as if nothing had happened.
+    """
+
+    def files(kind):
+        if kind == "tokens":
+            requests = expand(REQUESTS, model=MODELS) if TASKS else []
+            return pruned(WINDOWS) + expand(TEXT, model=MODELS) + requests
+        if kind == "masks":
+            return pruned(PRUNED) + pruned(f"{RUN}/pruning.json")
+        if kind == "results":
+            return [file for kind in TABLE_KINDS for file in evaluated(kind)]
+        if kind == "summaries":
+            return [*SUMMARIES, SUMMARY]
+        return all_speed_results()
+
+    return lambda wildcards: [f for kind in kinds for f in files(kind) if is_gone(f)]
+
+
 def evaluated(kind, model=None):
     """Result files of this kind of each run and of each dense model, of all models or of one."""
     dense = [
@@ -336,6 +379,45 @@ def text_input(wildcards):
 def text_folder(wildcards):
     """The folder with its splits."""
     return dataset_path(wildcards.dataset)
+
+
+ORIGINS = {
+    TOY_CORPUS: STUDY.standins and [STUDY.standins.seed, STUDY.standins.documents],
+    **{
+        folder_of(name): (
+            [model.hub, model.revision]
+            if model.hub
+            else [model.standin, STUDY.standins.model_dump()]
+        )
+        for name, model in STUDY.models.items()
+        if model.path is None
+    },
+    **{
+        f"resources/datasets/{name}": dataset.model_dump()
+        for name, dataset in STUDY.datasets.items()
+        if dataset.hub
+    },
+}
+"""Folder in resources/ -> what it is fetched from or made of."""
+
+
+def origins(datasets=lambda wildcards: []):
+    """A param: what the model, and data sets, come from that a job reads; no stage is given it.
+
+    A folder in resources/ may be gone to free the disk, which makes nothing stale. But it is gone,
+    too, where another was to be fetched in its place and could not.
+
+    Args:
+        datasets: names of data sets, by the wildcards.
+    """
+
+    def param(wildcards):
+        own = [n for n in datasets(wildcards) if STUDY.datasets[n].path is None]
+        model = [wildcards.model] if wildcards.model in STUDY.models else []
+        folders = [*map(folder_of, model), *map(dataset_input, own)]
+        return [ORIGINS.get(folder) for folder in folders]
+
+    return param
 
 
 def files_of_method(wildcards):

@@ -5,13 +5,14 @@ rule evaluate:
     # Named target: perplexity and zero-shot results of all runs.
     input:
         [evaluated(kind) for kind in TABLE_KINDS],
+        gone("tokens", "masks"),
 
 
 rule perplexity:
     input:
         model=model_input,
         pruned=pruned_input,
-        tokens=f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors",
+        tokens=TEXT,
         modules=modules("perplexity"),
     output:
         result_file=f"{EVALUATED}/perplexity.json",
@@ -28,6 +29,7 @@ rule perplexity:
         gpu=1,
     params:
         stage="perplexity",
+        origins=origins(),
         run="{model}/{run}",
         folder=model_folder,
         dtype=of_model("dtype"),
@@ -71,7 +73,7 @@ rule zero_shot:
     input:
         model=model_input,
         pruned=pruned_input,
-        requests=f"{RESULTS}/requests/{{model}}.safetensors",
+        requests=REQUESTS,
         modules=modules("zero_shot"),
     output:
         result_file=f"{EVALUATED}/zero_shot.json",
@@ -88,6 +90,7 @@ rule zero_shot:
         gpu=1,
     params:
         stage="zero_shot",
+        origins=origins(),
         run="{model}/{run}",
         folder=model_folder,
         dtype=of_model("dtype"),

@@ -2,24 +2,26 @@
 rule prune:
     # Named target: the pruned files of all runs.
     input:
-        pruned(f"{RUN}/pruned.safetensors"),
+        pruned(PRUNED),
+        gone("tokens"),
 
 
 rule exports:
     # Named target: a plain Hugging Face checkpoint of every selected run.
     input:
         pruned(f"{RESULTS}/exports/{{model}}/{{calibration}}/{{method}}/{{pattern}}"),
+        gone("tokens", "masks"),
 
 
 rule prune_run:
     input:
         model=model_input,
-        tokens=f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors",
+        tokens=WINDOWS,
         gate=dense_gate,
         method=files_of_method,
         modules=modules("prune_run"),
     output:
-        pruned_file=f"{RUN}/pruned.safetensors",
+        pruned_file=PRUNED,
         result_file=f"{RUN}/pruning.json",
     log:
         f"logs/prune_run/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
@@ -34,6 +36,7 @@ rule prune_run:
         gpu=1,
     params:
         stage="prune_run",
+        origins=origins(),
         run="{model}/{calibration}/{method}/{pattern}",
         folder=model_folder,
         dtype=of_model("dtype"),
@@ -49,7 +52,7 @@ rule prune_run:
 rule export:
     input:
         model=exported_input,
-        pruned=f"{RUN}/pruned.safetensors",
+        pruned=PRUNED,
         modules=modules("export"),
     output:
         out=directory(
@@ -66,6 +69,7 @@ rule export:
         runtime=growing(120),
     params:
         stage="export",
+        origins=origins(),
         folder=model_folder,
         dtype=of_model("dtype"),
     message:

@@ -4,6 +4,7 @@ rule speed:
     input:
         SPEED_TABLES,
         SPEED_FIGURES,
+        gone("tokens", "masks", "speed"),
 
 
 rule speed_metric:
@@ -31,6 +32,7 @@ rule speed_metric:
     params:
         **speed_block("metric", "repeats"),
         stage="speed_metric",
+        origins=origins(),
         subject="{model}/{method}",
         source=speed_source,
         dtype=speed_dtype,
@@ -65,6 +67,7 @@ rule speed_gpu:
     params:
         **speed_block("gpu", "tokens", "repeats"),
         stage="speed_gpu",
+        origins=origins(),
         subject="{model}",
         source=speed_source,
         dtype=speed_dtype,
@@ -77,7 +80,7 @@ rule speed_gpu:
 rule speed_prefill:
     input:
         model=model_input,
-        pruned_file=f"{RUN}/pruned.safetensors",
+        pruned_file=PRUNED,
         modules=modules("speed_prefill"),
     output:
         result_file=f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
@@ -97,6 +100,7 @@ rule speed_prefill:
     params:
         **speed_block("gpu", "tokens", "repeats"),
         stage="speed_prefill",
+        origins=origins(),
         subject="{model}/{calibration}/{method}",
         folder=model_folder,
         pattern="{pattern}",
@@ -131,6 +135,7 @@ rule speed_cpu:
             "cpu", "tokens", "patterns", "parts", "engines", "repeats", "threads"
         ),
         stage="speed_cpu",
+        origins=origins(),
         subject="{model}",
         source=speed_source,
     message:

@@ -55,6 +55,11 @@ def speed_results(kind):
     return files
 
 
+def all_speed_results():
+    """The result files of all kinds."""
+    return [file for kind in SPEED_KINDS for file in speed_results(kind)]
+
+
 def speed_pruning():
     """The runs' own files, for the times of whole prunings: for the report only, since they prune."""
     models = speed_subjects(STUDY, "metric")

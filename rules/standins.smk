@@ -46,6 +46,7 @@ rule train_standin:
         runtime=growing(30),
     params:
         stage="train_standin",
+        origins=[ORIGINS[TOY_CORPUS]],
         family=of_model("standin"),
         seed=STUDY.standins.seed if STUDY.standins else None,
         steps=STUDY.standins.steps if STUDY.standins else None,

@@ -3,6 +3,7 @@ from dataclasses import asdict
 
 from dass.report.settings import table_settings
 
+SUMMARIES = expand(f"{RESULTS}/summary/{{model}}.json", model=MODELS)
 SUMMARY = f"{RESULTS}/summary.json"
 TEMPLATES = [
     os.path.relpath(f"{SOURCE}/dass/report/templates/report.{form}")
@@ -15,6 +16,7 @@ rule tables:
     input:
         f"{RESULTS}/summary.csv",
         TABLES,
+        gone("tokens", "masks", "results", "summaries"),
 
 
 rule summary_of_model:
@@ -45,7 +47,7 @@ rule summary_of_model:
 
 rule summary:
     input:
-        models=expand(f"{RESULTS}/summary/{{model}}.json", model=MODELS),
+        models=SUMMARIES,
         modules=modules("summary"),
     output:
         rows=SUMMARY,
@@ -120,7 +122,7 @@ rule report:
     input:
         summary=SUMMARY,
         published=published_file(),
-        speed_results=[file for kind in SPEED_KINDS for file in speed_results(kind)],
+        speed_results=all_speed_results(),
         speed_pruning=speed_pruning(),
         templates=TEMPLATES,
         modules=modules("report"),

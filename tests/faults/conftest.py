@@ -34,7 +34,8 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[tuple[str, str]]]:
     counted: Counter[tuple[str, str]] = Counter()
     started = time.monotonic()
     yield counted
-    if request.session.testsfailed or request.config.option.keyword:
+    picked = request.config.option.keyword or any("::" in one for one in request.config.args)
+    if request.session.testsfailed or picked:
         return
     order = list(STAGES.values())
     kinds: dict[str, dict[str, int]] = {}

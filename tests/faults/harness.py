@@ -32,6 +32,7 @@ OUTPUTS: dict[str, list[str]] = {
     MODEL: [MODEL, f"{MODEL}/config.json"],
     f"{R}/calibration/standin-llama/toy.safetensors": [],
     f"{R}/evaluation/standin-llama/toy-text.safetensors": [],
+    f"{R}/requests/standin-llama.safetensors": [],
     f"{RUN}/pruning.json": [
         f"{RUN}/pruning.json", f"{RUN}/pruned.safetensors", f"{RUN}/.blocks/about.json",
         f"{RUN}/.blocks/block-00000.safetensors", f"{RUN}/.blocks/block-00001.json",
@@ -48,8 +49,9 @@ OUTPUTS: dict[str, list[str]] = {
 """Targets in the order of the pipeline -> what their jobs write, block checkpoints included."""
 
 STAGES = dict(zip(OUTPUTS, (
-    "toy_corpus train_standin calibration_tokens evaluation_tokens prune_run perplexity zero_shot "
-    "summary_of_model summary tables_of_experiment figures_of_experiment report export"
+    "toy_corpus train_standin calibration_tokens evaluation_tokens zero_shot_requests prune_run "
+    "perplexity zero_shot summary_of_model summary tables_of_experiment figures_of_experiment "
+    "report export"
 ).split(), strict=True))  # fmt: skip
 
 PASSING = re.compile("seconds|memory|date|commit|device|versions")

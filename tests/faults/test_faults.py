@@ -48,6 +48,24 @@ def test_jobs_that_are_killed(fresh: Sick, undisturbed: Sick) -> None:
     comes_out_right(fresh, undisturbed)
 
 
+def test_jobs_that_are_killed_take_nothing_along(finished: Sick, undisturbed: Sick) -> None:
+    """Their earlier results are gone, and what was made from those is there: all is made again.
+
+    From the end of the pipeline, so that what each job reads is there.
+    """
+    ends = cycle(SIGNALS)
+    for target, file, event in reversed(list(points(["rename"], files_each=1))):
+        if target in (CORPUS, MODEL):  # from which nothing else would come out
+            continue
+        fault = Fault("job ended", target, file, event, f"job {next(ends)}")
+        finished.suffers(fault, target, "--forcerun", STAGES[target])
+        assert not (finished.folder / target).exists()
+        planned = finished.completes("all", "exports", "--dry-run")
+        assert STAGES[target] in planned.jobs, planned.output
+        finished.counted(fault.kind, target)
+    comes_out_right(finished, undisturbed)
+
+
 @pytest.mark.parametrize("whom", ["main", "all"])
 def test_snakemake_is_killed(fresh: Sick, undisturbed: Sick, whom: str) -> None:
     """With its jobs, as a node that goes down; or alone, and they go on beside the next call."""
@@ -84,12 +102,14 @@ READERS = [
     (f"{CORPUS}/documents.jsonl.gz", "calibration_tokens"),
     (f"{CORPUS}/wikitext/validation.jsonl", "evaluation_tokens"),
     (f"{MODEL}/tokenizer.json", "calibration_tokens"),
+    (f"{CORPUS}/piqa/validation.jsonl", "zero_shot_requests"),
+    (f"{MODEL}/tokenizer.json", "zero_shot_requests"),
     (f"{MODEL}/config.json", "prune_run"),
     (f"{MODEL}/model.safetensors", "prune_run"),
     (f"{R}/calibration/standin-llama/toy.safetensors", "prune_run"),
     (f"{R}/evaluation/standin-llama/toy-text.safetensors", "perplexity"),
     (f"{RUN}/pruned.safetensors", "perplexity"),
-    (f"{CORPUS}/piqa/validation.jsonl", "zero_shot"),
+    (f"{R}/requests/standin-llama.safetensors", "zero_shot"),
     (f"{RUN}/pruned.safetensors", "zero_shot"),
     (f"{RUN}/pruning.json", "summary_of_model"),
     (f"{RUN}/perplexity.json", "summary_of_model"),
@@ -127,8 +147,6 @@ def test_files_that_are_damaged(
         target = next(one for one in OUTPUTS if STAGES[one] == stage)
         finished.completes(target)
         file, kept = finished.folder / name, finished.folder / "kept"
-        if not file.exists():
-            finished.completes(name)
         shutil.copy2(file, kept)
         damage(file)
         done = finished.call(target, "--forcerun", stage)
@@ -137,8 +155,10 @@ def test_files_that_are_damaged(
         assert lines and all(Path(name).name in line for line in lines), done.output
         assert "Traceback" not in done.output, done.output
         file.unlink()
-        if not re.search("delete it|prune again", lines[0]):
+        again = [name] if re.search("delete it|prune again", lines[0]) else []
+        if not again:
             shutil.copy2(kept, file)  # fetched again, as the line says
+        finished.completes(*again, target)
         finished.counted(kind, target)
     comes_out_right(finished, undisturbed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,41 @@ def test_a_sample_of_the_faults(study: Workflow, finished_study: Workflow) -> No
     sick.completes("verify")
     assert sick.values() == undisturbed.values()
     assert sick.leftovers() == []
+
+
+def test_what_a_failed_job_took_along_is_made_again(study: Workflow) -> None:
+    """Nothing that was made from it stays as if the config had not changed."""
+    sick, settings = Sick(study, "small"), small_study()
+    settings["calibrations"]["toy"]["seed"] = 7
+    study.write_study(settings)
+    tokens, other = (
+        f"results/small/calibration/standin-{name}/toy.safetensors" for name in ("llama", "mistral")
+    )
+    for file in (tokens, other):
+        sick.suffers(Fault("", file, file, "rename", "job SIGKILL"))
+    result = f"{RUNS}/dass/2of4/perplexity.json"
+    refused = study.snakemake(result, "--dry-run")
+    assert f"error: {result}: was made from {tokens}, which is gone" in refused.output
+    assert "Traceback" not in refused.output
+    assert refused.code != 0
+    both = {"calibration_tokens": 1, "prune_run": 1, "perplexity": 1}
+    assert study.plan(result, tokens) == both
+    everything = study.plan()
+    assert (everything["calibration_tokens"], everything["prune_run"]) == (2, 4)
+    assert study.plan("prune") == {"calibration_tokens": 2, "prune_run": 4, "prune": 1}
+    completes(study, "all")
+    assert study.plan() == {}
+    completes(study, "verify")
+
+
+def test_what_comes_from_another_model_is_stale_while_it_is_gone(study: Workflow) -> None:
+    """The folder may be gone to free the disk; not so if it is to come from elsewhere."""
+    shutil.rmtree(study.folder / "resources")
+    assert study.plan() == {}
+    settings = small_study()
+    settings["standins"]["steps"] = 5
+    plan = study.plan(config=study.write_study(settings, "changed.yaml"))
+    assert (plan["train_standin"], plan["zero_shot_requests"], plan["prune_run"]) == (2, 2, 4)
 
 
 def wait_for(file: Path, seconds: float = 120) -> None:

@@ -78,6 +78,19 @@ DOCUMENTS = {
 }
 """Data set -> a job's input, the file."""
 TASKS = {"arc_easy": "resources/standins/toy_corpus/arc_easy", "piqa": "resources/datasets/piqa"}
+DEFAULT = {"revision": "main", "path": None, "standin": None, "name": None, "files": None,
+           "rows": "line"}  # fmt: skip
+ORIGINS = {
+    "resources/standins/toy_corpus": [31, 2300],
+    FOLDERS["a"]: ["o/a", "v1"],
+    FOLDERS["b"]: ["o/b", "v2"],
+    FOLDERS["s"]: ["mistral", STUDY["standins"]],
+    **{
+        f"resources/datasets/{name}": DEFAULT | STUDY["datasets"][name]
+        for name in ("c4", "wiki", "piqa")
+    },
+}
+"""Folder in resources/ -> what every job that reads it is told of where it comes from."""
 ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "wanda": ("wanda", {}),
     "mine": ("dass", {"alpha": 0.3}),
@@ -130,7 +143,7 @@ def expect(
     wired: list[dict[str, Any]], rule: str, expected: dict[str, dict[str, Any]],
     inputs: dict[str, dict[str, Any]], threads: dict[str, int] | None = None,
 ) -> None:  # fmt: skip
-    """Params and inputs of each job by its first output; stage and modules go without saying."""
+    """Params and inputs of each job by its first output; stage, modules and origins apart."""
     found = jobs_of(wired, rule)
     assert found.keys() == expected.keys() == inputs.keys()
     modules = sorted(
@@ -138,8 +151,11 @@ def expect(
         for file in [ROOT / "workflow/scripts/stage.py", *module_files(f"stages.{rule}")]
     )
     for output, job in found.items():
-        assert job["params"] == {"stage": rule} | expected[output], output
         given = {name: files for name, files in job["input"].items() if files != []}
+        flat = [f for one in given.values() for f in ([one] if isinstance(one, str) else one)]
+        told = [ORIGINS[file] for file in flat if file in ORIGINS]
+        origins = {"origins": told} if told or "origins" in job["params"] else {}
+        assert job["params"] == {"stage": rule} | origins | expected[output], output
         assert sorted(given.pop("modules", [])) == ([] if rule.startswith("fetch") else modules)
         assert given == inputs[output], output
         if threads:
@@ -161,10 +177,8 @@ def test_what_is_fetched_and_made(wired: Jobs) -> None:
     }
     expect(wired, "fetch_model", expected, {out: {} for out in expected})
     fetched = {f"resources/datasets/{name}": name for name in ("c4", "wiki", "piqa")}
-    default = {"revision": "main", "path": None, "standin": None, "name": None, "files": None,
-               "rows": "line"}  # fmt: skip
     settings = {
-        folder: {"settings": default | STUDY["datasets"][name]} for folder, name in fetched.items()
+        folder: {"settings": DEFAULT | STUDY["datasets"][name]} for folder, name in fetched.items()
     }
     expect(wired, "fetch_dataset", settings, {out: {} for out in settings})
     corpus = DOCUMENTS["toy"][0]

@@ -4,6 +4,7 @@ from dass.runtime.job import job
 
 params = dict(snakemake.params.items())
 stage = params.pop("stage")
+params.pop("origins", None)  # for Snakemake alone; see rules/common.smk
 if "threads" in params:  # None: as many as the job has
     params["threads"] = params["threads"] or snakemake.threads
 

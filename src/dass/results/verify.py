@@ -17,7 +17,7 @@ from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import PerplexityResult, PruningResult, ZeroShotResult, read_result
 from dass.runtime.files import read_json, sha256
 from dass.runtime.provenance import FETCHED, model_source
-from dass.runtime.records import Record, files_of, read_record, record_path
+from dass.runtime.records import Record, files_of, names_recorded, read_record, record_path
 
 Folders = Mapping[str, str | Path]
 Source = dict[str, str]
@@ -27,7 +27,7 @@ AGAIN = "delete it and run again"
 
 
 def verify(study: str | Path, models: Folders, texts: Folders, tasks: Folders) -> int:
-    """Compare all files of a study; returns how many there are.
+    """Compare all files of a study, and miss those that are gone; returns how many there are.
 
     Args:
         study: ``results/<study>``.
@@ -57,27 +57,37 @@ def verify(study: str | Path, models: Folders, texts: Folders, tasks: Folders) -
 
 
 def _files(study: Path) -> list[str]:
-    """Relative to the study; calibration first."""
+    """Relative to the study, calibration first; also those that were recorded and are gone."""
     if not study.is_dir():
         raise DataError(f"{study}: no such folder; run the study first")
-    names = [
+    names = {
         str(path.relative_to(study))
-        for path in sorted(study.rglob("*"))
+        for path in study.rglob("*")
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(study).parts)
-    ]
+    }
+    for output in names_recorded(study):
+        if record := read_record(study, output):
+            names |= {str(Path(output, name)) for name in record.files}
     first = dict(zip(ORDER, range(len(ORDER)), strict=True))
-    return sorted(names, key=lambda name: first.get(name.split("/")[0], len(ORDER)))
+    return sorted(names, key=lambda name: (first.get(name.split("/")[0], len(ORDER)), name))
 
 
 def _check_recorded(study: Path, name: str) -> None:
     """The file is what was written, and was made from what is there now."""
     output, record = _record_of(study, name)
     path, where = study / name, record_path(study, output)
+    if not path.exists():
+        raise DataError(
+            f"{path}: is gone, but {where} says that it was written; run again, or delete that "
+            "record if you want the file no more"
+        )
     found = sha256(path)
     if record.files.get(str(Path(name).relative_to(output))) != found:
         raise DataError(f"{path}: is not what was written (its SHA-256 is not in {where}); {AGAIN}")
     for source, digest in record.made_from.items():
         now = read_record(study, source)
+        if now is None and not (study / source).exists():
+            raise DataError(f"{study / source}: is gone, but {path} was made from it; run again")
         if now is None or now.digest() != digest:
             raise DataError(
                 f"{path}: was made from another {study / source} than is there now (says {where}); "
@@ -135,6 +145,8 @@ def _pruned(path: Path) -> Path:
 
 
 def _hash_beside(path: Path) -> str:
+    if not _pruned(path).exists():
+        raise DataError(f"{_pruned(path)}: is gone, but {path} was made with it; run again")
     return sha256(_pruned(path))
 
 
@@ -145,7 +157,10 @@ def _same(path: Path, what: str, said: str, found: str) -> None:
 
 def _source_of(folder: str | Path) -> Source:
     """The hashes of a model's config and weights; nothing of one that is not there."""
-    return model_source(folder, weight_files(folder)) if Path(folder).exists() else {}
+    try:
+        return model_source(folder, weight_files(folder)) if Path(folder).exists() else {}
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: is gone, but not {folder}; restore it") from None
 
 
 def _check_fetched(folder: Path) -> None:
@@ -158,9 +173,15 @@ def _check_fetched(folder: Path) -> None:
 
 def _check_text(path: Path, about: Mapping[str, Any], data: str | Path | None) -> None:
     """The files of text or of a task are those that ``about`` names."""
+    if not data or not Path(data).exists():
+        return
     for said in _sources(about["source"]):
-        for file in files_of(Path(data)) if data and Path(data).exists() else []:
-            if file.name == said["file"] and sha256(file) != said["sha256"]:
+        found = [file for file in files_of(Path(data)) if file.name == said["file"]]
+        if not found and Path(data).is_dir():
+            file = Path(data) / said["file"]
+            raise DataError(f"{file}: is gone, but {path} was made from it; restore it")
+        for file in found:
+            if sha256(file) != said["sha256"]:
                 raise DataError(f"{file}: is not what {path} was made from; restore it, or {AGAIN}")
 
 

@@ -60,6 +60,39 @@ def read_record(study: Path, name: str) -> Record | None:
         raise DataError(f"{path}: no record of {name}; delete {name} and run again") from None
 
 
+def is_gone(output: str | Path) -> bool:
+    """Whether a job wrote this into the results of a study, and it is there no more."""
+    where = place(output)
+    return where is not None and not Path(output).exists() and record_path(*where).exists()
+
+
+def gone_before(output: str | Path) -> Path | None:
+    """What is gone of the results that this one was made from, directly or not; None: nothing.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    if (where := place(output)) is None:
+        return None
+    study, name = where
+    seen, queue = {name}, [name]
+    for one in queue:
+        record = read_record(study, one)
+        for source in record.made_from if record else ():
+            if is_gone(study / source):
+                return study / source
+            if source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return None
+
+
+def names_recorded(study: Path) -> list[str]:
+    """The outputs of a study that have a record, whether they are still there or not."""
+    found = (study / FOLDER).rglob("*.json")
+    return sorted(str(path.relative_to(study / FOLDER))[: -len(".json")] for path in found)
+
+
 def files_of(output: Path) -> list[Path]:
     """The output itself, or the files of a folder; Snakemake's hidden ones do not count."""
     if not output.is_dir():
