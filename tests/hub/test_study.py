@@ -237,8 +237,8 @@ def test_a_gated_model_without_a_token_is_one_line(fresh: Study) -> None:
     refused = fresh.snakemake("resources/models/gemma-7b", network=True)
     assert refused.code != 0
     line = (
-        "error: google/gemma-7b: gated; accept its licence at https://huggingface.co/google/"
-        "gemma-7b and set HF_TOKEN to a token of your account"
+        "error: models.gemma-7b: google/gemma-7b asks for a licence; accept it at "
+        "https://huggingface.co/google/gemma-7b and set HF_TOKEN to a token of your account"
     )
     assert line in refused.output
     assert "Traceback" not in refused.output
