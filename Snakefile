@@ -17,6 +17,9 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/sizes.smk"
+include: "rules/targets.smk"
 
 
 wildcard_constraints:

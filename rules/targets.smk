@@ -1,0 +1,95 @@
+# What is asked for: whether it is of this study, and whole; and what jobs said that failed.
+NAMES = {
+    "models": STUDY.models,
+    "calibrations": STUDY.calibrations,
+    "methods": STUDY.methods,
+    "experiments": EXPERIMENTS,
+}
+NAMED = {
+    "runs": ["models", "calibrations", "methods"],
+    "exports": ["models", "calibrations", "methods"],
+    "calibration": ["models", "calibrations"],
+    "evaluation": ["models"],
+    "requests": ["models"],
+    "summary": ["models"],
+    "tables": ["experiments"],
+    "figures": ["experiments"],
+}
+
+
+def check_target(target):
+    """Say which part of a result's path names nothing in the study; Snakemake would name none."""
+    top, study, kind, *parts = *Path(target).parts, *("", "", "")
+    if top != "results" or kind not in NAMED:
+        return
+    if study != STUDY.study:
+        stop(
+            f"{target}: the study is {STUDY.study}, not {study}; name its --configfile"
+        )
+    *folders, file = [part for part in parts if part] or [""]
+    names = [*folders, file.removesuffix(Path(file).suffix)]
+    for section, name in zip(NAMED[kind], names):
+        if name == DENSE:
+            return
+        if name not in NAMES[section]:
+            stop(f"{target}: no {name!r} in {section}; {nearest(name, NAMES[section])}")
+    for pattern in [part for part in parts if part][3:4]:
+        check_pattern(target, pattern)
+
+
+def check_pattern(target, pattern):
+    """Refuse a pattern in a path that is none, or not in the one spelling that folders have."""
+    try:
+        spelled = str(parse_pattern(pattern))
+    except DassError as error:
+        stop(f"{target}: {error}")
+    if spelled != pattern:
+        stop(f"{target}: write {spelled} instead of {pattern}")
+
+
+def check_whole(target):
+    """Refuse a result whose inputs are gone, as failed jobs leave it, where they are not asked for.
+
+    Snakemake would take it to be current: see `gone`.
+    """
+    try:
+        missing = gone_before(target) if Path(target).exists() else None
+    except DassError as error:
+        stop(error)
+    if missing and {str(missing), "-F", "--forceall"}.isdisjoint(sys.argv):
+        stop(
+            f"{target}: was made from {missing}, which is gone; give both as targets, or none"
+        )
+
+
+def said_by_failed_jobs(logs):
+    """The last error of each job that failed, by Snakemake's own log."""
+    text = "".join(Path(log).read_text(errors="replace") for log in logs)
+    for name in dict.fromkeys(re.findall(r"^ +log: (\S+) \(", text, re.M)):
+        if Path(name).is_file():
+            lines = Path(name).read_text(errors="replace").splitlines()
+            if errors := [line for line in lines if " error: " in line]:
+                yield f"  {errors[-1].partition(' error: ')[2]} ({name})"
+
+
+def gone(*kinds):
+    """An input function of a target: what jobs have written for it before, and is there no more.
+
+    Snakemake makes a missing file again only if it is a target, or if a job that reads it has
+    another reason to run. But a job that fails has taken its old output along: what was made from
+    that one must not stay as if nothing had happened.
+    """
+
+    def files(kind):
+        if kind == "tokens":
+            requests = expand(REQUESTS, model=MODELS) if TASKS else []
+            return pruned(WINDOWS) + expand(TEXT, model=MODELS) + requests
+        if kind == "masks":
+            return pruned(PRUNED) + pruned(f"{RUN}/pruning.json")
+        if kind == "results":
+            return [file for kind in TABLE_KINDS for file in evaluated(kind)]
+        if kind == "summaries":
+            return [*SUMMARIES, SUMMARY]
+        return all_speed_results()
+
+    return lambda wildcards: [f for kind in kinds for f in files(kind) if is_gone(f)]
