@@ -126,13 +126,15 @@ def test_a_sample_of_the_faults(study: Workflow, finished_study: Workflow) -> No
     sick, undisturbed = Sick(study, "small"), Sick(finished_study, "small")
     run = f"{RUNS}/dass/2of4"
     pruned, result = f"{run}/pruned.safetensors", f"{run}/perplexity.json"
-    for target, file, event, do, rule in (
-        (pruned, pruned, "rename", "job SIGKILL", "prune_run"),
-        (pruned, f"{run}/pruning.json", "write", "all SIGTERM", "prune_run"),
-        (result, result, "write", "full 50", "perplexity"),
-        (result, result, "write", "error EIO", "perplexity"),
+    for targets, file, event, do, rule in (
+        ([pruned], pruned, "rename", "job SIGKILL", "prune_run"),
+        ([pruned], f"{run}/pruning.json", "write", "all SIGTERM", "prune_run"),
+        # What the killed job took along is asked for with what is made from it.
+        ([result, pruned], result, "write", "full 50", "perplexity"),
+        ([result], result, "write", "error EIO", "perplexity"),
     ):
-        finished = sick.suffers(Fault(do, target, file, event, do), target, "--forcerun", rule)
+        fault = Fault(do, targets[0], file, event, do)
+        finished = sick.suffers(fault, *targets, "--forcerun", rule)
         assert not (study.folder / file).exists(), finished.output
         assert "Traceback" not in finished.output
     sick.completes("all")
