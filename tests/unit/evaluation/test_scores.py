@@ -49,7 +49,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(scores, "LONGEST", 24)
         monkeypatch.setattr(scores, "tokens_in_a_sweep", lambda model, more: 48)
         monkeypatch.setattr(scores, "tokens_in_flight", lambda model, offload_to: 24)
-        monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 7 * 128)
+        monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 2 * 128)
 
 
 @pytest.mark.usefixtures("pieces")
@@ -106,6 +106,29 @@ def test_positions_that_change_with_the_length_are_a_reason(tmp_path: Path) -> N
         scores._score_together(model, requests)
     short = [([5, 6, 7], [n, n + 1]) for n in range(20, 24)]
     assert_same(scores._score_together(model, short), score_apart(model, short))
+
+
+@pytest.mark.parametrize(("reads", "together"), [(12, True), (13, False)])
+def test_positions_change_beyond_that_length_and_not_at_it(
+    reads: int, together: bool, tmp_path: Path
+) -> None:
+    model = StreamedModel(longrope(tmp_path), torch.float32)
+    requests = [([5, 6, 7], [20, 21]), (list(range(10, 8 + reads)), [30, 31, 32])]
+    if together:
+        assert_same(scores._score_together(model, requests), score_apart(model, requests))
+    else:
+        with pytest.raises(scores._Apart, match="positions change with the length"):
+            scores._score_together(model, requests)
+
+
+def test_the_same_tokens_may_be_another_request(tiny_model: TinyModel) -> None:
+    """Where the continuation begins decides what is scored."""
+    folder, tokens = tiny_model("llama"), [5, 9, 17, 33, 65]
+    requests = [(tokens[:cut], tokens[cut:]) for cut in (1, 4, 2, 3)]
+    found = score_continuations(StreamedModel(folder, torch.float32), requests)
+    model = whole(folder)
+    assert_same(found, [plain_score(model, request) for request in requests])
+    assert len({score for score, _ in found}) == 4
 
 
 @pytest.mark.parametrize("fault", ["leaks", "ignores positions"])
