@@ -525,7 +525,8 @@ def test_of_own_folders_what_is_read_is_an_input(own: Workflow) -> None:
 def test_the_memory_of_an_own_model_follows_its_files(own: Workflow) -> None:
     weights = own.folder / "mine/a/model.safetensors"
     kept = weights.read_bytes()
-    header = b'{"model.norm.weight":{"dtype":"BF16","shape":[1000000000],"data_offsets":[0,2000000000]}}'
+    one = {"dtype": "BF16", "shape": [10**9], "data_offsets": [0, 2 * 10**9]}
+    header = json.dumps({"model.norm.weight": one}).encode()
     with weights.open("wb") as file:  # a file with a hole of two gigabytes
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + 2 * 10**9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dass.evaluation import scores
 from dass.evaluation.likelihood import score_apart
 from dass.evaluation.requests import Request
 from dass.evaluation.scores import score_continuations
+from dass.evaluation.trees import lay_out
 from dass.models.streamed import StreamedModel
 from tests.conftest import MORE, SUPPORTED, TinyModel
 
@@ -78,6 +80,22 @@ def test_half_precision_is_no_reason_to_score_apart(
         together = scores._score_together(model, questions())
         apart = score_apart(model, questions())
         assert [s for s, _ in together] == pytest.approx([s for s, _ in apart], rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_log_probabilities_are_taken_in_float32(dtype: torch.dtype) -> None:
+    """Of logits of whichever dtype: half precision has no third digit of a sum of them."""
+    rows = lay_out(questions(), 64)
+    states = torch.randn(*rows.tokens.shape, 128, generator=torch.Generator().manual_seed(3))
+    logits = (8 * states).to(dtype)
+    model: Any = SimpleNamespace(
+        vocabulary=128, device=torch.device("cpu"), logits=lambda some: some
+    )
+    targets = scores._Targets(rows)
+    targets.score(model, slice(0, len(logits)), logits)
+    each = logits.double().log_softmax(-1).flatten(0, 1)[rows.places, rows.targets]
+    expected = [part.sum().item() for part in each.split(rows.counts)]
+    assert [s for s, _ in targets.by_request()] == pytest.approx(expected, rel=1e-5)
 
 
 def test_each_beginning_is_computed_once(
