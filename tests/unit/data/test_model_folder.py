@@ -239,7 +239,14 @@ def test_keys_that_would_have_other_files_read(key: str, folder: Path) -> None:
     refused(folder, key, "remove the key")
 
 
-@pytest.mark.parametrize("setting", [{"is_causal": False}, {"use_bidirectional_attention": True}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"is_causal": False},
+        {"use_bidirectional_attention": True},
+        {"use_bidirectional_attention": "all"},
+    ],
+)
 def test_tokens_that_see_later_ones(setting: dict[str, Any], folder: Path) -> None:
     set_config(folder, **setting)
     refused(folder, "is_causal or use_bidirectional_attention")
@@ -324,6 +331,8 @@ assert not {"torch", "transformers", "pydantic"} & set(sys.modules)
         # These say in max_position_embeddings how far they reach.
         ({"max_position_embeddings": 131072, "rope_scaling": {
             "rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768}}, 131072),
+        ({"max_position_embeddings": 131072, "rope_scaling": {
+            "rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 32768}}, 131072),
         ({"max_position_embeddings": 131072, "rope_scaling": {
             "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}},
          131072),
