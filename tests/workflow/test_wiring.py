@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -458,6 +459,27 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("changed", "gated"), [({}, False), ({"bos": "text"}, True), ({"dtype": "float16"}, True)]
+)
+def test_a_run_of_the_same_model_waits_for_no_gate(
+    changed: dict[str, str], gated: bool, tmp_path: Path
+) -> None:
+    """One that was pruned with another BOS rule or dtype does: its model is another now."""
+    workflow = copy_workflow(tmp_path / "study")
+    (workflow.folder / "published.csv").write_text(PUBLISHED)
+    workflow.write_study(STUDY)
+    run = f"{RESULTS}/runs/a/long/wanda/2of4"
+    folder = workflow.folder / run
+    folder.mkdir(parents=True)
+    (folder / "pruned.safetensors").touch()
+    settings = {"dtype": DTYPE["a"], "bos": BOS["a"]} | changed
+    (folder / "pruning.json").write_text(json.dumps({"settings": settings}))
+    jobs = planned(workflow, f"{run}/pruned.safetensors")
+    (job,) = jobs_of(jobs, "prune_run").values()
+    assert bool(job["input"].get("gate")) == gated
+
+
 # --- A model and data of the user's own -------------------------------------------------------
 
 
@@ -537,6 +559,21 @@ def test_the_memory_of_an_own_model_follows_its_files(own: Workflow) -> None:
     (job,) = jobs_of(jobs, "perplexity").values()
     assert job["mem_mb"] == pytest.approx(job_memory(1.0, "float16", IN_EVALUATION), abs=2)
     assert job["threads"] == 3
+
+
+def test_no_licence_is_asked_for_where_the_model_is_there(
+    own: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(own.folder / "no home"))
+    study = own_study()
+    study["models"]["b"] = STUDY["models"]["b"] | {"gated": True}
+    config, target = own.write_study(study, "gated.yaml"), FOLDERS["b"]
+    refused = own.snakemake(target, config=config)
+    assert refused.code != 0 and "models.b: o/b asks for a licence" in refused.output
+    (own.folder / target).mkdir(parents=True)
+    finished = own.snakemake(target, config=config)
+    assert finished.code == 0 and "Nothing to be done" in finished.output
 
 
 def test_windows_are_held_against_the_models_that_they_are_for(own: Workflow) -> None:
