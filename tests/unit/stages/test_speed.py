@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dass.models.shape import Shape
 from dass.speed.gpu_timing import GpuSettings
@@ -27,12 +28,16 @@ def seconds(result: SpeedResult) -> set[int]:
 
 
 def test_metric(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
     methods: dict[str, Any] = {"mine": ("dass", {"alpha": 0.25}), "obs": ("sparsegpt", {})}
     asked: dict[str, Any] = {
-        "patterns": ["u55", "2of4"], "repeats": 2, "threads": 1, "dtype": "bfloat16",
+        "patterns": ["u55", "2of4"], "repeats": 2, "threads": threads + 1, "dtype": "bfloat16",
     }  # fmt: skip
     file = tmp_path / "metric.json"
-    speed_metric(subject="m/mine", source=SIZES, methods=methods, result_file=file, **asked)
+    try:
+        speed_metric(subject="m/mine", source=SIZES, methods=methods, result_file=file, **asked)
+    finally:
+        torch.set_num_threads(threads)
     result = read_speed(file)
     assert (result.kind, result.subject, result.shape) == ("metric", "m/mine", Shape(**SIZES))
     said = {name: [function, own] for name, (function, own) in methods.items()}
