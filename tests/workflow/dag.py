@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
 
 
 def jobs(config: Path, targets: set[str]) -> list[dict[str, Any]]:
-    """Rule, params, inputs, outputs and threads of every job."""
+    """Rule, params, inputs, outputs, threads and memory of every job."""
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=3),
@@ -45,6 +45,7 @@ def jobs(config: Path, targets: set[str]) -> list[dict[str, Any]]:
                 "input": plain(dict(job.input.items())),
                 "output": plain(dict(job.output.items())),
                 "threads": job.threads,
+                "mem_mb": job.resources.get("mem_mb"),
             }
             for job in workflow._workflow.dag.jobs
             if job.rule.script

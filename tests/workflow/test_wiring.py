@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dass.config.sizes import IN_EVALUATION, job_memory
 from dass.runtime.source_files import module_files
 
-from .conftest import ROOT, Workflow, copy_workflow
+from .conftest import ROOT, Workflow, copy_workflow, write_model_folder
 
 STUDY: dict[str, Any] = {
     "study": "wired",
@@ -115,7 +117,7 @@ def wired(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     workflow = copy_workflow(tmp_path_factory.mktemp("wired"))
     (workflow.folder / "published.csv").write_text(PUBLISHED)
     workflow.write_study(STUDY)
-    return planned(workflow, "all", "exports")
+    return planned(workflow, "all", "exports", "verify")
 
 
 def planned(workflow: Workflow, *targets: str) -> list[dict[str, Any]]:
@@ -134,7 +136,7 @@ def jobs_of(wired: list[dict[str, Any]], rule: str) -> dict[Any, dict[str, Any]]
     found = {}
     for job in wired:
         if job["rule"] == rule:
-            first = next(iter(job["output"].values()))
+            first = next(iter(job["output"].values()), "")
             found[first if isinstance(first, str) else first[0]] = job
     return found
 
@@ -361,6 +363,30 @@ def test_the_report(wired: Jobs) -> None:
     expect(wired, "report", {out: params}, {out: inputs})
 
 
+def test_what_is_verified(wired: Jobs) -> None:
+    """All folders and files that anything was made from; the job has no inputs of its own."""
+    (job,) = jobs_of(wired, "verify").values()
+    texts = {name: file for name, (_, file) in DOCUMENTS.items()}
+    texts |= {"wiki": "resources/datasets/wiki", "piqa": TASKS["piqa"], "arc": TASKS["arc_easy"]}
+    assert job["params"] == {
+        "stage": "verify", "study": RESULTS, "models": FOLDERS, "texts": texts, "tasks": TASKS,
+    }  # fmt: skip
+
+
+def test_memory_follows_the_model_its_dtype_and_the_method(wired: Jobs) -> None:
+    size = {"a": 7.0, "b": 7.0, "s": 0.001}  # b says nothing, s is a stand-in
+    for file, job in jobs_of(wired, "prune_run").items():
+        model, name, method = file.split("/")[3:6]
+        calibration = STUDY["calibrations"][name]
+        states = 2 * calibration["sequences"] * calibration["length"]
+        grams = method == "obs"
+        assert job["mem_mb"] == job_memory(size[model], DTYPE[model], states, grams), file
+    for rule in ("perplexity", "zero_shot"):
+        for file, job in jobs_of(wired, rule).items():
+            model = file.split("/")[3]
+            assert job["mem_mb"] == job_memory(size[model], DTYPE[model], IN_EVALUATION), file
+
+
 def test_speed(wired: Jobs) -> None:
     tiny = STUDY["speed"]["shapes"]["tiny"] | {"head_dim": None, "activation": "silu"}
     source = {**FOLDERS, "tiny": tiny}
@@ -428,5 +454,137 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
         *("perplexity", "zero_shot", "check_dense"),
         *("summary_of_model", "summary", "tables_of_experiment", "figures_of_experiment", "report"),
         *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
-        "speed_figures",
+        *("speed_figures", "verify"),
     }
+
+
+@pytest.mark.parametrize(
+    ("changed", "gated"), [({}, False), ({"bos": "text"}, True), ({"dtype": "float16"}, True)]
+)
+def test_a_run_of_the_same_model_waits_for_no_gate(
+    changed: dict[str, str], gated: bool, tmp_path: Path
+) -> None:
+    """One that was pruned with another BOS rule or dtype does: its model is another now."""
+    workflow = copy_workflow(tmp_path / "study")
+    (workflow.folder / "published.csv").write_text(PUBLISHED)
+    workflow.write_study(STUDY)
+    run = f"{RESULTS}/runs/a/long/wanda/2of4"
+    folder = workflow.folder / run
+    folder.mkdir(parents=True)
+    (folder / "pruned.safetensors").touch()
+    settings = {"dtype": DTYPE["a"], "bos": BOS["a"]} | changed
+    (folder / "pruning.json").write_text(json.dumps({"settings": settings}))
+    jobs = planned(workflow, f"{run}/pruned.safetensors")
+    (job,) = jobs_of(jobs, "prune_run").values()
+    assert bool(job["input"].get("gate")) == gated
+
+
+# --- A model and data of the user's own -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The same study with some of a user's own files, of which few are read."""
+    workflow = copy_workflow(tmp_path_factory.mktemp("own"))
+    (workflow.folder / "published.csv").write_text(PUBLISHED)
+    for name in ("a", "b"):
+        folder = workflow.folder / "mine" / name
+        write_model_folder(folder)
+        config = {"model_type": "llama", "max_position_embeddings": 512}
+        (folder / "config.json").write_text(json.dumps(config))
+        for file in ("tokenizer.json", "generation_config.json", "README.md"):
+            (folder / file).write_text("{}")
+    for file in ("d.jsonl", "wiki/test.txt", "wiki/validation.txt", "wiki/train.txt",
+                 "piqa/validation.jsonl", "piqa/train.jsonl"):  # fmt: skip
+        (workflow.folder / "data" / file).parent.mkdir(parents=True, exist_ok=True)
+        (workflow.folder / "data" / file).touch()
+    workflow.write_study(own_study())
+    return workflow
+
+
+def own_study() -> dict[str, Any]:
+    study: dict[str, Any] = json.loads(json.dumps(STUDY))
+    del study["speed"]
+    study["models"]["a"] = {"label": "A", "path": "mine/a", "dtype": "float16"}
+    study["models"]["b"] = {"label": "B", "path": "mine/b", "dtype": "float32"}
+    for name, file in (("c4", "d.jsonl"), ("wiki", "wiki"), ("piqa", "piqa")):
+        study["datasets"][name] = {
+            "kind": study["datasets"][name]["kind"], "path": f"data/{file}"
+        }  # fmt: skip
+    return study
+
+
+READ = ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_of_own_folders_what_is_read_is_an_input(own: Workflow) -> None:
+    jobs = planned(own, "all", "exports", "verify")
+    read = {name: [f"mine/{name}/{file}" for file in READ] for name in "ab"}
+    for rule in ("calibration_tokens", "evaluation_tokens", "zero_shot_requests", "prune_run",
+                 "perplexity", "zero_shot", "export"):  # fmt: skip
+        found = {}
+        for file, job in jobs_of(jobs, rule).items():
+            model = file.removesuffix(".safetensors").split("/")[3]
+            found.setdefault(model, []).append(job)
+        for model, files in read.items():
+            more = [f"mine/{model}/generation_config.json"] * (rule == "export")
+            for job in found[model]:
+                assert sorted(job["input"]["model"]) == sorted(files + more), rule
+                assert job["params"]["folder"] == f"mine/{model}"
+    for job in jobs_of(jobs, "evaluation_tokens").values():
+        assert job["input"]["text"] == ["data/wiki/test.txt", "data/wiki/validation.txt"]
+    for job in jobs_of(jobs, "zero_shot_requests").values():
+        assert job["input"]["tasks"] == [DOCUMENTS["toy"][0], "data/piqa/validation.jsonl"]
+    drawn = jobs_of(jobs, "calibration_tokens")
+    assert drawn[f"{RESULTS}/calibration/a/long.safetensors"]["input"]["documents"] == [
+        "data/d.jsonl"
+    ]
+    (verified,) = jobs_of(jobs, "verify").values()
+    assert verified["params"]["models"] == {"a": "mine/a", "b": "mine/b", "s": FOLDERS["s"]}
+
+
+def test_the_memory_of_an_own_model_follows_its_files(own: Workflow) -> None:
+    weights = own.folder / "mine/a/model.safetensors"
+    kept = weights.read_bytes()
+    one = {"dtype": "BF16", "shape": [10**9], "data_offsets": [0, 2 * 10**9]}
+    header = json.dumps({"model.norm.weight": one}).encode()
+    with weights.open("wb") as file:  # a file with a hole of two gigabytes
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2 * 10**9)
+    try:
+        jobs = planned(own, f"{RESULTS}/runs/a/dense/perplexity.json")
+    finally:
+        weights.write_bytes(kept)
+    (job,) = jobs_of(jobs, "perplexity").values()
+    assert job["mem_mb"] == pytest.approx(job_memory(1.0, "float16", IN_EVALUATION), abs=2)
+    assert job["threads"] == 3
+
+
+def test_no_licence_is_asked_for_where_the_model_is_there(
+    own: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(own.folder / "no home"))
+    study = own_study()
+    study["models"]["b"] = STUDY["models"]["b"] | {"gated": True}
+    config, target = own.write_study(study, "gated.yaml"), FOLDERS["b"]
+    refused = own.snakemake(target, config=config)
+    assert refused.code != 0 and "models.b: o/b asks for a licence" in refused.output
+    (own.folder / target).mkdir(parents=True)
+    finished = own.snakemake(target, config=config)
+    assert finished.code == 0 and "Nothing to be done" in finished.output
+
+
+def test_windows_are_held_against_the_models_that_they_are_for(own: Workflow) -> None:
+    """b is given the short ones only; the longest window of each is what its positions allow."""
+    study = own_study()
+    study["calibrations"]["long"]["length"] = 513
+    study["experiments"]["main"]["models"] = ["s"]
+    study["experiments"]["other"]["calibrations"] = ["short"]
+    config = own.write_study(study, "short.yaml")
+    assert own.snakemake("--dry-run", "--quiet", config=config).code == 0
+    study["experiments"]["other"]["calibrations"] = ["long", "short"]
+    finished = own.snakemake("--dry-run", config=own.write_study(study, "long.yaml"))
+    assert finished.code != 0
+    said = "error: models.b.path: mine/b: max_position_embeddings is 512, but windows have 513"
+    assert said in finished.output

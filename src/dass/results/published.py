@@ -226,8 +226,8 @@ def was_pruned_from(result: str | Path, *, folder: str | Path, dtype: str, bos: 
     result, config = Path(result), Path(folder) / "config.json"
     try:
         settings = read_json(result)["settings"]
+        same = (settings["dtype"], settings["bos"]) == (dtype, bos)
         older = config.exists() and config.stat().st_mtime > result.stat().st_mtime
     except (DataError, OSError, KeyError, TypeError):
         return False
-    same = (settings.get("dtype"), settings.get("bos")) == (dtype, bos)
     return same and not older and result.with_name("pruned.safetensors").exists()

@@ -374,6 +374,7 @@ def test_keys_that_yaml_merges_or_uses_again_are_no_duplicates(tmp_path: Path) -
     path = tmp_path / "study.yaml"
     path.write_text("a: &a {x: 1}\nb: {<<: *a, x: 2}\nc: [*a, *a, {x: 3}]\nd: *a\n")
     check_keys(path)
-    path.write_text("a: {x: 1, y: {z: 1, z: 2}}\n")
-    with pytest.raises(ConfigError, match="'z' stands twice in one block"):
-        check_keys(path)
+    for text in ("a: {x: 1, y: {z: 1, z: 2}}\n", "a: [1, [{z: 1, z: 2}]]\n"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="'z' stands twice in one block"):
+            check_keys(path)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dass.data.model_config import check_window
-from dass.data.model_folder import SINGLE, check_folder, read_header
+from dass.data.model_folder import INDEX, SINGLE, check_folder, read_header, weight_files
 from dass.errors import ModelError
 from dass.models.streamed import StreamedModel
 from tests.conftest import TinyModel
@@ -239,7 +239,14 @@ def test_keys_that_would_have_other_files_read(key: str, folder: Path) -> None:
     refused(folder, key, "remove the key")
 
 
-@pytest.mark.parametrize("setting", [{"is_causal": False}, {"use_bidirectional_attention": True}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"is_causal": False},
+        {"use_bidirectional_attention": True},
+        {"use_bidirectional_attention": "all"},
+    ],
+)
 def test_tokens_that_see_later_ones(setting: dict[str, Any], folder: Path) -> None:
     set_config(folder, **setting)
     refused(folder, "is_causal or use_bidirectional_attention")
@@ -309,6 +316,29 @@ assert not {"torch", "transformers", "pydantic"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
 
 
+def test_a_tensor_that_two_shards_hold_is_of_the_last_by_name(folder: Path) -> None:
+    """In whichever order the index names them: transformers reads them sorted."""
+    tensors = load_file(folder / SINGLE)
+    (folder / SINGLE).unlink()
+    for name in ("b.safetensors", "a.safetensors"):
+        save_file(tensors, folder / name)
+    names = sorted(tensors)
+    index = dict.fromkeys(names, "a.safetensors") | {names[0]: "b.safetensors"}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    assert weight_files(folder) == [folder / "a.safetensors", folder / "b.safetensors"]
+    assert {part.file.name for part in check_folder(folder).values()} == {"b.safetensors"}
+
+
+def test_blocks_are_counted_without_the_prefix_too(folder: Path) -> None:
+    """As a base model's tensors are called."""
+    tensors = load_file(folder / SINGLE)
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / SINGLE)
+    check_folder(folder)
+    set_config(folder, num_hidden_layers=2)
+    refused(folder, "num_hidden_layers is 2", "layers.2.")
+
+
 @pytest.mark.parametrize(
     ("settings", "longest"),
     [
@@ -324,6 +354,8 @@ assert not {"torch", "transformers", "pydantic"} & set(sys.modules)
         # These say in max_position_embeddings how far they reach.
         ({"max_position_embeddings": 131072, "rope_scaling": {
             "rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768}}, 131072),
+        ({"max_position_embeddings": 131072, "rope_scaling": {
+            "rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 32768}}, 131072),
         ({"max_position_embeddings": 131072, "rope_scaling": {
             "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}},
          131072),

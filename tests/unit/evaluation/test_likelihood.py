@@ -224,6 +224,17 @@ def test_no_request_is_padded_beyond_the_length_at_which_positions_change(tmp_pa
     assert abs(sum(float(log_p[i, 60 + i]) for i in range(2)) - expected[0][0]) > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_losses_are_taken_in_float32(dtype: torch.dtype) -> None:
+    """A mean of a thousand losses of two digits each would be off by a percent of perplexity."""
+    logits = (8 * torch.randn(40, 128, generator=torch.Generator().manual_seed(3))).to(dtype)
+    wanted = torch.arange(40)
+    losses = likelihood._losses(logits, wanted)
+    assert losses.dtype == torch.float32
+    expected = -logits.double().log_softmax(-1)[wanted, wanted]
+    assert losses.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
 def test_batches_end_where_positions_change() -> None:
     requests = [((5,) * length, (7,)) for length in (20, 13, 12, 11, 5, 4)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dass.evaluation import scores
 from dass.evaluation.likelihood import score_apart
 from dass.evaluation.requests import Request
 from dass.evaluation.scores import score_continuations
+from dass.evaluation.trees import lay_out
 from dass.models.streamed import StreamedModel
 from tests.conftest import MORE, SUPPORTED, TinyModel
 
@@ -49,7 +51,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(scores, "LONGEST", 24)
         monkeypatch.setattr(scores, "tokens_in_a_sweep", lambda model, more: 48)
         monkeypatch.setattr(scores, "tokens_in_flight", lambda model, offload_to: 24)
-        monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 7 * 128)
+        monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 2 * 128)
 
 
 @pytest.mark.usefixtures("pieces")
@@ -80,6 +82,22 @@ def test_half_precision_is_no_reason_to_score_apart(
         assert [s for s, _ in together] == pytest.approx([s for s, _ in apart], rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_log_probabilities_are_taken_in_float32(dtype: torch.dtype) -> None:
+    """Of logits of whichever dtype: half precision has no third digit of a sum of them."""
+    rows = lay_out(questions(), 64)
+    states = torch.randn(*rows.tokens.shape, 128, generator=torch.Generator().manual_seed(3))
+    logits = (8 * states).to(dtype)
+    model: Any = SimpleNamespace(
+        vocabulary=128, device=torch.device("cpu"), logits=lambda some: some
+    )
+    targets = scores._Targets(rows)
+    targets.score(model, slice(0, len(logits)), logits)
+    each = logits.double().log_softmax(-1).flatten(0, 1)[rows.places, rows.targets]
+    expected = [part.sum().item() for part in each.split(rows.counts)]
+    assert [s for s, _ in targets.by_request()] == pytest.approx(expected, rel=1e-5)
+
+
 def test_each_beginning_is_computed_once(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +124,29 @@ def test_positions_that_change_with_the_length_are_a_reason(tmp_path: Path) -> N
         scores._score_together(model, requests)
     short = [([5, 6, 7], [n, n + 1]) for n in range(20, 24)]
     assert_same(scores._score_together(model, short), score_apart(model, short))
+
+
+@pytest.mark.parametrize(("reads", "together"), [(12, True), (13, False)])
+def test_positions_change_beyond_that_length_and_not_at_it(
+    reads: int, together: bool, tmp_path: Path
+) -> None:
+    model = StreamedModel(longrope(tmp_path), torch.float32)
+    requests = [([5, 6, 7], [20, 21]), (list(range(10, 8 + reads)), [30, 31, 32])]
+    if together:
+        assert_same(scores._score_together(model, requests), score_apart(model, requests))
+    else:
+        with pytest.raises(scores._Apart, match="positions change with the length"):
+            scores._score_together(model, requests)
+
+
+def test_the_same_tokens_may_be_another_request(tiny_model: TinyModel) -> None:
+    """Where the continuation begins decides what is scored."""
+    folder, tokens = tiny_model("llama"), [5, 9, 17, 33, 65]
+    requests = [(tokens[:cut], tokens[cut:]) for cut in (1, 4, 2, 3)]
+    found = score_continuations(StreamedModel(folder, torch.float32), requests)
+    model = whole(folder)
+    assert_same(found, [plain_score(model, request) for request in requests])
+    assert len({score for score, _ in found}) == 4
 
 
 @pytest.mark.parametrize("fault", ["leaks", "ignores positions"])

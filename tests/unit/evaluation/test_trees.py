@@ -95,3 +95,31 @@ def test_a_row_takes_what_fits() -> None:
     """Trees of 5, 4, 3, 2 and 1 tokens: rows of 8 take 5+3, 4+2+1 and one place is left."""
     rows = lay_out([([n] * n, [9]) for n in range(1, 6)], 8)
     assert rows.tokens.tolist() == [[5, 5, 5, 5, 5, 3, 3, 3], [4, 4, 4, 4, 2, 2, 1, 0]]
+
+
+def rows_of(requests: list[Request], length: int, *shares: float) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "SHARES", shares or trees.SHARES)
+        return len(lay_out(requests, length).tokens)
+
+
+@pytest.mark.parametrize(("length", "own"), [(64, 7), (64, 9), (32, 3), (32, 5)])
+def test_of_several_divisions_the_one_of_fewest_rows_is_taken(length: int, own: int) -> None:
+    questions: list[Request] = [([1] + [n] * (own + n % 3), [9]) for n in range(2, 42)]
+    each = [rows_of(questions, length, share) for share in trees.SHARES]
+    assert rows_of(questions, length) == min(each) < max(each)
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "length", "most"),
+    [
+        (12, 6, 16, 64),  # most of a request is there already: up to four rows' length
+        (6, 20, 32, 32),  # most of it is not: a row's length
+    ],
+)
+def test_a_tree_grows_beyond_a_row_only_while_much_is_shared(
+    shared: int, own: int, length: int, most: int
+) -> None:
+    begin = list(range(1, shared + 1))
+    requests: list[Request] = [(begin + [n] * own, [9]) for n in range(20, 60)]
+    assert lay_out(requests, length).tokens.shape[1] == most

@@ -14,6 +14,7 @@ import pytest
 
 from dass.report.document import Report, Section, make_report, provenance_lines, write_report
 from dass.report.experiment import TableSettings
+from dass.report.figures import figure_captions
 from dass.report.published_table import published_table
 from dass.report.table import Cell, RowGroup, Table, TableSection
 from dass.results.published import Published, Quantity
@@ -92,6 +93,23 @@ def test_provenance_says_what_produced_the_numbers() -> None:
         ("Peak memory per run, GB", "2.00"),
     ]
     assert provenance_lines([row("a/dense")]) == [("Runs", "1")]
+
+
+def test_a_run_is_as_old_as_its_latest_result() -> None:
+    """Its masks may be of last year, with which it was evaluated again today."""
+    first, last = (ROWS[number].model_copy(deep=True) for number in (1, 0))
+    assert first.pruning is not None
+    first.pruning.provenance["date"] = "2025-06-01T00:00:00+00:00"
+    dates = dict(provenance_lines([last, first]))["Date"]
+    assert dates == "2026-01-04T00:00:00+00:00 to 2026-01-06T00:00:00+00:00"
+
+
+def test_each_figure_has_its_caption_and_what_is_more_comes_last() -> None:
+    more = Section("Speed", [], [])
+    first, last = make_report(ROWS, [SETTINGS], "T", "D", more=[more]).sections
+    assert tuple(caption for _, caption in first.figures) == figure_captions(SETTINGS)
+    assert len({caption for _, caption in first.figures}) == 2
+    assert last is more
 
 
 def test_there_is_a_table_of_what_is_published_and_none_of_what_is_not_asked_for() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dass.errors import ConfigError
-from dass.latex import escape_latex
+from dass.latex import escape_latex, latex_name
 from dass.report.words import escape_markdown
 
 
@@ -37,3 +37,19 @@ def unescaped(text: str) -> str:
 def test_escaped_markdown_reads_as_it_was(text: str) -> None:
     assert unescaped(escape_markdown(text)) == text
     assert re.search(r"(?<!\\)(?:\\\\)*[|*_`]", escape_markdown(text)) is None
+
+
+@pytest.mark.parametrize("accented", ["ç", "ő", "Å", "ñ"])
+def test_accents_that_latex_can_set_stay(accented: str) -> None:
+    assert escape_latex(accented) == accented
+
+
+@pytest.mark.parametrize("accented", ["ạ", "ơ", "e\u0331"])
+def test_accents_that_latex_cannot_set_are_refused(accented: str) -> None:
+    with pytest.raises(ConfigError, match="which LaTeX cannot print"):
+        escape_latex(accented)
+
+
+def test_a_label_begins_and_ends_with_a_letter_or_digit() -> None:
+    assert latex_name("A_study.v2-") == "A-study-v2"
+    assert latex_name("_x..y_") == "x-y"

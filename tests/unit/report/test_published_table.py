@@ -103,6 +103,21 @@ def test_acc_never_takes_the_place_of_acc_norm(tmp_path: Path) -> None:
     assert ["Llama: mean of the tasks, acc_norm", "", "Dense", "79.0", "79.1", "−0.1"] in table
 
 
+def test_a_mean_is_of_the_metric_that_is_published(tmp_path: Path) -> None:
+    """A task without acc_norm counts with its acc, as in the table of our own."""
+    tasks = {"piqa": accuracy(0.5, norm=0.7), "winogrande": accuracy(0.6)}
+    rows = ["t,llama,dense,,,mean_acc_norm,65.5,A", "t,llama,dense,,,mean_acc,54.5,A"]
+    shown = published_table(
+        [row("llama/dense", tasks=tasks)], SETTINGS, published_in(tmp_path, *rows)
+    )
+    means = {title: cells for title, _, label, *cells in printed(shown) if "Llama" in title
+             and label == "Dense"}  # fmt: skip
+    assert means == {
+        "Llama: mean of the tasks, acc_norm": ["65.0", "65.5", "−0.5"],
+        "Llama: mean of the tasks, acc": ["55.0", "54.5", "+0.5"],
+    }
+
+
 def test_the_calibration_tells_runs_apart(tmp_path: Path) -> None:
     published = published_in(
         tmp_path, "t,llama,dass,2of4,test,perplexity,8.25,A,c4,,", head=CONDITIONS

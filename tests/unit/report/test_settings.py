@@ -55,6 +55,14 @@ def test_labels_keep_the_order_of_the_config_and_methods_may_have_none() -> None
     assert settings.patterns == ["2of4", "u50"]
 
 
+def test_the_metric_and_the_split_are_the_studys() -> None:
+    config = demo()
+    config["zero_shot"]["metric"] = "acc_norm"
+    config["perplexity"] |= {"splits": ["validation", "test"], "table_split": "test"}
+    settings = table_settings(load_config(config), "main")
+    assert (settings.metric, settings.split) == ("acc_norm", "test")
+
+
 def test_only_what_select_leaves_is_shown() -> None:
     config = demo(select={"models": ["standin-gemma"], "methods": ["dass"], "patterns": ["2of4"]})
     settings = table_settings(load_config(config), "main")

@@ -247,8 +247,9 @@ def test_runs_that_are_pruned_of_the_same_model_need_no_gate(tmp_path: Path) -> 
     os.utime(folder / "config.json")
     os.utime(result, (2, 2))
     assert not pruned()  # fetched again since
-    result.write_text("{")
-    assert not pruned()
+    for malformed in ("{", "{}", "[]", "7", '{"settings": []}', '{"settings": null}'):
+        result.write_text(malformed)  # which the run's own job refuses
+        assert not pruned()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -56,6 +57,18 @@ def test_files_say_what_they_said_before_rows_were_typed(tmp_path: Path) -> None
     head, *lines = golden.splitlines(keepends=True)
     assert (tmp_path / "b.csv").read_bytes() == head + b"".join(lines[:3])
     assert [row.run.model for row in merged.rows] == ["b"] * 3 + ["a"] * 3
+
+
+def test_the_date_of_a_run_is_the_latest_of_its_results(tmp_path: Path) -> None:
+    run = "a/c4/dass/u50"
+    older = [pruning_file(tmp_path, run)]  # a day before it was evaluated
+    write_summary(
+        summarise(older, [perplexity_file(tmp_path, run, 5.0)], []),
+        tmp_path / "s.json", tmp_path / "s.csv",
+    )  # fmt: skip
+    (line,) = csv.DictReader((tmp_path / "s.csv").read_text().splitlines())
+    assert line["date"] == ORIGIN["date"]
+    assert line["commit"] == "old; abc"
 
 
 def test_an_empty_summary_has_a_head(tmp_path: Path) -> None:

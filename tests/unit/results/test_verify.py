@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from dass.evaluation.requests import TaskRequests, save_requests
 from dass.results.verify import verify
 from dass.runtime.provenance import source
 from dass.runtime.records import keep_records, record_path
+from dass.stages import verify as stage
 
 EXPORT = "exports/a/dense"
 
@@ -104,3 +106,20 @@ def test_a_model_without_its_config_is_named(study: Path, tmp_path: Path) -> Non
     (model / "model.safetensors").write_text("weights")
     with pytest.raises(DataError, match=r"model/config\.json: is gone, but not .*model; restore it"):
         verify(study, {"a": model}, {}, {})
+
+
+def test_the_stage_compares_models_texts_and_tasks(study: Path, tmp_path: Path) -> None:
+    """Each against the folders of its own kind; another's of that name is not looked at."""
+    tasks, others = {"piqa": str(tmp_path / "piqa")}, {"piqa": str(tmp_path / "none")}
+    stage.verify(study=study, models=others, texts=others, tasks=tasks)
+    (tmp_path / "piqa/validation.jsonl").write_text("[]")
+    stage.verify(study=study, models={}, texts=tasks, tasks=others)
+    with pytest.raises(DataError, match=r"piqa/validation\.jsonl: is not what .* was made from"):
+        stage.verify(study=study, models={}, texts=others, tasks=tasks)
+    model = tmp_path / "model"
+    model.mkdir()
+    one = {"size": 7, "hash": ""}
+    (model / "fetched.json").write_text(json.dumps({"files": {"config.json": one}}))
+    (model / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"model/config\.json: is not what was fetched"):
+        stage.verify(study=study, models={"a": str(model)}, texts={}, tasks={})

@@ -59,7 +59,7 @@ def test_subjects_are_models_and_shapes_that_select_leaves() -> None:
         ({"shapes": {"mine": SIZES | {"heads": 3}}}, "key_value_heads: 3 heads"),
         ({"shapes": {"mine": SIZES | {"hiden": 3}}}, r"mine.hiden: unknown key; .* hidden\?"),
         ({"shapes": {"mine": SIZES | {"hidden": 0}}}, "mine.hidden: must be greater than 0"),
-        ({"shapes": {"mine": SIZES | {"blocks": "2"}}}, "mine.blocks: must be a whole number"),
+        ({"shapes": {"mine": SIZES | {"blocks": "two"}}}, "mine.blocks: must be a whole number"),
         ({"shapes": {"mine": {"hidden": 64}}}, "mine.intermediate: missing"),
         ({"shapes": {"mine": 7}}, "mine: must be a block of keys, not 7"),
     ],

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dass.errors import NumericError
+from dass.models.shape import Shape
 from dass.report.experiment import TableSettings
+from dass.report.figures import figure_bytes, perplexity_figure, zero_shot_figure
+from dass.report.speed_figures import speed_figure
+from dass.report.speed_tables import SpeedSettings, speed_table
+from dass.results.schema import read_result
+from dass.results.summary import Summary
+from dass.runtime.files import read_json
+from dass.speed.metric import MetricSettings
+from dass.speed.results import SpeedResult, make_result, read_speed, write_speed
+from dass.speed.timing import Measurement, Outcome
 from dass.stages.check_dense import check_dense
 from dass.stages.figures_of_experiment import figures_of_experiment
 from dass.stages.report import report
+from dass.stages.speed_figures import speed_figures
+from dass.stages.speed_tables import speed_tables
 from dass.stages.summary import summary
 from dass.stages.summary_of_model import summary_of_model
 from dass.stages.tables_of_experiment import tables_of_experiment
@@ -67,3 +80,87 @@ def test_a_gate_that_holds_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(NumericError, match=r"b: its dense perplexity is 5\.6 .* \+2\.4 % off"):
         check_dense(dense=dense, targets=targets, tolerance=0.02, out=tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_gate_that_lets_a_model_through_says_what_was_compared(tmp_path: Path) -> None:
+    dense = perplexity_file(tmp_path, "b/dense", 5.6)
+    target = {"split": "validation", "value": 5.5, "source": "A paper"}
+    check_dense(dense=dense, targets=[target], tolerance=0.05, out=tmp_path / "out.json")
+    said = read_json(tmp_path / "out.json")
+    (check,) = said.pop("checks")
+    assert said == {"model": "b", "tolerance": 0.05}
+    assert check == target | {"perplexity": 5.6, "off": pytest.approx(0.1 / 5.5)}
+
+
+@pytest.fixture
+def summed_up(tmp_path: Path) -> Path:
+    """The summary of one model."""
+    rows = tmp_path / "summary.json"
+    summary_of_model(**study_files(tmp_path, "b"), rows=rows, csv=tmp_path / "summary.csv")
+    return rows
+
+
+def test_each_figure_is_the_one_of_its_name(summed_up: Path, tmp_path: Path) -> None:
+    out = [tmp_path / f"{kind}.svg" for kind in ("zero_shot", "perplexity")]
+    figures_of_experiment(summary=summed_up, settings=SETTINGS, out=out)
+    rows, settings = read_result(summed_up, Summary).rows, TableSettings(**SETTINGS)
+    drawn = [zero_shot_figure(rows, settings), perplexity_figure(rows, settings)]
+    assert [file.read_bytes() for file in out] == [figure_bytes(one, "svg") for one in drawn]
+
+
+SPEED: dict[str, Any] = {
+    "study": "small", "subjects": {"b": "Model B"}, "methods": {"dass": "DaSS", "wanda": "Wanda"},
+    "note": "Another note.",
+}  # fmt: skip
+
+
+def speed_file(folder: Path, kind: Any, part: str, *engines: str, variant: str) -> Path:
+    """The result of a benchmark of some engines, the first of which takes a second, and so on."""
+    timed = [
+        Measurement(part, engine, variant if number else "dense", 1, "float32", [1.0 + number] * 3)
+        for number, engine in enumerate(engines)
+    ]
+    settings = MetricSettings({"dass": ("dass", {})}, dtype="float32", device="cpu")
+    subject = "b/dass" if kind == "metric" else "b"
+    made = make_result(kind, subject, Shape(64, 128, 4, 2, 10), settings, Outcome(timed, []))
+    write_speed(folder / f"{kind}.json", made)
+    return folder / f"{kind}.json"
+
+
+def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) -> None:
+    published = tmp_path / "published.csv"
+    published.write_text(
+        "table,model,method,pattern,split,metric,value,source\n"
+        "t. 9,b,dense,,validation,perplexity,5.47,A paper\n"
+    )
+    own = speed_file(tmp_path, "metric", "score and mask", "sparsegpt", "dass", variant="2of4")
+    report(
+        summary=summed_up, published=[published], study="small", description="What it is.",
+        note="What to know.", experiments=[SETTINGS, SETTINGS | {"title": "Another"}],
+        speed={"metric": SPEED}, speed_results=[own],
+        speed_pruning=[tmp_path / "b/c4/dass/2of4/pruning.json"],
+        pdf=tmp_path / "report.pdf", html=tmp_path / "report.html",
+    )  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    for text in ("What it is.", "What to know.", "A paper, t. 9", "−0.14", "Title", "Another"):
+        assert text in page
+    speed = page.partition("Speed: pruning time")[2]
+    assert "Another note." in speed
+    assert "Whole pruning, s" in speed and "4.5" in speed  # of the run
+    assert ">20<" in speed.replace(" ", "")  # two seconds a block, ten blocks
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+def test_speed_has_the_table_and_the_figure_of_its_kind(kind: str, tmp_path: Path) -> None:
+    engines = {"gpu": ("torch", "cuSPARSELt"), "cpu": ("torch", "torch CSR")}[kind]
+    file = speed_file(tmp_path, kind, "mlp", *engines, variant="2of4")
+    shared = {"kind": kind, "settings": SPEED, "result_files": [file]}
+    tex, markdown, svg = (tmp_path / f"speed.{form}" for form in ("tex", "md", "svg"))
+    speed_tables(**shared, tex_file=tex, markdown_file=markdown)
+    speed_figures(**shared, figure_file=svg)
+    results: list[SpeedResult] = [read_speed(file)]
+    table = speed_table(kind, results, [], SpeedSettings(**SPEED))
+    assert (tex.read_text(), markdown.read_text()) == (table.latex(), table.markdown())
+    assert "Model B" in tex.read_text() and "Another note." in markdown.read_text()
+    figure = speed_figure(kind, results, SpeedSettings(**SPEED))
+    assert svg.read_bytes() == figure_bytes(figure, "svg")

@@ -11,9 +11,12 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dass.data.token_file import load_tokens, token_hash, tokens_about
+from dass.errors import ModelError
+from dass.evaluation.requests import load_requests
 from dass.runtime.files import sha256
 from dass.stages.calibration_tokens import calibration_tokens
 from dass.stages.evaluation_tokens import evaluation_tokens
+from dass.stages.zero_shot_requests import zero_shot_requests
 from dass.terms import Rows
 from tests.unit.stages.pipeline import Pipeline
 
@@ -100,3 +103,35 @@ def test_results_say_the_models_bos_rule(pipeline: Pipeline, tmp_path: Path) -> 
 def test_an_evaluation_says_what_the_tokenizer_was_kept_from_appending(pipeline: Pipeline) -> None:
     append_a_word(pipeline.folder)
     assert tokens_about(pipeline.tokenise())["tokens_taken_off"] == "w2"
+
+
+def test_requests_say_how_they_were_built(pipeline: Pipeline) -> None:
+    append_a_word(pipeline.folder)
+    fetched(pipeline.work / "task")
+    out = pipeline.work / "requests"
+    zero_shot_requests(
+        folder=pipeline.folder, tasks={"arc_easy": pipeline.work / "task"}, bos="window", limit=7,
+        out=out,
+    )  # fmt: skip
+    requests, about = load_requests(out)
+    assert len(requests["arc_easy"].choices) == 7
+    assert {key: value for key, value in about.items() if key != "hashes"} == {
+        "bos": "window", "limit": 7, "max_length": 128,
+        "taken_off": {"tokens_taken_off": "w2"},
+        "sources": {"arc_easy": {
+            "file": "test.jsonl", "sha256": sha256(pipeline.work / "task/test.jsonl"),
+        }},
+        "origins": {"arc_easy": FETCHED},
+    }  # fmt: skip
+
+
+def test_windows_beyond_the_models_positions_are_refused(pipeline: Pipeline) -> None:
+    """Also where a model was fetched, which nothing has looked at before."""
+    config = json.loads((pipeline.folder / "config.json").read_text())
+    config["max_position_embeddings"] = 15
+    (pipeline.folder / "config.json").write_text(json.dumps(config))
+    said = r"max_position_embeddings is 15, but windows have 16 tokens"
+    for stage in (pipeline.calibrate, pipeline.tokenise):
+        with pytest.raises(ModelError, match=said):
+            stage()
+    pipeline.calibrate(length=15)
