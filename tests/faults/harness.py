@@ -18,6 +18,10 @@ from typing import Any
 
 from tests.workflow.conftest import Finished, Workflow, small_study
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore it, and jobs respect that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 INJECT = Path(__file__).parent / "inject"
 STUDY = "faults"
 R = f"results/{STUDY}"
