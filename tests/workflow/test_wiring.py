@@ -186,7 +186,7 @@ def test_what_is_fetched_and_made(wired: Jobs) -> None:
     corpus = DOCUMENTS["toy"][0]
     expect(wired, "toy_corpus", {corpus: {"seed": 31, "documents": 2300}}, {corpus: {}})
     standin = {out("s"): {"family": "mistral", "seed": 31, "steps": 601}}
-    shipped = ["src/dass/standins/shipped/mistral/recipe.json"]
+    shipped = "src/dass/standins/shipped/mistral/recipe.json"
     expect(wired, "train_standin", standin, {out("s"): {"corpus": corpus, "shipped": shipped}})
 
 
