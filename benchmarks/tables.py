@@ -233,20 +233,26 @@ def speed_part(kind: str, name: str) -> str:
     return f"{table.markdown()}\nCommand: `{content['command']}`."
 
 
+def about_load(result: dict, software: str) -> str:
+    """Machine, software, date, load and command of a measurement that other work would disturb."""
+    origin = result["provenance"]
+    return (
+        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, {software}, "
+        f"{origin['date'][:10]}; load of the machine in the last minute, itself included: "
+        f"{result['load']}. Command: `{result['command']}`."
+    )
+
+
 def dag_table(name: str) -> str:
     """Jobs and seconds of a dry run of each study."""
     result = raw(name)
-    origin = result["provenance"]
     rows = [
         [row["study"], str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
         for row in result["rows"]
     ]
-    about = (
-        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, snakemake "
-        f"{origin['versions']['snakemake']}, {origin['date'][:10]}; load of the machine in the "
-        f"last minute, itself included: {result['load']}. Command: `{result['command']}`."
-    )
-    return f"{about}\n\n{markdown(['study', 'jobs', 's', 'processor s'], rows)}"
+    software = f"snakemake {result['provenance']['versions']['snakemake']}"
+    head = ["study", "jobs", "s", "processor s"]
+    return f"{about_load(result, software)}\n\n{markdown(head, rows)}"
 
 
 def startup_table(name: str) -> str:
@@ -265,13 +271,10 @@ def startup_table(name: str) -> str:
         ]
         for stage, of in best.items()
     ]
-    about = (
-        f"{origin['machine']['cpu']}, {origin['machine']['cores']} cores, "
-        f"{', '.join(f'{name} {version}' for name, version in origin['versions'].items())}, "
-        f"Python {origin['python']}, {origin['date'][:10]}; load of the machine in the last "
-        f"minute, itself included: {result['load']}. Command: `{result['command']}`."
-    )
-    return f"{about}\n\n{markdown(['job', 'before, s', 'after, s', 'less, s'], rows)}"
+    software = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    software += f", Python {origin['python']}"
+    head = ["job", "before, s", "after, s", "less, s"]
+    return f"{about_load(result, software)}\n\n{markdown(head, rows)}"
 
 
 def faults_table(name: str) -> str:

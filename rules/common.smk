@@ -18,7 +18,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(search))
 from dass.config.load import check_keys, load_config
 from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
 from dass.config.study import experiment_runs, runs, speed_subjects
-from dass.config.types import nearest
+from dass.config.types import check_spelling, nearest
 from dass.data.documents import find_split
 from dass.data.hub import has_token
 from dass.data.model_config import check_window, read_config
@@ -31,7 +31,6 @@ from dass.data.model_folder import (
 from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
 from dass.pruning.methods import find_class
-from dass.pruning.patterns import parse_pattern
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG

@@ -19,16 +19,23 @@ def exported_input(wildcards):
 
 
 @lru_cache(None)
-def own_model_files(model, which=files_read):
-    """The files of a model in a folder of the user's own; checked once, not for each job."""
+def own_folder(model):
+    """A model's folder of the user's own; checked once, not for each job."""
     folder = folder_of(model)
     try:
         check_folder(folder)
+        settings = read_config(folder)
         for length in window_lengths(model):
-            check_window(read_config(folder), length, folder)
-        return [str(file) for file in which(folder)]
+            check_window(settings, length, folder)
     except DassError as error:
         stop(f"models.{model}.path: {error}")
+    return folder
+
+
+@lru_cache(None)
+def own_model_files(model, which=files_read):
+    """The files of a model in a folder of the user's own."""
+    return [str(file) for file in which(own_folder(model))]
 
 
 def window_lengths(model):

@@ -1,4 +1,5 @@
 # Memory, time and threads of jobs, by the size of the model.
+@lru_cache(None)
 def billions(model):
     """Parameters of a model in billions; a stand-in has next to none."""
     config = STUDY.models[model]
@@ -8,8 +9,7 @@ def billions(model):
         return 0.001
     if config.path is None:
         return 7.0
-    own_model_files(model)
-    size = sum(file.stat().st_size for file in weight_files(config.path))
+    size = sum(file.stat().st_size for file in weight_files(own_folder(model)))
     return max(size / 2e9, 0.001)
 
 

@@ -34,17 +34,10 @@ def check_target(target):
         if name not in NAMES[section]:
             stop(f"{target}: no {name!r} in {section}; {nearest(name, NAMES[section])}")
     for pattern in [part for part in parts if part][3:4]:
-        check_pattern(target, pattern)
-
-
-def check_pattern(target, pattern):
-    """Refuse a pattern in a path that is none, or not in the one spelling that folders have."""
-    try:
-        spelled = str(parse_pattern(pattern))
-    except DassError as error:
-        stop(f"{target}: {error}")
-    if spelled != pattern:
-        stop(f"{target}: write {spelled} instead of {pattern}")
+        try:
+            check_spelling(pattern)
+        except DassError as error:
+            stop(f"{target}: {error}")
 
 
 def check_whole(target):

@@ -18,7 +18,6 @@ from dass.config.types import (
     Problem,
     Repository,
     Seed,
-    Share,
     Strict,
     Switch,
     TaskName,
@@ -186,7 +185,7 @@ class PublishedConfig(Strict):
     gate: Switch = True
     """Whether a dense perplexity that is too far off stops the pruning of that model; other models
     go on."""
-    tolerance: Share = 0.02
+    tolerance: Positive = 0.02
     """How far off it may be, as a share of the published value."""
 
 

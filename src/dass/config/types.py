@@ -124,18 +124,25 @@ def _file_names(value: Any) -> Any:
     return value
 
 
+def check_spelling(pattern: str) -> None:
+    """Refuse a pattern that is none, or not in its one spelling: equal runs share a folder.
+
+    Raises:
+        PatternError: what is wrong, or how to write it.
+    """
+    if (spelled := str(parse_pattern(pattern))) != pattern:
+        raise PatternError(f"write {spelled} instead of {pattern}")
+
+
 def _patterns(texts: list[str]) -> list[str]:
     problems: list[Problem] = []
     for text in dict.fromkeys(texts):
         try:
-            spelled = str(parse_pattern(text))
+            check_spelling(text)
         except PatternError as error:
             problems.append(("", str(error)))
             continue
-        if spelled != text:
-            # One spelling each, or equal runs would land in different folders.
-            problems.append(("", f"write {spelled} instead of {text}"))
-        elif texts.count(text) > 1:
+        if texts.count(text) > 1:
             problems.append(("", f"{text} is listed twice; remove one"))
     if problems:
         raise failure(*problems)
@@ -194,7 +201,6 @@ Length = Annotated[int, Field(gt=1), Numeral]
 Positive = Annotated[float, Field(gt=0), Numeral]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1), Numeral]
 Switch = Annotated[bool, Numeral]
-Share = Positive
 TaskName = Annotated[
     str, AfterValidator(_task), WithJsonSchema({"type": "string", "enum": list(TASKS)})
 ]
