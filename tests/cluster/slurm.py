@@ -118,9 +118,20 @@ class Slurm:
             f"no {comment} is {' or '.join(states)}",
         )
 
-    def cancel(self, *jobs: Submitted) -> None:
-        """Cancel jobs; those that are over stay what they are."""
-        _run("scancel", *(job.id for job in jobs))
+    def wait_until_over(self, besides: Submitted) -> None:
+        """Until all jobs but one have come to their end."""
+        wait(
+            lambda: not [
+                job
+                for job in self.jobs()
+                if job.id != besides.id and job.state in ("PENDING", "RUNNING", "COMPLETING")
+            ],
+            f"not all jobs besides {besides.id} come to their end",
+        )
+
+    def cancel(self, job: Submitted) -> None:
+        """Cancel a job."""
+        _run("scancel", job.id)
 
     def end_time(self, job: Submitted) -> None:
         """A running job's time is up: within half a minute Slurm notices."""

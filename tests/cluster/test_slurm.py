@@ -44,10 +44,12 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Done:
         cluster.end_time(in_the_middle(cluster, workflow.folder))
         cluster.wait_for(HUNGRY, *OUT_OF_MEMORY)
         cluster.wait_for(WAITING, "TIMEOUT")
-        in_the_middle(cluster, workflow.folder)
+        waiting = in_the_middle(cluster, workflow.folder)
         call.process.kill()
+    # A job cancelled at its last breath has made its result and yet is not COMPLETED.
+    cluster.wait_until_over(besides=waiting)
     killed = cluster.jobs()
-    cluster.cancel(*killed)
+    cluster.cancel(waiting)
     unlock(workflow.folder)
     with submitted(workflow.folder) as call:
         cluster.cancel(in_the_middle(cluster, workflow.folder))
