@@ -121,11 +121,13 @@ class Slurm:
     def wait_until_over(self, besides: Submitted) -> None:
         """Until all jobs but one have come to their end."""
         wait(
-            lambda: not [
-                job
-                for job in self.jobs()
-                if job.id != besides.id and job.state in ("PENDING", "RUNNING", "COMPLETING")
-            ],
+            lambda: (
+                not [
+                    job
+                    for job in self.jobs()
+                    if job.id != besides.id and job.state in ("PENDING", "RUNNING", "COMPLETING")
+                ]
+            ),
             f"not all jobs besides {besides.id} come to their end",
         )
 
