@@ -25,6 +25,11 @@ class Cell:
     error: str = ""
     """Standard error, printed smaller after the number."""
     best: bool = False
+    """Better than all that it is compared with, beyond noise: printed in bold."""
+    tied: bool = False
+    """Among the best, which noise does not let us tell apart: printed underlined."""
+    sources: tuple[str, ...] = ()
+    """The result files that the number is made of, relative to the study's results."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +167,10 @@ def _aligned(lines: list[str | list[str]]) -> list[str]:
 def _latex_cell(cell: Cell) -> str:
     text = escape_latex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.best else text
+    text = rf"\underline{{{text}}}" if cell.tied else text
     return rf"{text} {{\tiny$\pm${cell.error}}}" if cell.error else text
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
+    text = f"**{cell.text}**" if cell.best else f"*{cell.text}*" if cell.tied else cell.text
     return f"{text} ± {cell.error}" if cell.error else text
