@@ -336,14 +336,14 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
     expect(wired, "summary", {summary: {}}, {summary: {"models": models}})
     tables = {f"{RESULTS}/tables/{n}/perplexity.tex": {"settings": SHOWN[n]} for n in SHOWN}
     read = {"summary": summary, "published": ["published.csv"]}
-    expect(wired, "tables_of_experiment", tables, dict.fromkeys(tables, read))
+    expect(wired, "experiment_tables", tables, dict.fromkeys(tables, read))
     for name in SHOWN:
-        written = jobs_of(wired, "tables_of_experiment")[f"{RESULTS}/tables/{name}/perplexity.tex"]
+        written = jobs_of(wired, "experiment_tables")[f"{RESULTS}/tables/{name}/perplexity.tex"]
         kinds_of = [f"{kind}.{form}" for kind in ("perplexity", "zero_shot", "published")
                     for form in ("tex", "md")]  # fmt: skip
         assert written["output"]["out"] == [f"{RESULTS}/tables/{name}/{kind}" for kind in kinds_of]
     figures = {f"{RESULTS}/figures/{n}/perplexity.pdf": {"settings": SHOWN[n]} for n in SHOWN}
-    expect(wired, "figures_of_experiment", figures, {out: {"summary": summary} for out in figures})
+    expect(wired, "experiment_figures", figures, {out: {"summary": summary} for out in figures})
 
 
 def test_the_report(wired: Jobs) -> None:
@@ -452,7 +452,7 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
         *("fetch_model", "fetch_dataset", "toy_corpus", "train_standin"),
         *("calibration_tokens", "evaluation_tokens", "zero_shot_requests", "prune_run", "export"),
         *("perplexity", "zero_shot", "check_dense"),
-        *("summary_of_model", "summary", "tables_of_experiment", "figures_of_experiment", "report"),
+        *("summary_of_model", "summary", "experiment_tables", "experiment_figures", "report"),
         *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
         *("speed_figures", "verify"),
     }

@@ -89,7 +89,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "rows": f"{NEW}/m.json", "csv": f"{NEW}/m.csv",
     },
     "summary": {"models": [SUMMARY], "rows": f"{NEW}/s.json", "csv": f"{NEW}/s.csv"},
-    "tables_of_experiment": {
+    "experiment_tables": {
         "summary": SUMMARY, "published": [PUBLISHED], "settings": _SETTINGS,
         "out": [f"{NEW}/{kind}.md" for kind in ("perplexity", "zero_shot", "published")],
     },

@@ -105,11 +105,11 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         "summary": {
             "models": [work / "m.json"], "rows": work / "s.json", "csv": work / "s.csv",
         },
-        "tables_of_experiment": shown | {
+        "experiment_tables": shown | {
             "published": [published],
             "out": [work / f"{k}.md" for k in ("perplexity", "zero_shot", "published")],
         },
-        "figures_of_experiment": shown | {
+        "experiment_figures": shown | {
             "out": [work / f"{kind}.svg" for kind in ("perplexity", "zero_shot")],
         },
         "report": {
