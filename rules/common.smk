@@ -81,9 +81,12 @@ def measured(experiment):
     return [kind for kind in EVALUATIONS if asked or kind != "zero_shot"]
 
 
+ALSO_PRINTED = ["published"] if STUDY.published else []
+
+
 def printed(experiment):
     """The kinds of an experiment's tables."""
-    return measured(experiment) + (["published"] if STUDY.published else [])
+    return measured(experiment) + ALSO_PRINTED
 
 
 TABLES = [

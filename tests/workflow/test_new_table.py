@@ -37,7 +37,7 @@ def test_a_table_is_one_function_and_two_entries(study: Workflow) -> None:
         r'(?<="zero_shot": zero_shot_table,\n)',
         textwrap.indent(entry, "        "),
     )
-    insert(study, "rules/common.smk", r"(?<=\nPRINTED = )", '["sparsity"] + ')
+    insert(study, "rules/common.smk", r"(?<=\nALSO_PRINTED = )", '["sparsity"] + ')
     assert study.plan() == {"experiment_tables": 1, "all": 1}
     finished = study.snakemake()
     assert finished.code == 0, finished.output

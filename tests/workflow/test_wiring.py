@@ -219,7 +219,7 @@ def test_runs(wired: Jobs) -> None:
         out = f"{RESULTS}/runs/{'/'.join(run)}/pruned.safetensors"
         function, arguments = ARGUMENTS[method]
         pruned[out] = of(model) | {
-            "run": "/".join(run), "function": function, "arguments": arguments,
+            "run": "/".join(run), "function": function, "arguments": arguments, "propagation": "pruned",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -334,22 +334,24 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
     summary = f"{RESULTS}/summary.json"
     models = [f"{RESULTS}/summary/{model}.json" for model in "asb"]  # as the experiments name them
     expect(wired, "summary", {summary: {}}, {summary: {"models": models}})
-    tables = {f"{RESULTS}/tables/{n}/perplexity.tex": {"settings": SHOWN[n]} for n in SHOWN}
+    tables = [f"{RESULTS}/tables/{n}/{kind}.{form}" for n in SHOWN
+              for kind in ("perplexity", "zero_shot", "published") for form in ("tex", "md")]  # fmt: skip
     read = {"summary": summary, "published": ["published.csv"]}
-    expect(wired, "experiment_tables", tables, dict.fromkeys(tables, read))
-    for name in SHOWN:
-        written = jobs_of(wired, "experiment_tables")[f"{RESULTS}/tables/{name}/perplexity.tex"]
-        kinds_of = [f"{kind}.{form}" for kind in ("perplexity", "zero_shot", "published")
-                    for form in ("tex", "md")]  # fmt: skip
-        assert written["output"]["out"] == [f"{RESULTS}/tables/{name}/{kind}" for kind in kinds_of]
-    figures = {f"{RESULTS}/figures/{n}/perplexity.pdf": {"settings": SHOWN[n]} for n in SHOWN}
-    expect(wired, "experiment_figures", figures, {out: {"summary": summary} for out in figures})
+    expect(wired, "experiment_tables", {tables[0]: {"experiments": SHOWN}}, {tables[0]: read})
+    (written,) = jobs_of(wired, "experiment_tables").values()
+    assert written["output"]["out"] == tables
+    figures = [f"{RESULTS}/figures/{n}/{kind}.pdf" for n in SHOWN
+               for kind in ("perplexity", "zero_shot")]  # fmt: skip
+    expected = {figures[0]: {"experiments": SHOWN}}
+    expect(wired, "experiment_figures", expected, {figures[0]: {"summary": summary}})
+    (written,) = jobs_of(wired, "experiment_figures").values()
+    assert written["output"]["out"] == figures
 
 
 def test_the_report(wired: Jobs) -> None:
     out = f"{RESULTS}/report.pdf"
     params = {
-        "experiments": list(SHOWN.values()), "study": "wired", "note": "A note.",
+        "experiments": SHOWN, "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
     }  # fmt: skip
     inputs = {

@@ -73,8 +73,9 @@ class StudyConfig(Strict):
         }
 
     def _problems(self) -> Iterator[Problem]:
-        checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets, _check_draws,
-                  _check_experiments, _check_x, _check_speed, _check_select)  # fmt: skip
+        checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets,
+                  _check_draws, _check_experiments, _check_x, _check_speed,
+                  _check_select)  # fmt: skip
         found = [problem for check in checks for problem in check(self)]
         if not found and not runs(self):
             yield "select", "leaves nothing to run; no experiment has this combination"

@@ -65,7 +65,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "out": f"{NEW}/evaluation.safetensors",
     },
     "prune_run": _MODEL | {
-        "run": "m/c/method/2of4", "tokens": CALIBRATION, "function": "dass", "arguments": {},
+        "run": "m/c/method/2of4", "tokens": CALIBRATION, "function": "dass", "arguments": {}, "propagation": "pruned",
         "pruned_file": f"{NEW}/pruned.safetensors", "result_file": f"{NEW}/pruning.json",
     },
     "export": {"folder": MODEL, "dtype": "float32", "pruned": PRUNED, "out": f"{NEW}/export"},
@@ -90,8 +90,8 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "summary": {"models": [SUMMARY], "rows": f"{NEW}/s.json", "csv": f"{NEW}/s.csv"},
     "experiment_tables": {
-        "summary": SUMMARY, "published": [PUBLISHED], "settings": _SETTINGS,
-        "out": [f"{NEW}/{kind}.md" for kind in ("perplexity", "zero_shot", "published")],
+        "summary": SUMMARY, "published": [PUBLISHED], "experiments": {"main": _SETTINGS},
+        "out": [f"{NEW}/main/{kind}.md" for kind in ("perplexity", "zero_shot", "published")],
     },
 }  # fmt: skip
 """Stage -> arguments that work."""

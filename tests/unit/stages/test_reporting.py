@@ -54,19 +54,20 @@ def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
     )
     names = ["perplexity.tex", "perplexity.md", "zero_shot.md", "published.md"]
     experiment_tables(
-        summary=rows, published=[published], settings=SETTINGS,
-        out=[tmp_path / "tables" / name for name in names],
+        summary=rows, published=[published], experiments={"main": SETTINGS},
+        out=[tmp_path / "tables/main" / name for name in names],
     )  # fmt: skip
-    tables = {name: (tmp_path / "tables" / name).read_text() for name in names}
+    tables = {name: (tmp_path / "tables/main" / name).read_text() for name in names}
     assert r"\begin{tabular}" in tables["perplexity.tex"] and "5.33" in tables["perplexity.tex"]
     assert "**1.2e7**" in tables["perplexity.md"]
     assert "60.0 ± 3.0" in tables["zero_shot.md"]
     assert "−0.14" in tables["published.md"]
-    experiment_figures(summary=rows, settings=SETTINGS, out=[tmp_path / "perplexity.pdf"])
-    assert (tmp_path / "perplexity.pdf").read_bytes().startswith(b"%PDF")
+    figure = tmp_path / "figures/main/perplexity.pdf"
+    experiment_figures(summary=rows, experiments={"main": SETTINGS}, out=[figure])
+    assert figure.read_bytes().startswith(b"%PDF")
     report(
         summary=rows, published=[published], study="small", description="What it is.", note="",
-        experiments=[SETTINGS], speed={}, speed_results=[], speed_pruning=[],
+        experiments={"main": SETTINGS}, speed={}, speed_results=[], speed_pruning=[],
         pdf=tmp_path / "report.pdf", html=tmp_path / "report.html",
     )  # fmt: skip
     page = (tmp_path / "report.html").read_text()
@@ -101,8 +102,8 @@ def summed_up(tmp_path: Path) -> Path:
 
 
 def test_each_figure_is_the_one_of_its_name(summed_up: Path, tmp_path: Path) -> None:
-    out = [tmp_path / f"{kind}.svg" for kind in ("zero_shot", "perplexity")]
-    experiment_figures(summary=summed_up, settings=SETTINGS, out=out)
+    out = [tmp_path / f"main/{kind}.svg" for kind in ("zero_shot", "perplexity")]
+    experiment_figures(summary=summed_up, experiments={"main": SETTINGS}, out=out)
     rows, settings = read_result(summed_up, Summary).rows, TableSettings(**SETTINGS)
     drawn = [zero_shot_figure(rows, settings), perplexity_figure(rows, settings)]
     assert [file.read_bytes() for file in out] == [figure_bytes(one, "svg") for one in drawn]
