@@ -219,7 +219,8 @@ def test_runs(wired: Jobs) -> None:
         out = f"{RESULTS}/runs/{'/'.join(run)}/pruned.safetensors"
         function, arguments = ARGUMENTS[method]
         pruned[out] = of(model) | {
-            "run": "/".join(run), "function": function, "arguments": arguments, "propagation": "pruned",
+            "run": "/".join(run), "function": function, "arguments": arguments,
+            "propagation": "pruned",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -334,8 +335,9 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
     summary = f"{RESULTS}/summary.json"
     models = [f"{RESULTS}/summary/{model}.json" for model in "asb"]  # as the experiments name them
     expect(wired, "summary", {summary: {}}, {summary: {"models": models}})
-    tables = [f"{RESULTS}/tables/{n}/{kind}.{form}" for n in SHOWN
-              for kind in ("perplexity", "zero_shot", "published") for form in ("tex", "md")]  # fmt: skip
+    kinds_of = [f"{kind}.{form}" for kind in ("perplexity", "zero_shot", "published")
+                for form in ("tex", "md")]  # fmt: skip
+    tables = [f"{RESULTS}/tables/{n}/{kind}" for n in SHOWN for kind in kinds_of]
     read = {"summary": summary, "published": ["published.csv"]}
     expect(wired, "experiment_tables", {tables[0]: {"experiments": SHOWN}}, {tables[0]: read})
     (written,) = jobs_of(wired, "experiment_tables").values()

@@ -65,7 +65,8 @@ STAGES: dict[str, dict[str, Any]] = {
         "out": f"{NEW}/evaluation.safetensors",
     },
     "prune_run": _MODEL | {
-        "run": "m/c/method/2of4", "tokens": CALIBRATION, "function": "dass", "arguments": {}, "propagation": "pruned",
+        "run": "m/c/method/2of4", "tokens": CALIBRATION, "function": "dass", "arguments": {},
+        "propagation": "pruned",
         "pruned_file": f"{NEW}/pruned.safetensors", "result_file": f"{NEW}/pruning.json",
     },
     "export": {"folder": MODEL, "dtype": "float32", "pruned": PRUNED, "out": f"{NEW}/export"},
