@@ -121,7 +121,14 @@ def wired(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def planned(workflow: Workflow, *targets: str) -> list[dict[str, Any]]:
-    command = [sys.executable, str(ROOT / "tests/workflow/dag.py"), "study.yaml", *targets]
+    command = [
+        sys.executable,
+        str(ROOT / "workflow/scripts/plan.py"),
+        "study.yaml",
+        "dag.json",
+        "--all",
+        *targets,
+    ]
     done = subprocess.run(
         command, cwd=workflow.folder, env=os.environ | {"DASS_SPEED_GPU": "1"}, text=True,
         capture_output=True, check=False,

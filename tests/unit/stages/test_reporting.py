@@ -137,7 +137,8 @@ def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) ->
     own = speed_file(tmp_path, "metric", "score and mask", "sparsegpt", "dass", variant="2of4")
     report(
         summary=summed_up, published=[published], study="small", description="What it is.",
-        note="What to know.", experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
+        note="What to know.",
+        experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
         speed={"metric": SPEED}, speed_results=[own],
         speed_pruning=[tmp_path / "b/c4/dass/2of4/pruning.json"],
         pdf=tmp_path / "report.pdf", html=tmp_path / "report.html",
