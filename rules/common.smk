@@ -103,6 +103,12 @@ def method_files(method):
     return [os.path.relpath(file) for file in files]
 
 
+def in_report(file, category, **labels):
+    """An output that `snakemake --report` holds; each category has a caption of its own."""
+    caption = f"../workflow/report/{category.lower()}.rst"
+    return report(file, caption=caption, category=category, labels=labels)
+
+
 def one_of(names):
     """A wildcard constraint that matches these names, and nothing when there are none."""
     return "|".join(re.escape(name) for name in names) or "(?!)"

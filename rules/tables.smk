@@ -1,14 +1,26 @@
 # Result files -> typed rows (JSON, and CSV for people) -> tables, figures, report.
 from dataclasses import asdict
 
+from dass.report.differences import paper_differences
 from dass.report.settings import table_settings
 
 SUMMARIES = expand(f"{RESULTS}/summary/{{model}}.json", model=MODELS)
 SUMMARY = f"{RESULTS}/summary.json"
 TEMPLATES = [
     os.path.relpath(f"{SOURCE}/dass/report/templates/report.{form}")
-    for form in ["typ", "html"]
+    for form in ["typ", "html", "tex"]
 ]
+
+
+def in_reports(files, category):
+    """Files of experiments that are in it, labelled by the parts of their paths."""
+    labels = [
+        (path.parent.name, path.stem, path.suffix[1:]) for path in map(Path, files)
+    ]
+    return [
+        in_report(file, category, experiment=experiment, shows=kind, form=form)
+        for file, (experiment, kind, form) in zip(files, labels)
+    ]
 
 
 rule tables:
@@ -51,7 +63,9 @@ rule summary:
         modules=modules("summary"),
     output:
         rows=SUMMARY,
-        csv=f"{RESULTS}/summary.csv",
+        csv=in_report(
+            f"{RESULTS}/summary.csv", "Summary", shows="every run", form="csv"
+        ),
     log:
         f"logs/summary/{STUDY.study}.log",
     benchmark:
@@ -75,7 +89,7 @@ rule tables_of_experiment:
         published=published_file(),
         modules=modules("tables_of_experiment"),
     output:
-        out=TABLES_OF_EXPERIMENT,
+        out=in_reports(TABLES_OF_EXPERIMENT, "Tables"),
     log:
         f"logs/tables_of_experiment/{STUDY.study}/{{experiment}}.log",
     benchmark:
@@ -99,7 +113,7 @@ rule figures_of_experiment:
         summary=SUMMARY,
         modules=modules("figures_of_experiment"),
     output:
-        out=FIGURES_OF_EXPERIMENT,
+        out=in_reports(FIGURES_OF_EXPERIMENT, "Figures"),
     log:
         f"logs/figures_of_experiment/{STUDY.study}/{{experiment}}.log",
     benchmark:
@@ -124,11 +138,13 @@ rule report:
         published=published_file(),
         speed_results=all_speed_results(),
         speed_pruning=speed_pruning(),
+        figures=FIGURES + SPEED_FIGURES,  # report.tex includes them
         templates=TEMPLATES,
         modules=modules("report"),
     output:
-        pdf=f"{RESULTS}/report.pdf",
-        html=f"{RESULTS}/report.html",
+        pdf=in_report(f"{RESULTS}/report.pdf", "Report", form="pdf"),
+        html=in_report(f"{RESULTS}/report.html", "Report", form="html"),
+        tex=in_report(f"{RESULTS}/report.tex", "Report", form="tex"),
     log:
         f"logs/report/{STUDY.study}.log",
     benchmark:
@@ -144,6 +160,7 @@ rule report:
         study=STUDY.study,
         description=STUDY.description,
         note=STUDY.note,
+        differences=paper_differences(STUDY),
         speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
     message:
         "Report of study {params.study}"

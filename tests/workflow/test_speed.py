@@ -45,7 +45,7 @@ def test_benchmarks_end_in_tables_figures_and_the_report(
     assert "1 threads" in tables["cpu"]
     assert "Stand-in Mistral" in tables["metric"] and "Wanda" in tables["metric"]
     page = (study.folder / "results/small/report.html").read_text()
-    assert "Speed: 2:4 on a GPU" in page and "not measured here" in page
+    assert "Speed: 2:4 on a GPU" in page and "Not measured here" in page
 
     result = json.loads((folder / "cpu" / "mine.json").read_text())
     assert result["settings"]["threads"] == 1

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from dass.config.load import load_config
 from dass.config.sizes import IN_EVALUATION, job_memory
+from dass.report.differences import paper_differences
 from dass.runtime.source_files import module_files
 
 from .conftest import ROOT, Workflow, copy_workflow, write_model_folder
@@ -351,6 +353,7 @@ def test_the_report(wired: Jobs) -> None:
     params = {
         "experiments": list(SHOWN.values()), "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
+        "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip
     inputs = {
         "summary": f"{RESULTS}/summary.json", "published": ["published.csv"],
@@ -358,7 +361,14 @@ def test_the_report(wired: Jobs) -> None:
         "speed_pruning": [
             f"{RESULTS}/runs/{'/'.join(run)}/pruning.json" for run in RUNS if run[0] == "a"
         ],
-        "templates": [f"src/dass/report/templates/report.{form}" for form in ("typ", "html")],
+        "figures": [
+            *(f"{RESULTS}/figures/{name}/perplexity.pdf" for name in SHOWN),
+            *(f"{RESULTS}/figures/{name}/zero_shot.pdf" for name in SHOWN),
+            *(f"{RESULTS}/speed/figures/{kind}.pdf" for kind in ("gpu", "cpu")),
+        ],
+        "templates": [
+            f"src/dass/report/templates/report.{form}" for form in ("typ", "html", "tex")
+        ],
     }  # fmt: skip
     expect(wired, "report", {out: params}, {out: inputs})
 

@@ -13,7 +13,7 @@ from dass.errors import DataError
 from dass.models.shape import Shape
 from dass.report.figures import figure_bytes
 from dass.report.speed_figures import speed_figure
-from dass.report.speed_sections import speed_sections
+from dass.report.speed_sections import TITLES, speed_sections
 from dass.report.speed_tables import (
     DISTURBED,
     SpeedSettings,
@@ -118,9 +118,24 @@ def test_without_results_the_table_says_not_measured_here(make: Any) -> None:
 
 def test_without_a_gpu_its_section_of_the_report_says_so() -> None:
     fields = {name: getattr(SETTINGS, name) for name in ("study", "subjects", "methods", "note")}
-    (section,) = speed_sections([], [], {"gpu": fields})
-    assert "not measured here" in section.tables[0].markdown()
-    assert section.figures == []
+    sections = speed_sections([], [], dict.fromkeys(("metric", "gpu", "cpu"), fields))
+    assert [section.title for section in sections] == list(TITLES.values())
+    for section in sections:
+        assert section.empty.startswith("Not measured here")
+        assert (section.tables, section.figures) == ([], [])
+
+
+def test_each_section_has_its_table_and_but_for_pruning_times_its_figure() -> None:
+    fields = {name: getattr(SETTINGS, name) for name in ("study", "subjects", "methods", "note")}
+    results = [result("gpu", gpu_measurements()), result("cpu", cpu_measurements())]
+    gpu, cpu = speed_sections(results, [], {"gpu": fields, "cpu": fields})
+    assert (gpu.empty, cpu.empty) == ("", "")
+    assert gpu.tables == [gpu_table(results[:1], SETTINGS)]
+    assert cpu.tables == [cpu_table(results[1:], SETTINGS)]
+    files = [drawing.file for section in (gpu, cpu) for drawing in section.figures]
+    assert files == ["speed/figures/gpu.pdf", "speed/figures/cpu.pdf"]
+    (timed,) = speed_sections([result("metric", [])], [], {"metric": fields})
+    assert len(timed.tables) == 1 and timed.figures == []
 
 
 def cpu_measurements() -> list[Measurement]:
