@@ -109,6 +109,16 @@ def in_report(file, category, **labels):
     return report(file, caption=caption, category=category, labels=labels)
 
 
+def in_reports(files, category):
+    """Such outputs of experiments, labelled by the parts of their paths."""
+    paths = [Path(file) for file in files]
+    labels = [(path.parent.name, path.stem, path.suffix[1:]) for path in paths]
+    return [
+        in_report(file, category, experiment=experiment, shows=kind, form=form)
+        for file, (experiment, kind, form) in zip(files, labels)
+    ]
+
+
 def one_of(names):
     """A wildcard constraint that matches these names, and nothing when there are none."""
     return "|".join(re.escape(name) for name in names) or "(?!)"

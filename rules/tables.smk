@@ -12,17 +12,6 @@ TEMPLATES = [
 ]
 
 
-def in_reports(files, category):
-    """Files of experiments that are in it, labelled by the parts of their paths."""
-    labels = [
-        (path.parent.name, path.stem, path.suffix[1:]) for path in map(Path, files)
-    ]
-    return [
-        in_report(file, category, experiment=experiment, shows=kind, form=form)
-        for file, (experiment, kind, form) in zip(files, labels)
-    ]
-
-
 rule tables:
     # Named target: the summary and every table.
     input:
