@@ -17,7 +17,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
 from dass.config.load import check_keys, load_config
 from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
-from dass.config.study import experiment_runs, runs, speed_subjects
+from dass.config.study import experiment_runs, runs, speed_subjects, zero_shot_runs
 from dass.config.types import check_spelling, nearest
 from dass.data.documents import find_split
 from dass.data.hub import has_token
@@ -51,7 +51,8 @@ try:
     for configfile in workflow.configfiles:
         check_keys(configfile)
     STUDY = load_config(config)
-    RUNS = runs(STUDY)
+    RUNS, DRAWS = runs(STUDY), STUDY.draws
+    ZERO_SHOT_RUNS = set(zero_shot_runs(STUDY))
     PUBLISHED = read_published(STUDY.published.file) if STUDY.published else []
 except DassError as error:
     stop(error)
@@ -71,19 +72,34 @@ TOY_CORPUS = "resources/standins/toy_corpus"
 MODELS = list(dict.fromkeys(run.model for run in RUNS))
 EXPERIMENTS = [name for name in STUDY.experiments if experiment_runs(STUDY, name)]
 TASKS = STUDY.zero_shot.tasks if STUDY.zero_shot else {}
-TABLE_KINDS = ["perplexity"] + (["zero_shot"] if STUDY.zero_shot else [])
-PRINTED = TABLE_KINDS + (["published"] if STUDY.published else [])
-TABLES_OF_EXPERIMENT = expand(
-    f"{RESULTS}/tables/{{experiment}}/{{kind}}.{{form}}",
-    kind=PRINTED,
-    form=["tex", "md"],
-    allow_missing=True,
-)
-FIGURES_OF_EXPERIMENT = [
-    f"{RESULTS}/figures/{{experiment}}/{kind}.pdf" for kind in TABLE_KINDS
+EVALUATIONS = ["perplexity"] + (["zero_shot"] if ZERO_SHOT_RUNS else [])
+
+
+def measured(experiment):
+    """The evaluations that an experiment's runs have."""
+    asked = STUDY.experiments[experiment].zero_shot
+    return [kind for kind in EVALUATIONS if asked or kind != "zero_shot"]
+
+
+ALSO_PRINTED = ["published"] if STUDY.published else []
+
+
+def printed(experiment):
+    """The kinds of an experiment's tables."""
+    return measured(experiment) + ALSO_PRINTED
+
+
+TABLES = [
+    f"{RESULTS}/tables/{experiment}/{kind}.{form}"
+    for experiment in EXPERIMENTS
+    for kind in printed(experiment)
+    for form in ["tex", "md"]
 ]
-TABLES = expand(TABLES_OF_EXPERIMENT, experiment=EXPERIMENTS)
-FIGURES = expand(FIGURES_OF_EXPERIMENT, experiment=EXPERIMENTS)
+FIGURES = [
+    f"{RESULTS}/figures/{experiment}/{kind}.pdf"
+    for experiment in EXPERIMENTS
+    for kind in measured(experiment)
+]
 
 
 @lru_cache(None)
@@ -125,7 +141,7 @@ def one_of(names):
 
 
 # Whatever else a target names is no file of this study.
-CALIBRATION = one_of(STUDY.calibrations)
+CALIBRATION = one_of(DRAWS)
 METHOD = one_of(STUDY.methods)
 PATTERN = r"u\d+(\.\d+)?|\d+of\d+"
 
@@ -144,8 +160,8 @@ def of_dataset(key):
 
 
 def of_calibration(key):
-    """This key of the wildcards' calibration in the config."""
-    return lambda wildcards: getattr(STUDY.calibrations[wildcards.calibration], key)
+    """This key of the wildcards' calibration, one draw of one in the config."""
+    return lambda wildcards: getattr(DRAWS[wildcards.calibration], key)
 
 
 def of_method(key):
@@ -169,13 +185,18 @@ def pruned(pattern, model=None):
 
 
 def evaluated(kind, model=None):
-    """Result files of this kind of each run and of each dense model, of all models or of one."""
-    dense = [
-        f"{RESULTS}/runs/{name}/dense/{kind}.json"
-        for name in MODELS
-        if model in (None, name)
+    """Result files of this kind of each run that has one, dense first; of all models or of one."""
+    evaluated_runs = [
+        run
+        for run in RUNS
+        if model in (None, run.model)
+        and (kind == "perplexity" or run in ZERO_SHOT_RUNS)
     ]
-    return dense + pruned(f"{RUN}/{kind}.json", model)
+    dense = dict.fromkeys(run.model for run in evaluated_runs)
+    files = [f"{RESULTS}/runs/{name}/dense/{kind}.json" for name in dense]
+    return files + [
+        f"{RUN}/{kind}.json".format(**run._asdict()) for run in evaluated_runs
+    ]
 
 
 # Inputs and params of single rules
@@ -188,12 +209,12 @@ def dataset_settings(wildcards):
 
 def calibration_documents(wildcards):
     """The documents that a calibration draws from."""
-    return dataset_path(STUDY.calibrations[wildcards.calibration].dataset)
+    return dataset_path(DRAWS[wildcards.calibration].dataset)
 
 
 def calibration_documents_input(wildcards):
     """The same as a job's input."""
-    return dataset_input(STUDY.calibrations[wildcards.calibration].dataset)
+    return dataset_input(DRAWS[wildcards.calibration].dataset)
 
 
 def text_input(wildcards):
@@ -258,6 +279,6 @@ def evaluations(kind):
     return lambda wildcards: evaluated(kind, wildcards.model)
 
 
-def shown(wildcards):
-    """What the tables and figures of the wildcards' experiment show."""
-    return asdict(table_settings(STUDY, wildcards.experiment))
+def shown():
+    """What the tables and figures of each experiment show."""
+    return {name: asdict(table_settings(STUDY, name)) for name in EXPERIMENTS}

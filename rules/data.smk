@@ -41,9 +41,7 @@ def own_model_files(model, which=files_read):
 def window_lengths(model):
     """How many tokens a model is given at once, in calibration and for perplexity."""
     used = {run.calibration for run in RUNS if run.model == model}
-    return {STUDY.calibrations[name].length for name in used} | {
-        STUDY.perplexity.length
-    }
+    return {DRAWS[name].length for name in used} | {STUDY.perplexity.length}
 
 
 def dataset_path(name):

@@ -4,7 +4,7 @@
 rule evaluate:
     # Named target: perplexity and zero-shot results of all runs.
     input:
-        [evaluated(kind) for kind in TABLE_KINDS],
+        [evaluated(kind) for kind in EVALUATIONS],
         gone("tokens", "masks"),
 
 

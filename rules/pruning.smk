@@ -43,6 +43,7 @@ rule prune_run:
         bos=of_model("bos"),
         function=of_method("function"),
         arguments=of_method("arguments"),
+        propagation=of_calibration("propagation"),
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
     script:

@@ -20,7 +20,7 @@ def threads_of(wildcards):
 
 def pruning_memory(wildcards, attempt):
     """mem_mb of pruning, by what the engine keeps on the host at most; more when retried."""
-    calibration = STUDY.calibrations[wildcards.calibration]
+    calibration = DRAWS[wildcards.calibration]
     needs = find_class(STUDY.methods[wildcards.method].function).needs
     states = 2 * calibration.sequences * calibration.length if needs else 0
     return attempt * job_memory(

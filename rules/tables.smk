@@ -24,7 +24,7 @@ rule summary_of_model:
     input:
         pruning=lambda wildcards: pruned(f"{RUN}/pruning.json", wildcards.model),
         perplexity=evaluations("perplexity"),
-        zero_shot=evaluations("zero_shot") if STUDY.zero_shot else [],
+        zero_shot=evaluations("zero_shot"),
         modules=modules("summary_of_model"),
     output:
         rows=f"{RESULTS}/summary/{{model}}.json",
@@ -72,51 +72,51 @@ rule summary:
         "../workflow/scripts/stage.py"
 
 
-rule tables_of_experiment:
+rule experiment_tables:
     input:
         summary=SUMMARY,
         published=published_file(),
-        modules=modules("tables_of_experiment"),
+        modules=modules("experiment_tables"),
     output:
-        out=in_reports(TABLES_OF_EXPERIMENT, "Tables"),
+        out=in_reports(TABLES, "Tables"),
     log:
-        f"logs/tables_of_experiment/{STUDY.study}/{{experiment}}.log",
+        f"logs/experiment_tables/{STUDY.study}.log",
     benchmark:
-        f"logs/benchmarks/tables_of_experiment/{STUDY.study}/{{experiment}}.tsv"
+        f"logs/benchmarks/experiment_tables/{STUDY.study}.tsv"
     conda:
         "../envs/dass.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        stage="tables_of_experiment",
-        settings=shown,
+        stage="experiment_tables",
+        experiments=shown(),
     message:
-        "Tables of experiment {wildcards.experiment}"
+        "Tables of all experiments"
     script:
         "../workflow/scripts/stage.py"
 
 
-rule figures_of_experiment:
+rule experiment_figures:
     input:
         summary=SUMMARY,
-        modules=modules("figures_of_experiment"),
+        modules=modules("experiment_figures"),
     output:
-        out=in_reports(FIGURES_OF_EXPERIMENT, "Figures"),
+        out=in_reports(FIGURES, "Figures"),
     log:
-        f"logs/figures_of_experiment/{STUDY.study}/{{experiment}}.log",
+        f"logs/experiment_figures/{STUDY.study}.log",
     benchmark:
-        f"logs/benchmarks/figures_of_experiment/{STUDY.study}/{{experiment}}.tsv"
+        f"logs/benchmarks/experiment_figures/{STUDY.study}.tsv"
     conda:
         "../envs/dass.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        stage="figures_of_experiment",
-        settings=shown,
+        stage="experiment_figures",
+        experiments=shown(),
     message:
-        "Figures of experiment {wildcards.experiment}"
+        "Figures of all experiments"
     script:
         "../workflow/scripts/stage.py"
 
@@ -145,7 +145,7 @@ rule report:
         runtime=growing(10),
     params:
         stage="report",
-        experiments=[asdict(table_settings(STUDY, name)) for name in EXPERIMENTS],
+        experiments=shown(),
         study=STUDY.study,
         description=STUDY.description,
         note=STUDY.note,

@@ -1,7 +1,7 @@
 # What is asked for: whether it is of this study, and whole; and what jobs said that failed.
 NAMES = {
     "models": STUDY.models,
-    "calibrations": STUDY.calibrations,
+    "calibrations": DRAWS,
     "methods": STUDY.methods,
     "experiments": EXPERIMENTS,
 }
@@ -80,7 +80,7 @@ def gone(*kinds):
         if kind == "masks":
             return pruned(PRUNED) + pruned(f"{RUN}/pruning.json")
         if kind == "results":
-            return [file for kind in TABLE_KINDS for file in evaluated(kind)]
+            return [file for kind in EVALUATIONS for file in evaluated(kind)]
         if kind == "summaries":
             return [*SUMMARIES, SUMMARY]
         return all_speed_results()

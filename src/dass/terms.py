@@ -28,6 +28,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Metric = Literal["acc", "acc_norm"]
 """Zero-shot accuracy by the log-likelihood of a choice, or by that per character."""
 
+Propagation = Literal["pruned", "dense"]
+"""Whose outputs reach the next block while a model is pruned."""
+
 DatasetKind = Literal["documents", "text", "task"]
 """What a data set is for: calibration, perplexity, or one zero-shot task."""
 

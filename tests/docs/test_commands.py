@@ -254,7 +254,7 @@ def _make_results(results: Path, world: Path, model: Path) -> None:
     )  # fmt: skip
     prune_run(
         run=name, folder=model, tokens=calibration, dtype="float32", bos="text", function="dass",
-        arguments={"alpha": 0.5}, pruned_file=run / "pruned.safetensors",
+        arguments={"alpha": 0.5}, propagation="pruned", pruned_file=run / "pruned.safetensors",
         result_file=run / "pruning.json",
     )  # fmt: skip
     perplexity(

@@ -107,10 +107,12 @@ def results_of_one_run(folder: Path) -> list[list[Path]]:
     """Files with a result of each kind."""
     run = Run(model="m", calibration="c", method="dass", pattern="2of4")
     about: dict[str, Any] = {"run": run, "settings": {}, "provenance": provenance(0.0)}
-    split = SplitPerplexity(perplexity=2.0, nll=0.7, tokens=8, windows=2, tokens_hash="t")
+    split = SplitPerplexity(
+        perplexity=2.0, nll=0.7, tokens=8, windows=2, tokens_hash="t", window_nlls=[1, 1]
+    )
     task = TaskAccuracy(
         acc=0.5, acc_stderr=0.1, acc_norm=0.5, acc_norm_stderr=0.1, samples=2, version=1,
-        requests_hash="r",
+        requests_hash="r", hits="10", norm_hits="01",
     )  # fmt: skip
     results = [
         PruningResult(

@@ -54,7 +54,7 @@ OUTPUTS: dict[str, list[str]] = {
 
 STAGES = dict(zip(OUTPUTS, (
     "toy_corpus train_standin calibration_tokens evaluation_tokens zero_shot_requests prune_run "
-    "perplexity zero_shot summary_of_model summary tables_of_experiment figures_of_experiment "
+    "perplexity zero_shot summary_of_model summary experiment_tables experiment_figures "
     "report export"
 ).split(), strict=True))  # fmt: skip
 

@@ -115,8 +115,8 @@ READERS = [
     (f"{RUN}/perplexity.json", "summary_of_model"),
     (f"{RUN}/zero_shot.json", "summary_of_model"),
     (f"{R}/summary/standin-llama.json", "summary"),
-    (f"{R}/summary.json", "tables_of_experiment"),
-    (f"{R}/summary.json", "figures_of_experiment"),
+    (f"{R}/summary.json", "experiment_tables"),
+    (f"{R}/summary.json", "experiment_figures"),
     (f"{R}/summary.json", "report"),
     (f"{RUN}/pruned.safetensors", "export"),
 ]

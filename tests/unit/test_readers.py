@@ -39,8 +39,8 @@ YAML = [
 
 JSON = [
     "NaN", "[NaN]", "-Infinity", "1" + "0" * 5000, "[" * 20_000, '{"a": ' * 9000, '"\\ud800"', "{}",
-    '{"schema_version": true}', '{"schema_version": 1.0}', '{"schema_version": 1}',
-    '{"schema_version": 1, "rows": null}', '{"weight_map": {"a": null}, "metadata": {}}',
+    '{"schema_version": true}', '{"schema_version": 1.0}', '{"schema_version": 2}',
+    '{"schema_version": 2, "rows": null}', '{"weight_map": {"a": null}, "metadata": {}}',
     '{"weight_map": {"a": "a.safetensors"}, "metadata": []}', '{"model_type": []}',
     '{"model_type": "llama", "hidden_size": 1e400}',
     '{"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": true}',
@@ -92,7 +92,7 @@ READERS = [
     Reader("perplexity.json", json.dumps(PERPLEXITY), lambda p: read_result(p, PerplexityResult),
            JSON),
     Reader("zero_shot.json", json.dumps(ZERO_SHOT), lambda p: read_result(p, ZeroShotResult), JSON),
-    Reader("summary.json", json.dumps({"schema_version": 1, "rows": [
+    Reader("summary.json", json.dumps({"schema_version": 2, "rows": [
         {"run": PRUNING["run"], "pruning": PRUNING, "perplexity": PERPLEXITY}]}),
         lambda p: read_result(p, Summary), JSON),
     Reader("speed.json", json.dumps(SPEED), read_speed, JSON),

@@ -19,8 +19,8 @@ from .conftest import PARTS, Workflow, small_study
 ENDS = {
     "summary_of_model": 2,
     "summary": 1,
-    "tables_of_experiment": 1,
-    "figures_of_experiment": 1,
+    "experiment_tables": 1,
+    "experiment_figures": 1,
     "report": 1,
     "all": 1,
 }
@@ -105,7 +105,7 @@ STALE = {
     "src/dass/tasks.py": {"zero_shot_requests": 2, "zero_shot": 6} | ENDS,
     "src/dass/models/streamed.py": {"prune_run": 4} | DENSE | ENDS,
     "src/dass/results/summary.py": ENDS,
-    "src/dass/report/experiment_tables.py": {"tables_of_experiment": 1, "report": 1, "all": 1},
+    "src/dass/report/experiment_tables.py": {"experiment_tables": 1, "report": 1, "all": 1},
     "src/dass/report/document.py": {"report": 1, "all": 1},
     "src/dass/report/templates/report.typ": {"report": 1, "all": 1},
     "src/dass/report/templates/report.tex": {"report": 1, "all": 1},
@@ -236,8 +236,8 @@ def test_a_new_experiment_on_the_same_runs_computes_nothing(finished_study: Work
     again = settings["experiments"]["main"] | {"title": "Again", "methods": ["dass"]}
     settings["experiments"]["again"] = again
     assert plan_of(finished_study, settings) == {
-        "tables_of_experiment": 1,
-        "figures_of_experiment": 1,
+        "experiment_tables": 1,
+        "experiment_figures": 1,
         "report": 1,
         "all": 1,
     }
@@ -247,7 +247,7 @@ def test_another_label_makes_tables_only(finished_study: Workflow) -> None:
     settings = small_study()
     settings["models"]["standin-llama"]["label"] = "The first"
     settings["methods"]["dass"]["label"] = "Ours"
-    shown = {"tables_of_experiment": 1, "figures_of_experiment": 1, "report": 1, "all": 1}
+    shown = {"experiment_tables": 1, "experiment_figures": 1, "report": 1, "all": 1}
     assert plan_of(finished_study, settings) == shown
 
 
@@ -266,8 +266,8 @@ def test_a_method_that_is_left_out_takes_nothing_of_the_others_along(
 
 
 def test_tables_can_be_made_again_alone(finished_study: Workflow) -> None:
-    again = finished_study.plan("--forcerun", "tables_of_experiment")
-    assert again == {"tables_of_experiment": 1, "all": 1}
+    again = finished_study.plan("--forcerun", "experiment_tables")
+    assert again == {"experiment_tables": 1, "all": 1}
 
 
 def test_a_rule_can_be_repeated_for_one_model(finished_study: Workflow) -> None:

@@ -27,18 +27,18 @@ def test_a_table_is_one_function_and_two_entries(study: Workflow) -> None:
     (study.folder / "src/dass/report/sparsity_table.py").write_text(table)
     insert(
         study,
-        "src/dass/stages/tables_of_experiment.py",
+        "src/dass/stages/experiment_tables.py",
         r"(?<=\nfrom dass.report.published_table import published_table\n)",
         "from dass.report.sparsity_table import sparsity_table\n",
     )
     insert(
         study,
-        "src/dass/stages/tables_of_experiment.py",
+        "src/dass/stages/experiment_tables.py",
         r'(?<="zero_shot": zero_shot_table,\n)',
         textwrap.indent(entry, "        "),
     )
-    insert(study, "rules/common.smk", r"(?<=\nPRINTED = )", '["sparsity"] + ')
-    assert study.plan() == {"tables_of_experiment": 1, "all": 1}
+    insert(study, "rules/common.smk", r"(?<=\nALSO_PRINTED = )", '["sparsity"] + ')
+    assert study.plan() == {"experiment_tables": 1, "all": 1}
     finished = study.snakemake()
     assert finished.code == 0, finished.output
     folder = study.folder / "results/small/tables/main"

@@ -218,7 +218,7 @@ def test_figures_do_not_follow_the_users_matplotlib(
     (own.folder / "matplotlibrc").write_text("axes.facecolor: red\nlines.linewidth: 9\n")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     finished = own.snakemake(
-        "results/small/figures/main/perplexity.pdf", "--forcerun", "figures_of_experiment"
+        "results/small/figures/main/perplexity.pdf", "--forcerun", "experiment_figures"
     )
     assert finished.code == 0, finished.output
     assert figure.read_bytes() == before

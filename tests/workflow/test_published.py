@@ -82,7 +82,7 @@ def test_what_a_published_number_makes_stale(study: Workflow) -> None:
     """Tables and the report; no mask, no evaluation, also where a dense perplexity is new."""
     dense = dense_row("standin-llama", dense_perplexity(study, "standin-llama"))
     config = publish(study, dense)
-    ends = {"tables_of_experiment": 1, "report": 1, "all": 1}
+    ends = {"experiment_tables": 1, "report": 1, "all": 1}
     finished = study.snakemake(config=config)
     assert finished.code == 0, finished.output
     assert finished.jobs == ends

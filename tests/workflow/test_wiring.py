@@ -222,6 +222,7 @@ def test_runs(wired: Jobs) -> None:
         function, arguments = ARGUMENTS[method]
         pruned[out] = of(model) | {
             "run": "/".join(run), "function": function, "arguments": arguments,
+            "propagation": "pruned",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -336,22 +337,25 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
     summary = f"{RESULTS}/summary.json"
     models = [f"{RESULTS}/summary/{model}.json" for model in "asb"]  # as the experiments name them
     expect(wired, "summary", {summary: {}}, {summary: {"models": models}})
-    tables = {f"{RESULTS}/tables/{n}/perplexity.tex": {"settings": SHOWN[n]} for n in SHOWN}
+    kinds_of = [f"{kind}.{form}" for kind in ("perplexity", "zero_shot", "published")
+                for form in ("tex", "md")]  # fmt: skip
+    tables = [f"{RESULTS}/tables/{n}/{kind}" for n in SHOWN for kind in kinds_of]
     read = {"summary": summary, "published": ["published.csv"]}
-    expect(wired, "tables_of_experiment", tables, dict.fromkeys(tables, read))
-    for name in SHOWN:
-        written = jobs_of(wired, "tables_of_experiment")[f"{RESULTS}/tables/{name}/perplexity.tex"]
-        kinds_of = [f"{kind}.{form}" for kind in ("perplexity", "zero_shot", "published")
-                    for form in ("tex", "md")]  # fmt: skip
-        assert written["output"]["out"] == [f"{RESULTS}/tables/{name}/{kind}" for kind in kinds_of]
-    figures = {f"{RESULTS}/figures/{n}/perplexity.pdf": {"settings": SHOWN[n]} for n in SHOWN}
-    expect(wired, "figures_of_experiment", figures, {out: {"summary": summary} for out in figures})
+    expect(wired, "experiment_tables", {tables[0]: {"experiments": SHOWN}}, {tables[0]: read})
+    (written,) = jobs_of(wired, "experiment_tables").values()
+    assert written["output"]["out"] == tables
+    figures = [f"{RESULTS}/figures/{n}/{kind}.pdf" for n in SHOWN
+               for kind in ("perplexity", "zero_shot")]  # fmt: skip
+    expected = {figures[0]: {"experiments": SHOWN}}
+    expect(wired, "experiment_figures", expected, {figures[0]: {"summary": summary}})
+    (written,) = jobs_of(wired, "experiment_figures").values()
+    assert written["output"]["out"] == figures
 
 
 def test_the_report(wired: Jobs) -> None:
     out = f"{RESULTS}/report.pdf"
     params = {
-        "experiments": list(SHOWN.values()), "study": "wired", "note": "A note.",
+        "experiments": SHOWN, "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
         "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip
@@ -362,8 +366,8 @@ def test_the_report(wired: Jobs) -> None:
             f"{RESULTS}/runs/{'/'.join(run)}/pruning.json" for run in RUNS if run[0] == "a"
         ],
         "figures": [
-            *(f"{RESULTS}/figures/{name}/perplexity.pdf" for name in SHOWN),
-            *(f"{RESULTS}/figures/{name}/zero_shot.pdf" for name in SHOWN),
+            *(f"{RESULTS}/figures/{name}/{kind}.pdf" for name in SHOWN
+              for kind in ("perplexity", "zero_shot")),
             *(f"{RESULTS}/speed/figures/{kind}.pdf" for kind in ("gpu", "cpu")),
         ],
         "templates": [
@@ -462,7 +466,7 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
         *("fetch_model", "fetch_dataset", "toy_corpus", "train_standin"),
         *("calibration_tokens", "evaluation_tokens", "zero_shot_requests", "prune_run", "export"),
         *("perplexity", "zero_shot", "check_dense"),
-        *("summary_of_model", "summary", "tables_of_experiment", "figures_of_experiment", "report"),
+        *("summary_of_model", "summary", "experiment_tables", "experiment_figures", "report"),
         *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
         *("speed_figures", "verify"),
     }

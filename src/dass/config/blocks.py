@@ -18,13 +18,14 @@ from dass.config.types import (
     Problem,
     Repository,
     Seed,
+    Seeds,
     Strict,
     Switch,
     TaskName,
     Text,
     once,
 )
-from dass.terms import Bos, DatasetKind, Dtype, Metric, Rows, Split
+from dass.terms import Bos, DatasetKind, Dtype, Metric, Propagation, Rows, Split
 
 StandinPart = Literal[
     "documents", "wikitext", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa"
@@ -143,8 +144,12 @@ class CalibrationConfig(Strict):
     """Number of windows."""
     length: Length
     """Tokens per window."""
-    seed: Seed
-    """Seed of the draw of documents and offsets."""
+    seed: Seeds
+    """Seed of the draw of documents and offsets. A list asks for as many draws, each with its own
+    runs: tables print their mean ± standard deviation."""
+    propagation: Propagation = "pruned"
+    """What a block's statistics are collected on: outputs of the `pruned` blocks before it, as the
+    paper does, or of the `dense` ones."""
 
 
 class PerplexityConfig(Strict):
@@ -203,6 +208,12 @@ class ExperimentConfig(Strict):
     patterns: Patterns
     """`u50`: 50 % zeros, unstructured (any percentage: `u62.5`); `2of4`: 2 kept of each 4 (any N of
     M: `4of8`)."""
+    x: Text | None = None
+    """What varies from run to run, for a figure with that on its horizontal axis: `sparsity`, a
+    key of the calibrations such as `sequences`, or an argument of methods such as `alpha`.
+    Without it, runs stand side by side by pattern."""
+    zero_shot: Switch = True
+    """Whether the zero-shot tasks are run, too, where the study has any."""
 
 
 class SelectConfig(Strict):

@@ -22,7 +22,12 @@ from dass.config.speed import SpeedConfig
 from dass.config.types import STUDY, Label, Name, Printed, Problem, RunName, Strict, nearest
 from dass.errors import ConfigError
 from dass.latex import latex_name
+from dass.pruning.methods import make_method
+from dass.pruning.patterns import parse_pattern
 from dass.terms import DatasetKind
+
+CALIBRATION_AXES = ("dataset", "sequences", "length", "propagation")
+"""Keys of a calibration that a figure may have on its horizontal axis."""
 
 
 class StudyConfig(Strict):
@@ -58,13 +63,30 @@ class StudyConfig(Strict):
     select: SelectConfig | None = None
     """Restricts what is run; for the command line."""
 
+    @property
+    def draws(self) -> dict[str, CalibrationConfig]:
+        """The calibrations, each of its seeds for itself, by the name that paths have."""
+        return {
+            draw: calibration.model_copy(update={"seed": seed})
+            for name, calibration in self.calibrations.items()
+            for draw, seed in draws_of(name, calibration).items()
+        }
+
     def _problems(self) -> Iterator[Problem]:
         checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets,
-                  _check_experiments, _check_speed, _check_select)  # fmt: skip
+                  _check_draws, _check_experiments, _check_x, _check_speed,
+                  _check_select)  # fmt: skip
         found = [problem for check in checks for problem in check(self)]
         if not found and not runs(self):
             yield "select", "leaves nothing to run; no experiment has this combination"
         yield from found
+
+
+def draws_of(name: str, calibration: CalibrationConfig) -> dict[str, int]:
+    """The draws of a calibration: name -> seed; of a single seed, the calibration's own name."""
+    if isinstance(calibration.seed, int):
+        return {name: calibration.seed}
+    return {f"{name}-seed{seed}": seed for seed in calibration.seed}
 
 
 # Checks across blocks
@@ -120,6 +142,33 @@ def _check_datasets(study: StudyConfig) -> Iterator[Problem]:
             yield key, f"data set {name!r} holds the task {block.standin}"
 
 
+def _check_draws(study: StudyConfig) -> Iterator[Problem]:
+    """No draw of a calibration has the name of another one."""
+    owners: dict[str, str] = {}
+    for name, calibration in study.calibrations.items():
+        for draw in draws_of(name, calibration):
+            if (first := owners.setdefault(draw, name)) != name:
+                yield f"calibrations.{name}", f"has a draw {draw}, as has {first}; rename one"
+
+
+def _check_x(study: StudyConfig) -> Iterator[Problem]:
+    """What an experiment's figure has on its axis differs between its runs."""
+    unknown = {key for key, _ in _check_experiments(study)}
+    for name, experiment in study.experiments.items():
+        lists = {f"experiments.{name}.{section}" for section in ("calibrations", "methods")}
+        if experiment.x is None or lists & unknown:
+            continue
+        known = ["sparsity", *CALIBRATION_AXES]
+        for method in experiment.methods:
+            known += study.methods[method].arguments
+        if experiment.x not in known:
+            near = nearest(experiment.x, dict.fromkeys(known))
+            yield f"experiments.{name}.x", f"nothing that differs between runs; {near}"
+        elif len(set(x_values(study, name).values())) < 2:
+            what = f"needs two values of {experiment.x} at least; list more, or remove it"
+            yield f"experiments.{name}.x", what
+
+
 def _check_experiments(study: StudyConfig) -> Iterator[Problem]:
     for name, experiment in study.experiments.items():
         for section in ("models", "calibrations", "methods"):
@@ -170,6 +219,7 @@ class RunKey(NamedTuple):
 
     model: str
     calibration: str
+    """A draw: see :func:`draws_of`."""
     method: str
     pattern: str
 
@@ -188,14 +238,37 @@ def experiment_runs(study: StudyConfig, name: str) -> list[RunKey]:
         return []
     listed = list(study.models) if experiment.models == "all" else experiment.models
     return [
-        RunKey(*key)
-        for key in itertools.product(
+        RunKey(model, draw, method, pattern)
+        for model, calibration, method, pattern in itertools.product(
             _selected(listed, select.models),
             experiment.calibrations,
             _selected(experiment.methods, select.methods),
             _selected(experiment.patterns, select.patterns),
         )
+        for draw in draws_for(study, calibration, method)
     ]
+
+
+def draws_for(study: StudyConfig, calibration: str, method: str) -> list[str]:
+    """The draws of a calibration that a method is run with: one where it reads no tokens."""
+    draws = list(draws_of(calibration, study.calibrations[calibration]))
+    block = study.methods[method]
+    return draws if make_method(block.function, block.arguments).needs else draws[:1]
+
+
+def x_values(study: StudyConfig, name: str) -> dict[str, float | str]:
+    """Where an experiment's patterns, calibrations or methods stand on its figure's axis.
+
+    Methods without the argument that the axis shows are missing: lines across.
+    """
+    experiment = study.experiments[name]
+    if experiment.x == "sparsity":
+        return {p: 100 * parse_pattern(p).sparsity for p in experiment.patterns}
+    if experiment.x in CALIBRATION_AXES:
+        used = {c: study.calibrations[c] for c in experiment.calibrations}
+        return {c: getattr(block, experiment.x) for c, block in used.items()}
+    arguments = {m: study.methods[m].arguments for m in experiment.methods}
+    return {m: own[experiment.x] for m, own in arguments.items() if experiment.x in own}
 
 
 def speed_subjects(study: StudyConfig, part: str) -> list[str]:
@@ -213,6 +286,13 @@ def runs(study: StudyConfig) -> list[RunKey]:
     return list(
         dict.fromkeys(key for name in study.experiments for key in experiment_runs(study, name))
     )
+
+
+def zero_shot_runs(study: StudyConfig) -> list[RunKey]:
+    """Those of them whose experiment has the tasks run, too."""
+    asking = [name for name, block in study.experiments.items() if block.zero_shot]
+    found = [key for name in asking for key in experiment_runs(study, name)]
+    return list(dict.fromkeys(found)) if study.zero_shot else []
 
 
 def _selected(names: list[str], chosen: list[str] | None) -> list[str]:

@@ -156,6 +156,16 @@ def once(values: list[Any]) -> list[Any]:
     return values
 
 
+def _seeds(value: Any) -> Any:
+    given = value if isinstance(value, list) and value else [value]
+    seeds = [from_command_line(seed) for seed in given]
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            what = "write a whole number from 0 to 2^63 - 1, or a list of them, as in [0, 1, 2]"
+            raise failure(("", f"{what}, not {shown(seed)}"))
+    return once(seeds) if isinstance(value, list) else seeds[0]
+
+
 def _task(name: str) -> str:
     if name not in TASKS:
         raise failure(("", f"must be {either(map(repr, TASKS))}, not {shown(name)}"))
@@ -200,6 +210,7 @@ Count = Annotated[int, Field(gt=0), Numeral]
 Length = Annotated[int, Field(gt=1), Numeral]
 Positive = Annotated[float, Field(gt=0), Numeral]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1), Numeral]
+Seeds = Annotated[int | list[int], BeforeValidator(_seeds)]
 Switch = Annotated[bool, Numeral]
 TaskName = Annotated[
     str, AfterValidator(_task), WithJsonSchema({"type": "string", "enum": list(TASKS)})

@@ -26,6 +26,10 @@ class TaskResult:
     """The version of lm-eval's definition."""
     requests_hash: str
     """Of the token ids of all requests, see :func:`dass.evaluation.requests.requests_hash`."""
+    hits: str
+    """For each question 1 if it was answered rightly by ``acc``, else 0."""
+    norm_hits: str | None
+    """The same by ``acc_norm``."""
 
 
 def measure_accuracy(scorer: Scorer, tasks: Mapping[str, TaskRequests]) -> dict[str, TaskResult]:
@@ -66,6 +70,8 @@ def accuracy_of(task: TaskRequests, scores: Sequence[LogLikelihood]) -> TaskResu
         samples=len(acc),
         version=task.version,
         requests_hash=requests_hash(task.requests),
+        hits=_as_digits(acc),
+        norm_hits=_as_digits(norm) if norm else None,
     )
 
 
@@ -76,6 +82,10 @@ def _hits(task: TaskRequests, values: Sequence[float]) -> list[float]:
         own = values[question]
         hits.append(float(max(range(len(own)), key=own.__getitem__) == answer))
     return hits
+
+
+def _as_digits(hits: Sequence[float]) -> str:
+    return "".join("1" if hit else "0" for hit in hits)
 
 
 def _standard_error(values: Sequence[float]) -> float | None:

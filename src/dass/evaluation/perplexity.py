@@ -28,6 +28,8 @@ class Perplexity:
     tokens: int
     windows: int
     tokens_hash: str
+    window_nlls: list[float]
+    """Of each window."""
 
 
 def measure_perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
@@ -36,10 +38,13 @@ def measure_perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
     Raises:
         NumericError: the loss is not finite, or too large to be exponentiated.
     """
-    nll = float(window_losses(model, windows).mean())
+    losses = window_losses(model, windows)
+    nll = float(losses.mean())
     if not nll < math.log(sys.float_info.max):
         raise NumericError(
             f"{model.folder.name}: mean loss {nll}, so its perplexity is not a number; check the "
             "model's dtype and BOS rule"
         )
-    return Perplexity(math.exp(nll), nll, windows.numel(), len(windows), token_hash(windows))
+    return Perplexity(
+        math.exp(nll), nll, windows.numel(), len(windows), token_hash(windows), losses.tolist()
+    )

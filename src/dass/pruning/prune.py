@@ -33,7 +33,7 @@ from dass.pruning.patterns import NofM, Pattern, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
 from dass.pruning.resume import BlockCheckpoints
 from dass.runtime.progress import Progress
-from dass.terms import ROLES
+from dass.terms import ROLES, Propagation
 
 
 @dataclass
@@ -79,6 +79,7 @@ def prune(
     method: Method,
     pattern: Pattern,
     checkpoints: BlockCheckpoints | None = None,
+    propagation: Propagation = "pruned",
 ) -> Pruned:
     """Prune the GLU of every decoder block; nothing else changes.
 
@@ -89,6 +90,8 @@ def prune(
         pattern: how many of which entries go.
         checkpoints: where masks and values go, block by block, instead of into what is returned;
             blocks that are there already are only run, so that the result is the same to the bit.
+        propagation: whose outputs reach the next block: those of the pruned block, as in the paper,
+            or of the dense one.
 
     Raises:
         ConfigError: a custom method fails, or does not give what it should.
@@ -106,7 +109,7 @@ def prune(
         for index in range(model.n_blocks):
             if checkpoints is not None and index < checkpoints.done:
                 with clock("resuming"):
-                    _repeat_block(model, index, batches, checkpoints, pruned)
+                    _repeat_block(model, index, batches, checkpoints, pruned, propagation)
                 progress.step(note="pruned before")
                 continue
             started = time.monotonic()
@@ -115,12 +118,15 @@ def prune(
                 attention = AttentionMemory(block, offload_to, spare)
                 with clock("statistics"), attention.recording():
                     statistics = collect(block, glu, batches, index, method.needs)
+                if propagation == "dense":
+                    with clock("replay"), attention.replaying():
+                        _advance(model, block, batches, index)
                 with clock("masks"):
                     own = _prune_block(model, index, glu, statistics, method, pattern)
                 del statistics
-                with clock("replay"), attention.replaying():
-                    if index + 1 < model.n_blocks:
-                        _advance(block, batches, index, model.folder.name)
+                if propagation == "pruned":
+                    with clock("replay"), attention.replaying():
+                        _advance(model, block, batches, index)
             with clock("saving"):
                 writer.wait()
                 writer.keep(index, own, started)
@@ -181,19 +187,20 @@ def _repeat_block(
     batches: list[Batch],
     checkpoints: BlockCheckpoints,
     pruned: Pruned,
+    propagation: Propagation,
 ) -> None:
     """Take over a block that an earlier job pruned, and run it if the next one needs it."""
     checkpoint = checkpoints.read(index)
     own = Pruned(shapes=checkpoint.shapes, sparsity=checkpoint.settings["sparsity"])
     pruned.add(own, checkpoint.settings["seconds"])
     if not batches or index + 1 == model.n_blocks:
-        return
+        return  # nothing reads its outputs
     with model.block(index) as block, fused(block):
         for name, weight in block.named_parameters():
             full = model.parameter_name(index, name)
-            if full in checkpoint.shapes:
+            if propagation == "pruned" and full in checkpoint.shapes:
                 weight.copy_(checkpoint(full, weight))
-        _advance(block, batches, index, model.folder.name)
+        _advance(model, block, batches, index)
 
 
 def _speed(windows: Tensor, seconds: list[float]) -> str:
@@ -292,9 +299,11 @@ def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
     return count
 
 
-def _advance(block: nn.Module, batches: list[Batch], index: int, name: str) -> None:
-    """Feed the pruned block's outputs to the next block."""
-    check_finite([batch.advance(block, index) for batch in batches], f"{name}, block {index}")
+def _advance(model: StreamedModel, block: nn.Module, batches: list[Batch], index: int) -> None:
+    """Feed a block's outputs to the next one, if there is one."""
+    if index + 1 < model.n_blocks:
+        peaks = [batch.advance(block, index) for batch in batches]
+        check_finite(peaks, f"{model.folder.name}, block {index}")
 
 
 class _Clock:

@@ -11,7 +11,8 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         ConfigError: there is no such experiment.
     """
     runs = experiment_runs(study, experiment)
-    calibrations = {run.calibration: study.calibrations[run.calibration] for run in runs}
+    calibrations = {run.calibration: study.draws[run.calibration] for run in runs}
+    asked = study.experiments[experiment].zero_shot
     models, methods = {run.model for run in runs}, {run.method for run in runs}
     return TableSettings(
         experiment=experiment,
@@ -25,6 +26,6 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
         split=study.perplexity.table_split,
         metric=study.zero_shot.metric if study.zero_shot else "acc",
-        tasks=list(study.zero_shot.tasks) if study.zero_shot else [],
+        tasks=list(study.zero_shot.tasks) if study.zero_shot and asked else [],
         note=study.note,
     )

@@ -5,12 +5,12 @@ say what was measured on what machine, and what was skipped and why.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dass.errors import PatternError
 from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import DASH, pattern_label
+from dass.report.words import pattern_label
 from dass.results.schema import PruningResult
 from dass.speed.results import SpeedResult
 from dass.speed.timing import Measurement, Spread, crossover, speed_up
@@ -127,7 +127,7 @@ def _pruning_groups(
                 _ratio_cell(masks.get((reference, pattern)), own),
             ]
             runs = [whole.get((model, name, pattern)) for name in (method, reference)]
-            cells = [*(_sourced(cell, source_of(result)) for cell in timed), *_whole_cells(*runs)]
+            cells = [*(cell.made_of(source_of(result)) for cell in timed), *_whole_cells(*runs)]
             rows.setdefault(pattern, {})[method] = cells[:columns]
     labels = settings.methods
     return [
@@ -143,7 +143,7 @@ def _whole_cells(own: PruningResult | None, other: PruningResult | None) -> tupl
     files = [f"runs/{one.run}/pruning.json" for one in (own, other) if one is not None]
     total = own.seconds["total"]
     times = Cell() if other is None else Cell(_digits(other.seconds["total"] / total))
-    return _sourced(Cell(_digits(total)), files[0]), _sourced(times, *dict.fromkeys(files))
+    return Cell(_digits(total)).made_of(files[0]), times.made_of(*dict.fromkeys(files))
 
 
 def _reference_of(result: SpeedResult) -> str:
@@ -167,7 +167,7 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     sections = [
         TableSection(
             _subject_label(result, settings),
-            _sourced_groups(_gpu_groups(result, counts), source_of(result)),
+            [group.made_of(source_of(result)) for group in _gpu_groups(result, counts)],
         )
         for result in known
     ]
@@ -223,7 +223,7 @@ def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     sections = [
         TableSection(
             f"{_subject_label(result, settings)}, {PARTS[part]}",
-            _sourced_groups(groups, source_of(result)),
+            [group.made_of(source_of(result)) for group in groups],
         )
         for result in known
         for part in ("mlp", "block")
@@ -262,21 +262,6 @@ def source_of(result: SpeedResult) -> str:
     if result.kind == "gpu" and "/" in result.subject:
         return f"speed/prefill/{result.subject}/2of4.json"
     return f"speed/{result.kind}/{result.subject}.json"
-
-
-def _sourced(cell: Cell, *sources: str) -> Cell:
-    """A number with the files that it is made of; a dash is made of none."""
-    return cell if cell.text == DASH else replace(cell, sources=sources)
-
-
-def _sourced_groups(groups: Sequence[RowGroup], source: str) -> list[RowGroup]:
-    return [
-        RowGroup(
-            group.label,
-            [(label, [_sourced(cell, source) for cell in cells]) for label, cells in group.rows],
-        )
-        for group in groups
-    ]
 
 
 def variant_label(variant: str) -> str:

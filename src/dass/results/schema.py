@@ -16,11 +16,12 @@ from dass.errors import DataError, NumericError
 from dass.runtime.files import read_json, write_json
 from dass.terms import DENSE, Metric
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 """Goes up with every change of a field's name or meaning; files of another version are refused."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+Hits = Annotated[str, Field(pattern="^[01]*$")]
 
 
 def _at_least(least: float, value: float) -> float:
@@ -43,7 +44,7 @@ class Closed(BaseModel):
 class Versioned(Closed):
     """What a file holds."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
 
 
 class Run(Closed):
@@ -119,6 +120,14 @@ class SplitPerplexity(Closed):
     tokens: Count
     windows: Count
     tokens_hash: str
+    window_nlls: list[FromZero]
+    """Of each window, in nats per token: what runs are compared by."""
+
+    @model_validator(mode="after")
+    def _of_these_windows(self) -> Self:
+        if len(self.window_nlls) != self.windows:
+            raise ValueError("window_nlls: not one for each window")
+        return self
 
 
 class PerplexityResult(RunResult):
@@ -142,12 +151,32 @@ class TaskAccuracy(Closed):
     samples: Count
     version: str | int | float
     requests_hash: str
+    hits: Hits
+    """For each question 1 if it was answered rightly by acc, else 0; what runs are compared by."""
+    norm_hits: Hits | None
+    """The same by acc_norm."""
+
+    @model_validator(mode="after")
+    def _of_these_questions(self) -> Self:
+        for name, share, hits in (("acc", self.acc, self.hits),
+                                  ("acc_norm", self.acc_norm, self.norm_hits)):  # fmt: skip
+            if (share is None) != (hits is None):
+                raise ValueError(f"{name}: without its questions, or the other way round")
+            if hits is not None and (
+                len(hits) != self.samples or hits.count("1") != round((share or 0) * len(hits))
+            ):
+                raise ValueError(f"{name}: is not that of its questions")
+        return self
 
     def by(self, metric: Metric) -> tuple[float, float | None]:
         """Accuracy and standard error by this metric; acc where the task has no acc_norm."""
         if metric == "acc" or self.acc_norm is None:
             return self.acc, self.acc_stderr
         return self.acc_norm, self.acc_norm_stderr
+
+    def hits_by(self, metric: Metric) -> str:
+        """The questions answered rightly by this metric; by acc where the task has no acc_norm."""
+        return self.hits if metric == "acc" or self.norm_hits is None else self.norm_hits
 
 
 class ZeroShotResult(RunResult):

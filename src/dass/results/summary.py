@@ -183,7 +183,8 @@ def _perplexity_cells(result: PerplexityResult) -> Cells:
 def _zero_shot_cells(result: ZeroShotResult) -> Cells:
     cells: Cells = {}
     for task, values in result.tasks.items():
-        cells |= {f"{task}_{name}": value for name, value in values.model_dump().items()}
+        columns = values.model_dump(exclude={"hits", "norm_hits"})
+        cells |= {f"{task}_{name}": value for name, value in columns.items()}
     return cells | {
         "mean_acc": mean_of_tasks(result, "acc"),
         "mean_acc_norm": mean_of_tasks(result, "acc_norm"),

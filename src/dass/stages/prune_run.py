@@ -26,7 +26,7 @@ from dass.runtime.provenance import (
     versions,
 )
 from dass.runtime.source_files import class_files, code_hash, module_files
-from dass.terms import Bos, Dtype
+from dass.terms import Bos, Dtype, Propagation
 
 
 def prune_run(
@@ -38,6 +38,7 @@ def prune_run(
     bos: Bos,
     function: str,
     arguments: dict[str, Any],
+    propagation: Propagation,
     pruned_file: str | Path,
     result_file: str | Path,
 ) -> None:
@@ -50,6 +51,7 @@ def prune_run(
         dtype: to load and run the model in.
         bos: which BOS rule the windows were drawn with, for the record.
         function, arguments: the method, built-in or ``package.module:Class``, and its arguments.
+        propagation: whose outputs reach the next block, see :func:`dass.pruning.prune.prune`.
         pruned_file, result_file: what to write.
     """
     started = time.monotonic()
@@ -58,13 +60,16 @@ def prune_run(
     method, pattern = make_method(function, arguments), parse_pattern(name.pattern)
     model = StreamedModel(folder, getattr(torch, dtype), device())
     windows = load_windows(tokens, "windows", model.vocabulary)
-    settings = {"function": function, "arguments": arguments, "dtype": dtype, "bos": bos}
+    settings = {
+        "function": function, "arguments": arguments, "dtype": dtype, "bos": bos,
+        "propagation": propagation,
+    }  # fmt: skip
     about = settings | _made_of(run, model, tokens, function)
     with alone(Path(pruned_file).parent):
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
         )
-        pruned = prune(model, windows, method, pattern, checkpoints)
+        pruned = prune(model, windows, method, pattern, checkpoints, propagation)
         Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
         written = checkpoints.join(pruned_file, model.n_blocks, about)
         text = about["calibration"].get("origin")

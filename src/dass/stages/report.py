@@ -23,7 +23,7 @@ def report(
     description: str,
     note: str,
     differences: Iterable[str],
-    experiments: Iterable[Mapping[str, Any]],
+    experiments: Mapping[str, Mapping[str, Any]],
     speed: Mapping[str, Mapping[str, Any]],
     pdf: str | Path,
     html: str | Path,
@@ -47,7 +47,7 @@ def report(
     whole = [read_result(file, PruningResult) for file in speed_pruning]
     document = make_report(
         read_result(summary, Summary).rows,
-        [TableSettings(**settings) for settings in experiments],
+        [TableSettings(**settings) for settings in experiments.values()],
         title=f"DaSS, reproduced: study {study}",
         description=description,
         note=note,

@@ -165,7 +165,7 @@ RESULTS = [
     Case("an empty file", write(PRUNING, ""), f"{PRUNING}: not valid JSON (…); delete it and run again"),
     Case("cut off", write(PRUNING, '{"run": '), f"{PRUNING}: not valid JSON (…); delete it and run again"),
     Case("a list", write(PRUNING, "[]"), f"{PRUNING}: holds no PruningResult but a list; delete it and run again"),
-    result("of a later version", PRUNING, "schema_version", 2, "schema_version is 2, but …"),
+    result("of a later version", PRUNING, "schema_version", 3, "schema_version is 3, but …"),
     result("of no version", PRUNING, "schema_version", ..., "schema_version is None, but …"),
     result("a key is missing", PRUNING, "mask_hash", ..., "mask_hash: Field required"),
     result("a key too many", PRUNING, "speed", 3, "speed: Extra inputs are not permitted"),

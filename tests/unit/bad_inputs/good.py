@@ -66,6 +66,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "prune_run": _MODEL | {
         "run": "m/c/method/2of4", "tokens": CALIBRATION, "function": "dass", "arguments": {},
+        "propagation": "pruned",
         "pruned_file": f"{NEW}/pruned.safetensors", "result_file": f"{NEW}/pruning.json",
     },
     "export": {"folder": MODEL, "dtype": "float32", "pruned": PRUNED, "out": f"{NEW}/export"},
@@ -89,9 +90,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "rows": f"{NEW}/m.json", "csv": f"{NEW}/m.csv",
     },
     "summary": {"models": [SUMMARY], "rows": f"{NEW}/s.json", "csv": f"{NEW}/s.csv"},
-    "tables_of_experiment": {
-        "summary": SUMMARY, "published": [PUBLISHED], "settings": _SETTINGS,
-        "out": [f"{NEW}/{kind}.md" for kind in ("perplexity", "zero_shot", "published")],
+    "experiment_tables": {
+        "summary": SUMMARY, "published": [PUBLISHED], "experiments": {"main": _SETTINGS},
+        "out": [f"{NEW}/main/{kind}.md" for kind in ("perplexity", "zero_shot", "published")],
     },
 }  # fmt: skip
 """Stage -> arguments that work."""

@@ -60,7 +60,7 @@ GROUPS = (
     Group("Zero-shot tasks", "zero_shot_requests", TASKS),
     Group("Token files, pruned files, custom methods at work", "", MASKS),
     Group("Result files", "summary_of_model", RESULTS),
-    Group("Published numbers", "tables_of_experiment", PUBLISHED_NUMBERS),
+    Group("Published numbers", "experiment_tables", PUBLISHED_NUMBERS),
     Group("Folders and links", "", MACHINE),
 )
 

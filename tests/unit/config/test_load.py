@@ -56,7 +56,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"calibrations/c/zzz": 1},
-        "calibrations.c.zzz: unknown key; known keys: dataset, sequences, length, seed",
+        "calibrations.c.zzz: unknown key; known keys: dataset, sequences, length, seed, "
+        "propagation",
     ),
     ({"methods/dass/alhpa": 1.0}, "methods.dass.alhpa: unknown key; did you mean alpha?"),
     ({"select": {"model": ["a"]}}, "select.model: unknown key; did you mean models?"),
@@ -119,7 +120,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"calibrations/c/sequences": 0}, "calibrations.c.sequences: must be greater than 0, not 0"),
     ({"calibrations/c/length": 1}, "calibrations.c.length: must be greater than 1, not 1"),
-    ({"calibrations/c/seed": -1}, "calibrations.c.seed: must be at least 0, not -1"),
+    (
+        {"calibrations/c/seed": -1},
+        "calibrations.c.seed: write a whole number from 0 to 2^63 - 1, or a list of them, as in "
+        "[0, 1, 2], not -1",
+    ),
     ({"methods/dass/alpha": -0.5}, "methods.dass.alpha: must be at least 0, not -0.5"),
     (
         {"methods/dass/alpha": "half"},

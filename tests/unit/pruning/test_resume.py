@@ -110,7 +110,7 @@ def slow_save(self, *args, **kwargs):
 dass.pruning.resume.BlockCheckpoints.save = slow_save
 folder, tokens, out = map(Path, sys.argv[1:])
 prune_run(folder=folder, tokens=tokens, dtype="float32", bos="text", function="sparsegpt",
-          run="m/c/sparsegpt/u50", arguments={},
+          run="m/c/sparsegpt/u50", arguments={}, propagation="pruned",
           pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json")
 """
 
@@ -138,7 +138,7 @@ def test_a_job_killed_by_signal_leaves_what_the_next_goes_on_with(
         out = tmp_path / name
         prune_run(
             folder=folder, tokens=tmp_path / "tokens", dtype="float32", bos="text",
-            function="sparsegpt", run=run, arguments={},
+            function="sparsegpt", run=run, arguments={}, propagation="pruned",
             pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json",
         )  # fmt: skip
     resumed, whole = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dass.results.schema import (
@@ -55,7 +56,10 @@ def row(
 
 
 def _split(value: float) -> SplitPerplexity:
-    return SplitPerplexity(perplexity=value, nll=1.0, tokens=9, windows=100, tokens_hash="t")
+    return SplitPerplexity(
+        perplexity=value, nll=math.log(value), tokens=900, windows=100, tokens_hash="t",
+        window_nlls=[math.log(value)] * 100,
+    )  # fmt: skip
 
 
 def accuracy(
@@ -64,5 +68,12 @@ def accuracy(
     """An accuracy; acc_norm, where there is one, has the same standard error."""
     return TaskAccuracy(
         acc=acc, acc_stderr=stderr, acc_norm=norm, acc_norm_stderr=stderr if norm else None,
-        samples=samples, version=1, requests_hash="r",
+        samples=samples, version=1, requests_hash="r", hits=hits(acc, samples),
+        norm_hits=None if norm is None else hits(norm, samples),
     )  # fmt: skip
+
+
+def hits(share: float, samples: int) -> str:
+    """The first questions answered rightly, as many as this share comes to."""
+    right = round(share * samples)
+    return "1" * right + "0" * (samples - right)

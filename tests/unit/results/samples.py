@@ -52,8 +52,9 @@ def pruning_file(folder: Path, run: str, **changes: Any) -> Path:
 
 def split(value: float, tokens_hash: str = "t") -> SplitPerplexity:
     return SplitPerplexity(
-        perplexity=value, nll=1.0, tokens=256, windows=2, tokens_hash=tokens_hash
-    )
+        perplexity=value, nll=1.0, tokens=256, windows=2, tokens_hash=tokens_hash,
+        window_nlls=[0.75, 1.25],
+    )  # fmt: skip
 
 
 def perplexity_file(folder: Path, run: str, value: float, **changes: Any) -> Path:
@@ -75,11 +76,15 @@ def zero_shot_file(folder: Path, run: str, **changes: Any) -> Path:
     key = Run.parse(run)
     common: dict[str, Any] = {"samples": 100, "requests_hash": "r", "acc_stderr": 0.04}
     tasks = {
-        "piqa": TaskAccuracy(acc=0.7, acc_norm=0.6, acc_norm_stderr=0.03, version=1.0, **common),
-        "winogrande": TaskAccuracy(
-            acc=0.5, acc_norm=None, acc_norm_stderr=None, version="1", **common
+        "piqa": TaskAccuracy(
+            acc=0.7, acc_norm=0.6, acc_norm_stderr=0.03, version=1.0,
+            hits=70 * "1" + 30 * "0", norm_hits=60 * "1" + 40 * "0", **common,
         ),
-    }
+        "winogrande": TaskAccuracy(
+            acc=0.5, acc_norm=None, acc_norm_stderr=None, version="1",
+            hits=50 * "10", norm_hits=None, **common,
+        ),
+    }  # fmt: skip
     result = ZeroShotResult(
         run=key, settings={}, tasks=tasks, limit=None, mask_hash=mask_of(key), provenance=ORIGIN
     )

@@ -166,7 +166,7 @@ def test_the_papers_file_has_a_source_for_every_number_and_only_models_of_the_st
 
 def dense_file(folder: Path, **perplexities: float) -> Path:
     splits = {
-        split: SplitPerplexity(perplexity=value, nll=1.0, tokens=8, windows=2, tokens_hash="t")
+        split: SplitPerplexity(perplexity=value, nll=1.0, tokens=8, windows=2, tokens_hash="t", window_nlls=[1, 1])
         for split, value in perplexities.items()
     }
     result = PerplexityResult(

@@ -51,6 +51,7 @@ PERPLEXITY = COMMON | {
             "tokens": 256,
             "windows": 2,
             "tokens_hash": "t",
+            "window_nlls": [1.5, 1.816],
         }
     },
     "mask_hash": "m",
@@ -64,9 +65,11 @@ ZERO_SHOT = COMMON | {
             "acc_stderr": 0.02,
             "acc_norm": None,
             "acc_norm_stderr": None,
-            "samples": 400,
+            "samples": 4,
             "version": 1.0,
             "requests_hash": "r",
+            "hits": "1101",
+            "norm_hits": None,
         }
     },
     "limit": None,
@@ -121,6 +124,8 @@ def test_a_perplexity_keeps_every_digit(value: float) -> None:
         (PerplexityResult, PERPLEXITY, "splits/validation/nll", float("inf")),
         (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/acc", None),
         (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/samples", ...),
+        (PerplexityResult, PERPLEXITY, "splits/validation", 3),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/hits", "110x"),
         (ZeroShotResult, ZERO_SHOT, "run/calibration", "c4"),
     ],
 )
@@ -193,11 +198,33 @@ def test_a_run_is_dense_or_pruned() -> None:
 
 
 def test_a_task_without_acc_norm_counts_with_its_acc() -> None:
-    common: dict[str, Any] = {"samples": 1, "version": 1, "requests_hash": "r"}
-    both = TaskAccuracy(acc=0.7, acc_stderr=0.1, acc_norm=0.6, acc_norm_stderr=0.2, **common)
-    only = TaskAccuracy(acc=0.7, acc_stderr=0.1, acc_norm=None, acc_norm_stderr=None, **common)
-    assert (both.by("acc"), both.by("acc_norm")) == ((0.7, 0.1), (0.6, 0.2))
-    assert (only.by("acc"), only.by("acc_norm")) == ((0.7, 0.1), (0.7, 0.1))
+    common: dict[str, Any] = {
+        "acc": 0.75, "acc_stderr": 0.1, "hits": "1110", "samples": 4, "version": 1,
+        "requests_hash": "r",
+    }  # fmt: skip
+    both = TaskAccuracy(acc_norm=0.5, acc_norm_stderr=0.2, norm_hits="0101", **common)
+    only = TaskAccuracy(acc_norm=None, acc_norm_stderr=None, norm_hits=None, **common)
+    assert (both.by("acc"), both.by("acc_norm")) == ((0.75, 0.1), (0.5, 0.2))
+    assert (only.by("acc"), only.by("acc_norm")) == ((0.75, 0.1), (0.75, 0.1))
+    assert (both.hits_by("acc"), both.hits_by("acc_norm")) == ("1110", "0101")
+    assert (only.hits_by("acc"), only.hits_by("acc_norm")) == ("1110", "1110")
+
+
+@pytest.mark.parametrize(
+    ("cls", "content", "place", "value", "what"),
+    [
+        (PerplexityResult, PERPLEXITY, "splits/validation/window_nlls", [1.658], "window_nlls: "),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/hits", "1100", "acc: is not that of"),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/hits", "11011", "acc: is not that of"),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/norm_hits", "1101", "acc_norm: without"),
+        (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/acc_norm", 0.75, "acc_norm: without"),
+    ],
+)
+def test_what_runs_are_compared_by_belongs_to_the_value(
+    cls: Any, content: dict[str, Any], place: str, value: Any, what: str
+) -> None:
+    with pytest.raises(ValidationError, match=what):
+        cls.model_validate(changed(content, place, value))
 
 
 def test_reading_results_imports_nothing_heavy() -> None:

@@ -114,8 +114,8 @@ def test_requests_differ_between_runs_of_a_model(tmp_path: Path) -> None:
         ("", "not valid JSON"),
         ("[]", "holds no Summary but a list"),
         ('{"rows": []}', "schema_version is None"),
-        ('{"schema_version": 1, "rows": [{}]}', "rows.0.run: Field required"),
-        ('{"schema_version": 1, "rows": [], "more": 1}', "more: Extra inputs"),
+        ('{"schema_version": 2, "rows": [{}]}', "rows.0.run: Field required"),
+        ('{"schema_version": 2, "rows": [], "more": 1}', "more: Extra inputs"),
     ],
 )
 def test_what_is_no_summary_is_refused(content: str, says: str, tmp_path: Path) -> None:

@@ -78,7 +78,12 @@ class Pipeline:
         self, out: Path, function: str = "dass", tokens: Path | None = None, **changed: Any
     ) -> PruningResult:
         """Prune one run into a folder of its own."""
-        settings = {"arguments": {}, "run": "m/c/method/2of4", "dtype": self.dtype} | changed
+        settings = {
+            "arguments": {},
+            "propagation": "pruned",
+            "run": "m/c/method/2of4",
+            "dtype": self.dtype,
+        } | changed
         prune_run(
             folder=self.folder, tokens=tokens or self.calibrate(), bos=self.bos, function=function,
             pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json", **settings,

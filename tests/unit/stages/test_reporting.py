@@ -21,13 +21,13 @@ from dass.speed.metric import MetricSettings
 from dass.speed.results import SpeedResult, make_result, read_speed, write_speed
 from dass.speed.timing import Measurement, Outcome
 from dass.stages.check_dense import check_dense
-from dass.stages.figures_of_experiment import figures_of_experiment
+from dass.stages.experiment_figures import experiment_figures
+from dass.stages.experiment_tables import experiment_tables
 from dass.stages.report import report
 from dass.stages.speed_figures import speed_figures
 from dass.stages.speed_tables import speed_tables
 from dass.stages.summary import summary
 from dass.stages.summary_of_model import summary_of_model
-from dass.stages.tables_of_experiment import tables_of_experiment
 from tests.unit.results.samples import perplexity_file, study_files
 
 SETTINGS = asdict(
@@ -53,20 +53,21 @@ def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
         "t. 1,b,dense,,validation,perplexity,5.47,A paper\n"
     )
     names = ["perplexity.tex", "perplexity.md", "zero_shot.md", "published.md"]
-    tables_of_experiment(
-        summary=rows, published=[published], settings=SETTINGS,
-        out=[tmp_path / "tables" / name for name in names],
+    experiment_tables(
+        summary=rows, published=[published], experiments={"main": SETTINGS},
+        out=[tmp_path / "tables/main" / name for name in names],
     )  # fmt: skip
-    tables = {name: (tmp_path / "tables" / name).read_text() for name in names}
+    tables = {name: (tmp_path / "tables/main" / name).read_text() for name in names}
     assert r"\begin{tabular}" in tables["perplexity.tex"] and "5.33" in tables["perplexity.tex"]
     assert "**1.2e7**" in tables["perplexity.md"]
     assert "60.0 ± 3.0" in tables["zero_shot.md"]
     assert "−0.14" in tables["published.md"]
-    figures_of_experiment(summary=rows, settings=SETTINGS, out=[tmp_path / "perplexity.pdf"])
-    assert (tmp_path / "perplexity.pdf").read_bytes().startswith(b"%PDF")
+    figure = tmp_path / "figures/main/perplexity.pdf"
+    experiment_figures(summary=rows, experiments={"main": SETTINGS}, out=[figure])
+    assert figure.read_bytes().startswith(b"%PDF")
     report(
         summary=rows, published=[published], study="small", description="What it is.", note="",
-        experiments=[SETTINGS], speed={}, speed_results=[], speed_pruning=[],
+        experiments={"main": SETTINGS}, speed={}, speed_results=[], speed_pruning=[],
         differences=["Another text."],
         **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
@@ -104,8 +105,8 @@ def summed_up(tmp_path: Path) -> Path:
 
 
 def test_each_figure_is_the_one_of_its_name(summed_up: Path, tmp_path: Path) -> None:
-    out = [tmp_path / f"{kind}.svg" for kind in ("zero_shot", "perplexity")]
-    figures_of_experiment(summary=summed_up, settings=SETTINGS, out=out)
+    out = [tmp_path / f"main/{kind}.svg" for kind in ("zero_shot", "perplexity")]
+    experiment_figures(summary=summed_up, experiments={"main": SETTINGS}, out=out)
     rows, settings = read_result(summed_up, Summary).rows, TableSettings(**SETTINGS)
     drawn = [zero_shot_figure(rows, settings), perplexity_figure(rows, settings)]
     assert [file.read_bytes() for file in out] == [figure_bytes(one, "svg") for one in drawn]
@@ -139,7 +140,8 @@ def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) ->
     own = speed_file(tmp_path, "metric", "score and mask", "sparsegpt", "dass", variant="2of4")
     report(
         summary=summed_up, published=[published], study="small", description="What it is.",
-        note="What to know.", experiments=[SETTINGS, SETTINGS | {"title": "Another"}],
+        note="What to know.",
+        experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
         speed={"metric": SPEED}, speed_results=[own],
         speed_pruning=[tmp_path / "b/c4/dass/2of4/pruning.json"],
         differences=["Another text."],

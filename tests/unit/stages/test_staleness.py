@@ -61,7 +61,7 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         "methods": {"wanda": "Wanda"}, "patterns": ["2of4"], "split": "test", "metric": "acc",
         "tasks": ["arc_easy"],
     }  # fmt: skip
-    shown = {"summary": work / "s.json", "settings": settings}
+    shown = {"summary": work / "s.json", "experiments": {"main": settings}}
     return {
         "calibration_tokens": tokens | {
             "dataset": "d", "documents": work / "documents.jsonl", "sequences": 2, "length": 16,
@@ -73,7 +73,8 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         },
         "prune_run": model | {
             "run": "m/c/wanda/2of4", "tokens": work / "calibration", "function": "wanda",
-            "arguments": {}, "pruned_file": run / "pruned.safetensors",
+            "arguments": {}, "propagation": "pruned",
+            "pruned_file": run / "pruned.safetensors",
             "result_file": run / "pruning.json",
         },
         "export": {
@@ -105,16 +106,16 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         "summary": {
             "models": [work / "m.json"], "rows": work / "s.json", "csv": work / "s.csv",
         },
-        "tables_of_experiment": shown | {
+        "experiment_tables": shown | {
             "published": [published],
-            "out": [work / f"{k}.md" for k in ("perplexity", "zero_shot", "published")],
+            "out": [work / f"main/{k}.md" for k in ("perplexity", "zero_shot", "published")],
         },
-        "figures_of_experiment": shown | {
-            "out": [work / f"{kind}.svg" for kind in ("perplexity", "zero_shot")],
+        "experiment_figures": shown | {
+            "out": [work / f"main/{kind}.svg" for kind in ("perplexity", "zero_shot")],
         },
         "report": {
             "summary": work / "s.json", "published": [published], "study": "s",
-            "description": "D", "note": "", "experiments": [shown["settings"]], "speed": {},
+            "description": "D", "note": "", "experiments": shown["experiments"], "speed": {},
             "speed_results": [], "speed_pruning": [], "differences": [],
             **{form: work / f"report.{form}" for form in ("pdf", "html", "tex")},
         },

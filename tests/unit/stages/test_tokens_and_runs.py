@@ -82,7 +82,8 @@ def test_evaluation_windows(
 def prune(folder: Path, tokens: Path, out: Path, run: Run = PRUNED, method: str = "wanda") -> None:
     prune_run(
         folder=folder, tokens=tokens, run=str(run), dtype="float32", bos="text", function=method,
-        arguments={}, pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json",
+        arguments={}, propagation="pruned",
+        pruned_file=out / "pruned.safetensors", result_file=out / "pruning.json",
     )  # fmt: skip
 
 

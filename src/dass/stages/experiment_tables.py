@@ -1,4 +1,4 @@
-"""Write an experiment's tables as LaTeX and Markdown."""
+"""Write the experiments' tables as LaTeX and Markdown."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,11 +15,11 @@ from dass.results.summary import Summary, SummaryRow
 from dass.runtime.files import write_text
 
 
-def tables_of_experiment(
+def experiment_tables(
     *,
     summary: str | Path,
     published: Iterable[str | Path],
-    settings: Mapping[str, Any],
+    experiments: Mapping[str, Mapping[str, Any]],
     out: Iterable[str | Path],
 ) -> None:
     """Write an experiment's tables as LaTeX and Markdown.
@@ -27,8 +27,9 @@ def tables_of_experiment(
     Args:
         summary: of the study, JSON.
         published: files of published numbers.
-        settings: fields of :class:`dass.report.experiment.TableSettings`.
-        out: what to write: ``perplexity``, ``zero_shot`` or ``published``, ``.tex`` or ``.md``.
+        experiments: for each its fields of :class:`dass.report.experiment.TableSettings`.
+        out: what to write, in a folder of the experiment's name: ``perplexity``, ``zero_shot`` or
+            ``published``, ``.tex`` or ``.md``.
     """
     rows = read_result(summary, Summary).rows
     numbers = [number for file in published for number in read_published(file)]
@@ -38,5 +39,5 @@ def tables_of_experiment(
         "published": partial(published_table, published=numbers),
     }
     for path in map(Path, out):
-        table = make[path.stem](rows, TableSettings(**settings))
+        table = make[path.stem](rows, TableSettings(**experiments[path.parent.name]))
         write_text(path, table.latex() if path.suffix == ".tex" else table.markdown())

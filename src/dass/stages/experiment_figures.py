@@ -1,4 +1,4 @@
-"""Draw an experiment's figures."""
+"""Draw the experiments' figures."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,17 +10,18 @@ from dass.results.schema import read_result
 from dass.results.summary import Summary
 
 
-def figures_of_experiment(
-    *, summary: str | Path, settings: Mapping[str, Any], out: Iterable[str | Path]
+def experiment_figures(
+    *, summary: str | Path, experiments: Mapping[str, Mapping[str, Any]], out: Iterable[str | Path]
 ) -> None:
     """Draw an experiment's figures.
 
     Args:
         summary: of the study, JSON.
-        settings: fields of :class:`dass.report.experiment.TableSettings`.
-        out: what to write: ``perplexity`` or ``zero_shot``, ``.pdf`` or ``.svg``.
+        experiments: for each its fields of :class:`dass.report.experiment.TableSettings`.
+        out: what to write, in a folder of the experiment's name: ``perplexity`` or ``zero_shot``,
+            ``.pdf`` or ``.svg``.
     """
     rows = read_result(summary, Summary).rows
     draw = {"perplexity": perplexity_figure, "zero_shot": zero_shot_figure}
     for path in map(Path, out):
-        save_figure(draw[path.stem](rows, TableSettings(**settings)), path)
+        save_figure(draw[path.stem](rows, TableSettings(**experiments[path.parent.name])), path)
