@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from dass.config.load import load_config
 from dass.config.sizes import IN_EVALUATION, job_memory
+from dass.report.differences import paper_differences
 from dass.runtime.source_files import module_files
 
 from .conftest import ROOT, Workflow, copy_workflow, write_model_folder
@@ -362,6 +364,7 @@ def test_the_report(wired: Jobs) -> None:
     params = {
         "experiments": SHOWN, "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
+        "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip
     inputs = {
         "summary": f"{RESULTS}/summary.json", "published": ["published.csv"],
@@ -369,7 +372,14 @@ def test_the_report(wired: Jobs) -> None:
         "speed_pruning": [
             f"{RESULTS}/runs/{'/'.join(run)}/pruning.json" for run in RUNS if run[0] == "a"
         ],
-        "templates": [f"src/dass/report/templates/report.{form}" for form in ("typ", "html")],
+        "figures": [
+            *(f"{RESULTS}/figures/{name}/{kind}.pdf" for name in SHOWN
+              for kind in ("perplexity", "zero_shot")),
+            *(f"{RESULTS}/speed/figures/{kind}.pdf" for kind in ("gpu", "cpu")),
+        ],
+        "templates": [
+            f"src/dass/report/templates/report.{form}" for form in ("typ", "html", "tex")
+        ],
     }  # fmt: skip
     expect(wired, "report", {out: params}, {out: inputs})
 

@@ -116,8 +116,8 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         "report": {
             "summary": work / "s.json", "published": [published], "study": "s",
             "description": "D", "note": "", "experiments": shown["experiments"], "speed": {},
-            "speed_results": [], "speed_pruning": [],
-            "pdf": work / "report.pdf", "html": work / "report.html",
+            "speed_results": [], "speed_pruning": [], "differences": [],
+            **{form: work / f"report.{form}" for form in ("pdf", "html", "tex")},
         },
     }  # fmt: skip
 
