@@ -18,7 +18,8 @@ import typst
 
 from dass.report.experiment import TableSettings
 from dass.report.experiment_tables import perplexity_table, zero_shot_table
-from dass.report.figures import figure_bytes, figure_captions, perplexity_figure, zero_shot_figure
+from dass.report.figures import figure_captions, perplexity_figure, zero_shot_figure
+from dass.report.plots import figure_bytes
 from dass.report.published_table import published_table
 from dass.report.table import Table
 from dass.results.published import Published
