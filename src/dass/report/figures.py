@@ -68,7 +68,9 @@ def figure_captions(settings: TableSettings) -> tuple[str, str]:
     )
     if x:
         dense = "Dashed line: the dense model, where the scale reaches it"
-        more = [f"Lines without marks: methods without {x}"] if settings.x_part == "method" else []
+        more = (
+            [f"Lines and bands across: methods without {x}"] if settings.x_part == "method" else []
+        )
         return (
             sentences(f"{perplexity}; lower is better", dense, bars[0], *more, settings.note),
             sentences(accuracy, dense, bars[1], *more, settings.note),

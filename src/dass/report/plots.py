@@ -137,7 +137,7 @@ def draw_band(axes: Axes, value: Value, colour: str) -> None:
     """A value's error, for a line across."""
     if value.error:
         low, high = value.value - value.error, value.value + value.error
-        axes.axhspan(low, high, color=colour, alpha=0.08, linewidth=0)
+        axes.axhspan(low, high, color=colour, alpha=0.07, linewidth=0)
 
 
 def category_ticks(axes: Axes, labels: Sequence[str]) -> None:

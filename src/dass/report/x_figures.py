@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (8, 2, 1, 2))]
+_DASHES = ["-", (0, (1, 1)), (0, (6, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (10, 1))]
+"""None of them that of the dense model's line."""
 _LOGARITHMIC = ("sequences", "length")
 
 
@@ -117,15 +118,20 @@ def x_figure(
 
 
 def _legend(curves: Sequence[Curve], settings: TableSettings, dense: bool) -> dict[str, Artist]:
+    """Of several methods their colours, then the dashes of what else differs."""
     from matplotlib.lines import Line2D
 
+    styles = curve_styles(curves)
+    rests = {curve.rest: style["linestyle"] for curve, style in zip(curves, styles, strict=True)}
+    apart = len(rests) > 1 and len({curve.method for curve in curves}) > 1
     marks: dict[str, Artist] = {}
-    for curve, style in zip(curves, curve_styles(curves), strict=True):
+    for curve, style in zip(curves, styles, strict=True):
         across = all(settings.x_value(line) is None for line in curve.lines)
-        shape = style if not across else style | {"marker": ""}
-        if _is_category(settings) and not across:
-            shape |= {"linestyle": ""}
-        marks[curve.label] = Line2D([], [], linewidth=1.2, **(MARK | shape))
+        shape = style | ({"marker": ""} if across else {}) | ({"linestyle": "-"} if apart else {})
+        label = curve.method if apart else curve.label
+        marks.setdefault(label, Line2D([], [], linewidth=1.2, **(MARK | shape)))
+    for rest, dashes in rests.items() if apart else ():
+        marks[rest] = Line2D([], [], color="#555555", linewidth=1.6, linestyle=dashes)
     return marks | ({"Dense": Line2D([], [], **DENSE_STYLE)} if dense else {})
 
 
@@ -242,14 +248,13 @@ class _Panel:
         style: dict[str, Any],
         several: bool,
     ) -> None:
-        """Points with their bars, joined where the axis has numbers; beside others otherwise."""
+        """Points with their bars; those of several curves in one category stand side by side."""
         category = _is_category(self.settings)
         places = list(dict.fromkeys(self.settings.x_values.values()))
         shift = (number - (len(self.curves) - 1) / 2) * 0.6 / len(self.curves)
         xs = [places.index(p.x) + shift if category else p.x for p in points if p.x is not None]
-        if not category:
-            axes.plot(xs, [p.value.value for p in points], linewidth=1.2,
-                      **(style | {"marker": ""}))  # fmt: skip
+        heights, width = [p.value.value for p in points], 0.6 if category else 1.2
+        axes.plot(xs, heights, linewidth=width, **(style | {"marker": ""}))
         for x, point in zip(xs, points, strict=True):
             mark = hollow(style["color"]) if several and point.draws == 1 else MARK
             axes.errorbar(
