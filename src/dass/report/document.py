@@ -69,7 +69,7 @@ def make_report(
         rows: of the study's summary.
         experiments: one section each.
         title, description, note: the study's.
-        published: numbers to compare with; with none, there is no such table.
+        published: numbers to compare with; with none about a section's runs, it has no such table.
         more: sections that follow, e.g. on speed.
     """
     sections = [_section(rows, settings, published) for settings in experiments]
@@ -86,8 +86,9 @@ def _section(
     if settings.tasks:
         tables.append(zero_shot_table(rows, settings))
         figures.append((zero_shot_figure(rows, settings), captions[1]))
-    if published:
-        tables.append(published_table(rows, settings, published))
+    beside = published_table(rows, settings, published)
+    if beside.sections:
+        tables.append(beside)
     return Section(settings.title, tables, figures)
 
 

@@ -163,8 +163,9 @@ def _cost(shown: Mapping[str, Lines], settings: TableSettings) -> str:
             ratios.append(min(found) / dense.value)
     if not ratios:
         return ""
-    span = _span(min(ratios), max(ratios), ".3g")
-    return f"At {pattern_label(pattern)} the lowest perplexity is {span} times that of the dense model."
+    times = _span(min(ratios), max(ratios), ".2f" if max(ratios) < 10 else ".3g")
+    start = f"At {pattern_label(pattern)} the lowest perplexity is"
+    return f"{start} {times} times that of the dense model."
 
 
 def _span(low: float, high: float, form: str) -> str:

@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from dass.errors import DataError
 from dass.report.experiment import TableSettings
 from dass.report.figures import (
-    STYLES,
-    figure_bytes,
     figure_captions,
     method_styles,
     perplexity_figure,
-    save_figure,
     zero_shot_figure,
 )
+from dass.report.plots import OTHERS, STYLES, figure_bytes, save_figure
 from dass.results.summary import SummaryRow
 
 from .rows import accuracy, row
@@ -52,11 +50,14 @@ ROWS = [
 ]
 
 
+MARKERS = {marker for _, marker in [*STYLES.values(), *OTHERS]}
+
+
 def marks(axes: Axes) -> dict[str, list[tuple[float, float]]]:
     """Colour -> where marks of that colour are."""
     found: dict[str, list[tuple[float, float]]] = {}
     for line in axes.lines:
-        if line.get_marker() not in ("None", "", None):
+        if line.get_marker() in MARKERS and len(line.get_xdata()) == 1:  # type: ignore[arg-type]
             (x,), (y,) = line.get_xdata(), line.get_ydata()  # type: ignore[misc]
             found.setdefault(str(line.get_color()), []).append((round(x, 6), round(y, 6)))
     return found

@@ -11,7 +11,8 @@ import pytest
 from dass.errors import NumericError
 from dass.models.shape import Shape
 from dass.report.experiment import TableSettings
-from dass.report.figures import figure_bytes, perplexity_figure, zero_shot_figure
+from dass.report.figures import perplexity_figure, zero_shot_figure
+from dass.report.plots import figure_bytes
 from dass.report.speed_figures import speed_figure
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.results.schema import read_result
