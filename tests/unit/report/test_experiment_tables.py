@@ -86,8 +86,8 @@ def test_the_perplexity_table_in_latex() -> None:
         r"Context length: 2048 tokens. Windows: 100. BOS: at the start of the text. "
         r"Calibration: 8 sequences. Bold: best at that sparsity, and better than every other "
         r"method there beyond noise; underlined: the best and all that cannot be told apart from "
-        r"it. Noise: paired bootstrap over windows, two-sided, p $<$ 0.05 after Holm's correction over "
-        r"the table. --: not measured. They are stand-ins.}"
+        r"it. Noise: paired bootstrap over windows, two-sided, p $<$ 0.05 after Holm's correction "
+        r"over the table. --: not measured. They are stand-ins.}"
     )
     assert lines == [
         r"\begin{table}[htbp]",
@@ -265,6 +265,72 @@ def test_every_table_compiles_in_a_minimal_document(tmp_path: Path) -> None:
     check_latex(tmp_path, *tables)
 
 
+# --- Several draws ------------------------------------------------------------------------------
+
+SEEDS = replace(SETTINGS, models={"a": "A"}, draws={"c4": {f"c4-seed{n}": n for n in range(3)}})
+
+
+def test_draws_are_one_line_with_their_mean_and_deviation() -> None:
+    """6.0, 6.1 and 6.5: mean 6.2, deviation √((0.04 + 0.01 + 0.09) / 2) = 0.26."""
+    values = {0: 6.0, 1: 6.1, 2: 6.5}
+    rows = [row(f"a/c4-seed{seed}/dass/u50", value) for seed, value in values.items()]
+    rows += [row("a/dense", 5.0), row("a/c4-seed0/wanda/u50", 9.0)]
+    table = perplexity_table(rows, SEEDS)
+    cells = rows_of(table)
+    assert cells["", "", "Dense"] == [Cell("5.00", sources=("runs/a/dense/perplexity.json",))]
+    files = tuple(f"runs/a/c4-seed{seed}/dass/u50/perplexity.json" for seed in range(3))
+    assert cells["", "50 %", "DaSS & co"] == [Cell("6.20", "0.26", best=True, sources=files)]
+    assert cells["", "50 %", "Wanda"] == [
+        Cell("9.00", sources=("runs/a/c4-seed0/wanda/u50/perplexity.json",))
+    ]
+    said = "±: standard deviation over draws of the calibration; a single draw: no ±."
+    assert said in table.caption
+    assert "paired bootstrap over windows and draws" in table.caption
+
+
+def test_accuracies_of_draws_deviate_and_single_ones_have_a_standard_error() -> None:
+    """60 and 64 %: deviation 2.8; the mean with 50 and 52 %: 55 and 58, deviation 2.1."""
+    rows = [
+        row("a/c4-seed0/dass/u50", tasks=tasks(0.5, 0.60, 0.50)),
+        row("a/c4-seed1/dass/u50", tasks=tasks(0.5, 0.64, 0.52)),
+        row("a/c4-seed0/wanda/u50", tasks=tasks(0.5, 0.2, 0.2)),
+        row("a/dense", tasks=tasks(0.9, 0.8, 0.7)),
+    ]
+    table = zero_shot_table(rows, SEEDS)
+    cells = printed_rows(table)
+    assert cells["A", "50 %", "DaSS & co"] == [
+        Cell("62.0", "2.8", best=True),
+        Cell("51.0", "1.4", best=True),
+        Cell("56.5", "2.1", best=True),
+    ]
+    assert cells["A", "50 %", "Wanda"][0] == Cell("20.0", "3.0")
+    assert cells["A", "", "Dense"][0] == Cell("80.0", "3.0")
+    assert rows_of(table)["A", "50 %", "DaSS & co"][2].sources == (
+        "runs/a/c4-seed0/dass/u50/zero_shot.json", "runs/a/c4-seed1/dass/u50/zero_shot.json",
+    )  # fmt: skip
+    assert (
+        "±: standard deviation over draws of the calibration; a single draw: standard error over "
+        "questions." in table.caption
+    )
+
+
+def test_what_noise_explains_is_tied() -> None:
+    """Each wins on every other window: on average by 0.001, which is nothing beside 1."""
+    rows = [
+        row("a/c4/dass/u50", {"validation": [2.0, 1.0] * 50}),
+        row("a/c4/wanda/u50", {"validation": [1.001, 2.001] * 50}),
+    ]
+    cells = printed_rows(perplexity_table(rows, replace(SETTINGS, models={"a": "A"})))
+    assert cells["", "50 %", "DaSS & co"] == [Cell("4.48", tied=True)]
+    assert cells["", "50 %", "Wanda"] == [Cell("4.49", tied=True)]
+
+
+def test_without_two_methods_no_mark_is_explained() -> None:
+    table = perplexity_table(PERPLEXITIES, replace(SETTINGS, methods={"dass": "DaSS"}))
+    assert not any(cell.best or cell.tied for cells in rows_of(table).values() for cell in cells)
+    assert "Bold" not in table.caption and "bootstrap" not in table.caption
+
+
 # --- Against an obvious oracle ------------------------------------------------------------------
 
 shares = st.none() | st.floats(min_value=0, max_value=1)
@@ -287,7 +353,7 @@ def test_printed_perplexities_are_the_rounded_ones(values: list[tuple[float | No
     printed = [[cell.strip() for cell in line.split("|")[3:-1]] for line in table]
     for column in range(2):
         texts = [line[column] for line in printed]
-        numbers = [None if t == "–" else float(t.strip("*")) for t in texts]
+        numbers = [None if t == "–" else float(re.sub("[*]|</?ins>", "", t)) for t in texts]
         for number, given_ in zip(numbers, (line[column] for line in values), strict=True):
             assert (number is None) == (given_ is None)
             if number is not None and given_ is not None:
