@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ A, B, C = (Line("c4", method, "u50") for method in "abc")
 MEASURE = Perplexity("validation")
 
 
-def verdict_of(values: dict[Line, Sequence[float] | float | None]) -> Verdict | None:
+def verdict_of(values: Mapping[Line, Sequence[float] | float | None]) -> Verdict | None:
     """Of lines with one draw each."""
     lines = {
         line: {0: row("m/c4/x/u50", None if v is None else {"validation": v})}

@@ -147,8 +147,53 @@ def test_figures_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["figures"]
 
 
+def dots(axes: Axes) -> list[list[float]]:
+    """Where dots stand below the axis: those that are joined together."""
+    lines = [line for line in axes.lines if line.get_marker() == "."]
+    return [[round(float(x), 6) for x in line.get_xdata()] for line in lines]  # type: ignore[union-attr]
+
+
+def test_a_dot_marks_the_best_and_joined_ones_what_noise_does_not_tell_apart() -> None:
+    """5 against 6 on every window; DaSS alone at 2:4 wins nothing. Equal ones are joined."""
+    first, second = perplexity_figure(ROWS, SETTINGS).axes
+    assert dots(first) == [[0.2]] and dots(second) == []
+    equal = [row("a/dense", 4.0), row("a/c4/wanda/u50", 5.0), row("a/c4/dass/u50", 5.0)]
+    assert dots(perplexity_figure(equal, SETTINGS).axes[0]) == [[-0.2, 0.2]]
+
+
+DRAWS = replace(
+    SETTINGS, models={"a": "Model A"}, draws={"c4": {f"c4-seed{n}": n for n in range(3)}}
+)
+
+
+def test_draws_have_a_deviation_and_a_single_one_is_hollow() -> None:
+    """6.0, 6.1 and 6.2 over 4: 1.525 ± 0.025; one draw has no bar."""
+    rows = [row(f"a/c4-seed{n}/dass/u50", 6 + 0.1 * n) for n in range(3)]
+    rows += [row("a/dense", 4.0), row("a/c4-seed0/wanda/u50", 8.0)]
+    (axes,) = perplexity_figure(rows, DRAWS).axes
+    assert marks(axes) == {STYLES["wanda"][0]: [(-0.2, 2.0)], STYLES["dass"][0]: [(0.2, 1.525)]}
+    faces = {line.get_color(): line.get_markerfacecolor() for line in axes.lines
+             if line.get_marker() in MARKERS}  # fmt: skip
+    assert faces[STYLES["wanda"][0]] == "white" != faces[STYLES["dass"][0]]
+    ends = [c.get_segments()[0][:, 1].tolist() for c in bars(axes)]
+    assert ends == [pytest.approx([1.5, 1.55])]
+
+
+def bars(axes: Axes) -> list[LineCollection]:
+    """Error bars; stems begin at 1."""
+    found = [c for c in axes.collections if isinstance(c, LineCollection)]
+    return [c for c in found if c.get_segments()[0][0, 1] != 1]
+
+
 def test_captions_say_what_is_shown() -> None:
     perplexity, accuracy = figure_captions(SETTINGS)
     assert perplexity.startswith("A title: perplexity on the validation split")
     assert "(acc), mean of 2 tasks" in accuracy
     assert perplexity.endswith("Stand-ins.") and accuracy.endswith("Stand-ins.")
+    assert "Bars" not in perplexity and "Bars: standard error over questions." in accuracy
+    assert "Dots below the axis" in perplexity
+    drawn, _ = figure_captions(DRAWS)
+    assert "Bars: standard deviation over draws of the calibration; hollow: a single draw." in drawn
+    along, _ = figure_captions(replace(SETTINGS, x="alpha"))
+    assert "over alpha; lower is better." in along and "methods without alpha" in along
+    assert "Dots" not in along
