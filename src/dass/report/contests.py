@@ -83,7 +83,7 @@ def judge(contests: Iterable[Contest]) -> list[Verdict | None]:
         if best is not None and line != best
     ]
     # So that the least p-value can stay below the level after its correction.
-    resamples = max(RESAMPLES, 100 * len(pairs))
+    resamples = max(RESAMPLES, 40 * len(pairs))
     p_values = [_compare(entered[n], best, line, resamples) for n, best, line in pairs]
     tied: list[set[Line]] = [set() for _ in entered]
     for (number, best, line), p in zip(pairs, holm(p_values), strict=True):
