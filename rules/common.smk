@@ -81,7 +81,7 @@ def measured(experiment):
     return [kind for kind in EVALUATIONS if asked or kind != "zero_shot"]
 
 
-ALSO_PRINTED = ["published"] if STUDY.published else []
+ALSO_PRINTED = ["published"] * bool(STUDY.published)
 
 
 def printed(experiment):

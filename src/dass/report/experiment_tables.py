@@ -13,7 +13,6 @@ from dass.report.contests import (
     zero_shot_columns,
 )
 from dass.report.experiment import (
-    DENSE_LINE,
     Line,
     Lines,
     TableSettings,
@@ -123,7 +122,7 @@ def _perplexity_caption(
         f"Context length: {length} tokens" if length else "",
         f"Windows: {windows}" if windows else "",
         f"BOS: {bos}" if bos else "",
-        *_draws_in_words(shown, Perplexity(settings.split), "no ±"),
+        _draws_in_words(shown, Perplexity(settings.split), "no ±"),
         *_closing(settings, "windows" if marked else "", shown),
     )
 
@@ -151,23 +150,18 @@ def _zero_shot_caption(
         f"†: acc, since there is no acc_norm ({daggers})" if daggers else "",
         f"Limited to the first examples of each task, at most {limits}" if limits else "",
         f"Examples: {examples}" if examples else "",
-        *(draws or ["±: standard error over questions"]),
+        draws or "±: standard error over questions",
         *_closing(settings, "questions" if marked else "", shown),
     )
 
 
-def _draws_in_words(shown: Mapping[str, Lines], measure: Measure, single: str) -> list[str]:
-    """What ± is where there are several draws, and what a single one has in its place."""
-    counts = {
-        (line == DENSE_LINE, len(measured(measure, draws)))
-        for lines in shown.values()
-        for line, draws in lines.items()
-    }
-    if max((count for _, count in counts), default=0) < 2:
-        return []
-    alone = f"; a single draw: {single}" if (False, 1) in counts else ""
-    dense = f"; dense: {single}" if (True, 1) in counts and single != "no ±" else ""
-    return [f"±: standard deviation over draws of the calibration{alone or dense}"]
+def _draws_in_words(shown: Mapping[str, Lines], measure: Measure, single: str) -> str:
+    """What ± is where there are several draws, and what stands in its place where there are not."""
+    counts = {len(measured(measure, own)) for lines in shown.values() for own in lines.values()}
+    if max(counts, default=0) < 2:
+        return ""
+    alone = f"; without several draws: {single}" if 1 in counts else ""
+    return f"±: standard deviation over draws of the calibration{alone}"
 
 
 def _closing(settings: TableSettings, items: str, shown: Mapping[str, Lines]) -> list[str]:

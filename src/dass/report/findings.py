@@ -83,7 +83,7 @@ class _Unit:
 def _comparison(
     shown: Mapping[str, Lines], settings: TableSettings, measure: Measure, verdicts: Verdicts
 ) -> str:
-    """``At 2:4 SparseGPT has the lowest perplexity on 3 of 3 models, on 2 beyond noise; …``."""
+    """``At 2:4 SparseGPT has the lowest perplexity on 3 of 3 models, beyond noise on 2; …``."""
     own = {key: verdict for key, verdict in verdicts.items() if key[1].measure == measure}
     if not own:
         return ""

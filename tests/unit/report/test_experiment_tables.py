@@ -283,7 +283,7 @@ def test_draws_are_one_line_with_their_mean_and_deviation() -> None:
     assert cells["", "50 %", "Wanda"] == [
         Cell("9.00", sources=("runs/a/c4-seed0/wanda/u50/perplexity.json",))
     ]
-    said = "±: standard deviation over draws of the calibration; a single draw: no ±."
+    said = "±: standard deviation over draws of the calibration; without several draws: no ±."
     assert said in table.caption
     assert "paired bootstrap over windows and draws" in table.caption
 
@@ -309,8 +309,8 @@ def test_accuracies_of_draws_deviate_and_single_ones_have_a_standard_error() -> 
         "runs/a/c4-seed0/dass/u50/zero_shot.json", "runs/a/c4-seed1/dass/u50/zero_shot.json",
     )  # fmt: skip
     assert (
-        "±: standard deviation over draws of the calibration; a single draw: standard error over "
-        "questions." in table.caption
+        "±: standard deviation over draws of the calibration; without several draws: standard "
+        "error over questions." in table.caption
     )
 
 
