@@ -174,11 +174,9 @@ class _Clusters:
         return len(asked) > 1 and len(measured(self.measure, self.shown[model][line])) == 1
 
     def _draw_dots(self, axes: Axes, model: str, places: Mapping[Line, float]) -> None:
-        """Below the axis: a dot for the best of each pattern, joined ones for those tied."""
-        for pattern in self.settings.patterns:
-            verdict = self.verdicts.get((pattern, Column(model, self.measure)))
-            if verdict is None:
-                continue
+        """Below the axis: a dot for the best of each contest, joined ones for those tied."""
+        column = Column(model, self.measure)
+        for verdict in [v for place, v in self.verdicts.items() if place.column == column]:
             at = sorted(places[line] for line in verdict.tied or [verdict.best])
             axes.plot(
                 at, [-0.035] * len(at), color="black", marker=".", markersize=4, linewidth=0.8,
