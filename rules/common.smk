@@ -52,7 +52,7 @@ try:
         check_keys(configfile)
     STUDY = load_config(config)
     RUNS, DRAWS = runs(STUDY), STUDY.draws
-    ZERO_SHOT_RUNS = set(zero_shot_runs(STUDY))
+    ZERO_SHOT_RUNS = dict.fromkeys(zero_shot_runs(STUDY))
     PUBLISHED = read_published(STUDY.published.file) if STUDY.published else []
 except DassError as error:
     stop(error)

@@ -39,7 +39,8 @@ STUDY: dict[str, Any] = {
     "standins": {"seed": 31, "documents": 2300, "steps": 601},
     "calibrations": {
         "long": {"dataset": "c4", "sequences": 11, "length": 512, "seed": 3},
-        "short": {"dataset": "toy", "sequences": 13, "length": 64, "seed": 5},
+        "short": {"dataset": "toy", "sequences": 13, "length": 64, "seed": 5,
+                  "propagation": "dense"},
     },
     "methods": {
         "wanda": {"function": "wanda", "label": "Wanda's"},
@@ -206,7 +207,7 @@ def test_tokens(wired: Jobs) -> None:
         folder, file = DOCUMENTS[calibration["dataset"]]
         out = f"{RESULTS}/calibration/{model}/{name}.safetensors"
         about = {"folder": FOLDERS[model], "bos": BOS[model], "documents": file}
-        drawn[out] = about | calibration
+        drawn[out] = about | {k: v for k, v in calibration.items() if k != "propagation"}
         read[out] = {"model": FOLDERS[model], "documents": folder}
     expect(wired, "calibration_tokens", drawn, read)
     text = "resources/datasets/wiki"
@@ -229,7 +230,7 @@ def test_runs(wired: Jobs) -> None:
         function, arguments = ARGUMENTS[method]
         pruned[out] = of(model) | {
             "run": "/".join(run), "function": function, "arguments": arguments,
-            "propagation": "pruned",
+            "propagation": "dense" if calibration == "short" else "pruned",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -310,7 +311,10 @@ SHOWN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 for name, shown in SHOWN.items():
     shown |= {"experiment": name, "title": name.title(), "split": "test", "metric": "acc_norm",
-              "tasks": ["arc_easy", "piqa"], "note": "A note."}  # fmt: skip
+              "tasks": ["arc_easy", "piqa"], "note": "A note.", "tolerance": 0.03, "x": None,
+              "draws": {key: {key: STUDY["calibrations"][key]["seed"]}
+                        for key in shown["calibrations"]},
+              "x_part": "method", "x_values": {}, "curves": {}}  # fmt: skip
 
 LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
 SUBJECTS = {"metric": ["a", "tiny"], "gpu": ["a", "b", "s"], "cpu": ["s", "tiny"]}

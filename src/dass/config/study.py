@@ -190,6 +190,10 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
         block = getattr(study.speed, part)
         if block is not None and block.of != "all":
             yield from _check_names(f"speed.{part}.of", block.of, "model or shape", known, where)
+    timed = study.speed.metric
+    if timed is not None and timed.methods != "all":
+        key = "speed.metric.methods"
+        yield from _check_names(key, timed.methods, "method", study.methods, "methods")
 
 
 def _check_select(study: StudyConfig) -> Iterator[Problem]:
