@@ -40,8 +40,9 @@ rule all:
         f"{RESULTS}/report.pdf",
         TABLES,
         FIGURES,
+        lambda wildcards: BLOCK_TABLES + BLOCK_FIGURES,
         lambda wildcards: SPEED_TABLES + SPEED_FIGURES,
-        gone("tokens", "masks", "results", "summaries", "speed"),
+        gone("tokens", "masks", "results", "summaries", "blocks", "speed"),
 
 
 include: "rules/resources.smk"
@@ -49,6 +50,8 @@ include: "rules/standins.smk"
 include: "rules/calibration.smk"
 include: "rules/pruning.smk"
 include: "rules/evaluation.smk"
+include: "rules/blocks_common.smk"
+include: "rules/blocks.smk"
 include: "rules/speed_common.smk"
 include: "rules/speed.smk"
 include: "rules/tables.smk"

@@ -124,6 +124,8 @@ rule report:
         published=published_file(),
         speed_results=all_speed_results(),
         speed_pruning=speed_pruning(),
+        activations=BLOCK_ACTIVATIONS,
+        block_errors=BLOCK_ERRORS,
         templates=TEMPLATES,
         modules=modules("report"),
     output:
@@ -145,6 +147,7 @@ rule report:
         description=STUDY.description,
         note=STUDY.note,
         speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
+        blocks=blocks_shown(),
     message:
         "Report of study {params.study}"
     script:

@@ -1,6 +1,7 @@
 """From a study's config to what the tables and figures of an experiment show."""
 
-from dass.config.study import StudyConfig, experiment_runs
+from dass.config.study import StudyConfig, block_runs, experiment_runs
+from dass.report.block_tables import BlockSettings
 from dass.report.experiment import TableSettings
 
 
@@ -27,5 +28,19 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         split=study.perplexity.table_split,
         metric=study.zero_shot.metric if study.zero_shot else "acc",
         tasks=list(study.zero_shot.tasks) if study.zero_shot and asked else [],
+        note=study.note,
+    )
+
+
+def block_settings(study: StudyConfig) -> BlockSettings | None:
+    """What the tables and figures of blocks show, of the runs that ``select`` leaves, if any."""
+    runs = block_runs(study)
+    if not runs:
+        return None
+    return BlockSettings(
+        models={run.model: study.models[run.model].label for run in runs},
+        calibration=runs[0].calibration,
+        methods={run.method: study.methods[run.method].label or run.method for run in runs},
+        patterns=list(dict.fromkeys(run.pattern for run in runs)),
         note=study.note,
     )

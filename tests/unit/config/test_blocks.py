@@ -15,7 +15,7 @@ BLOCKS: dict[str, Any] = {
 
 
 def asked(changes: dict[str, Any]) -> list[RunKey]:
-    return block_runs(load_config(changed({"blocks": BLOCKS} | changes)))
+    return block_runs(load_config(changed({"blocks": dict(BLOCKS)} | changes)))
 
 
 def test_without_the_block_nothing_is_looked_into() -> None:
