@@ -4,7 +4,7 @@ A dense and a pruned model go through the same windows side by side, block by bl
 pruned model reads what its pruned blocks 0..l-1 give, as it does when the model is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dass.errors import ModelError
+from dass.errors import DataError, ModelError
 from dass.models.batches import Batch, batches_of
 from dass.models.glu import GLU, Projection, find_glu, glu_module
 from dass.models.streamed import StreamedModel, check_finite
@@ -124,6 +124,31 @@ def _watching(module: nn.Module) -> Iterator[list[tuple[Any, dict[str, Any], Ten
         yield calls
     finally:
         hook.remove()
+
+
+def kept_shares(
+    model: StreamedModel, pruned: PrunedFile, norms: Sequence[Tensor], where: str
+) -> list[list[float]]:
+    """Of each block the share of gate's and up's weights that is kept, by tenths of the neurons.
+
+    Args:
+        model: the dense model.
+        pruned: of the model.
+        norms: [intermediate] for each block: ‖Z‖ of each neuron in the dense model.
+        where: what to call the norms in an error.
+
+    Raises:
+        DataError: the norms are of another model.
+    """
+    glus = [find_glu(layer, model.folder.name) for layer in model.layers]
+    if [len(own) for own in norms] != [glu.intermediate_size for glu in glus]:
+        raise DataError(
+            f"{where}: norms of another model than {model.folder}; delete it, run again"
+        )
+    return [
+        kept_by_decile(kept_of_neurons(glu, pruned, f"{model.prefix}.{index}"), own)
+        for index, (glu, own) in enumerate(zip(glus, norms, strict=True))
+    ]
 
 
 def kept_by_decile(kept: Tensor, norms: Tensor) -> list[float]:

@@ -6,10 +6,8 @@ from pathlib import Path
 import torch
 
 from dass.data.token_file import load_windows, token_hash, tokens_about
-from dass.errors import DataError
 from dass.evaluation.block_errors import block_errors as measure
-from dass.evaluation.block_errors import kept_by_decile, kept_of_neurons
-from dass.models.glu import find_glu
+from dass.evaluation.block_errors import kept_shares
 from dass.models.streamed import StreamedModel
 from dass.pruning.norms_file import load_norms, norms_hash
 from dass.pruning.pruned_file import PrunedFile
@@ -55,7 +53,7 @@ def block_errors(
     overlay.check_fits(dense, source)
     mask_hash = overlay.hash()
     sorted_by = load_norms(norms)
-    kept = _kept(dense, overlay, [one.intermediate for one in sorted_by], norms)
+    kept = kept_shares(dense, overlay, [one.intermediate for one in sorted_by], str(norms))
     used = load_windows(tokens, split, dense.vocabulary)[:windows]
     errors = measure(dense, other, used)
     text = tokens_about(tokens)
@@ -78,16 +76,3 @@ def block_errors(
         | {"code": code_hash(module_files("stages.block_errors"))},
     )
     write_result(result_file, result)
-
-
-def _kept(
-    model: StreamedModel, overlay: PrunedFile, norms: list[torch.Tensor], path: str | Path
-) -> list[list[float]]:
-    """Of each block the kept share of gate and up by tenths of the neurons."""
-    glus = [find_glu(layer, model.folder.name) for layer in model.layers]
-    if [len(own) for own in norms] != [glu.intermediate_size for glu in glus]:
-        raise DataError(f"{path}: norms of another model than {model.folder}; delete it, run again")
-    return [
-        kept_by_decile(kept_of_neurons(glu, overlay, f"{model.prefix}.{index}"), own)
-        for index, (glu, own) in enumerate(zip(glus, norms, strict=True))
-    ]
