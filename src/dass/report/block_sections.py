@@ -52,13 +52,10 @@ def block_findings(
 
 def _spread_of(result: ActivationsResult, settings: BlockSettings) -> str:
     """Of each side the block with the loudest channel: how loud it is."""
-    loudest = {
-        side: max(
-            (getattr(block, side).percentiles["100"], number)
-            for number, block in enumerate(result.blocks)
-        )
-        for side in ("intermediate", "input")
-    }
+    loudest = {}
+    for side in ("intermediate", "input"):
+        values = [getattr(block, side).percentiles["100"] for block in result.blocks]
+        loudest[side] = max(values), values.index(max(values))
     (z, z_at), (x, x_at) = loudest["intermediate"], loudest["input"]
     return (
         f"{settings.models[result.model]} up to {z:.3g} times the median for the intermediate Z "
