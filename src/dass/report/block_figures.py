@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dass.report.block_tables import ERRORS, TITLE, BlockSettings, measured_on
 from dass.report.figures import STYLE, STYLES, add_legend
 from dass.report.words import pattern_label, sentences
-from dass.results.schema import ActivationsResult, BlocksResult, NormSpread
+from dass.results.schema import ActivationsResult, BlockNorms, BlocksResult, NormSpread
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -124,9 +124,8 @@ def block_figures(
 # --- Panels -------------------------------------------------------------------------------------
 
 
-def _side(block: object, side: str) -> NormSpread:
-    spread = getattr(block, side)
-    assert isinstance(spread, NormSpread)
+def _side(block: BlockNorms, side: str) -> NormSpread:
+    spread: NormSpread = getattr(block, side)
     return spread
 
 

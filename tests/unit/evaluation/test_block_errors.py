@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from dass.errors import ModelError
+from dass.errors import DataError, ModelError
 from dass.evaluation.block_errors import (
     RelativeError,
     block_errors,
     kept_by_decile,
     kept_of_neurons,
+    kept_shares,
 )
 from dass.models.glu import find_glu
 from dass.models.streamed import StreamedModel
@@ -184,6 +185,20 @@ def test_the_kept_share_of_a_neuron_by_hand(
     kept = kept_of_neurons(glu, PrunedFile(tmp_path / "p"), "model.layers.0")
     assert kept[5] == 0.375
     assert kept.sum() == 63.375
+
+
+def test_norms_of_another_model_are_refused(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    folder = tiny_model("llama")
+    file = pruned_file(folder, tokens, tmp_path / "p")
+    model = StreamedModel(folder, torch.float32)
+    shares = kept_shares(model, file, [torch.arange(64.0)] * 3, "norms")
+    assert [len(own) for own in shares] == [10] * 3
+    assert sum(shares[0]) / 10 == pytest.approx(0.5, abs=0.02)
+    for norms in ([torch.ones(64)] * 2, [torch.ones(32)] * 3):
+        with pytest.raises(DataError, match=r"^norms: norms of another model than .*run again$"):
+            kept_shares(model, file, norms, "norms")
 
 
 def test_a_glu_without_a_module_of_its_own_is_refused(
