@@ -38,6 +38,7 @@ rule all:
         f"{RESULTS}/summary.csv",
         f"{RESULTS}/report.html",
         f"{RESULTS}/report.pdf",
+        f"{RESULTS}/report.tex",
         TABLES,
         FIGURES,
         lambda wildcards: BLOCK_TABLES + BLOCK_FIGURES,

@@ -82,7 +82,7 @@ rule block_tables:
         errors=BLOCK_ERRORS,
         modules=modules("block_tables"),
     output:
-        out=BLOCK_TABLES,
+        out=in_reports(BLOCK_TABLES, "Tables"),
     log:
         f"logs/block_tables/{STUDY.study}.log",
     benchmark:
@@ -107,7 +107,7 @@ rule block_figures:
         errors=BLOCK_ERRORS,
         modules=modules("block_figures"),
     output:
-        out=BLOCK_FIGURES,
+        out=in_reports(BLOCK_FIGURES, "Figures"),
     log:
         f"logs/block_figures/{STUDY.study}.log",
     benchmark:

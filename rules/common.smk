@@ -87,7 +87,7 @@ def measured(experiment):
     return [kind for kind in EVALUATIONS if asked or kind != "zero_shot"]
 
 
-ALSO_PRINTED = ["published"] if STUDY.published else []
+ALSO_PRINTED = ["published"] * bool(STUDY.published)
 
 
 def printed(experiment):
@@ -123,6 +123,22 @@ def method_files(method):
     """The files behind a method of the study."""
     files = class_files(find_class(STUDY.methods[method].function))
     return [os.path.relpath(file) for file in files]
+
+
+def in_report(file, category, **labels):
+    """An output that `snakemake --report` holds; each category has a caption of its own."""
+    caption = f"../workflow/report/{category.lower()}.rst"
+    return report(file, caption=caption, category=category, labels=labels)
+
+
+def in_reports(files, category):
+    """Such outputs of experiments, labelled by the parts of their paths."""
+    paths = [Path(file) for file in files]
+    labels = [(path.parent.name, path.stem, path.suffix[1:]) for path in paths]
+    return [
+        in_report(file, category, experiment=experiment, shows=kind, form=form)
+        for file, (experiment, kind, form) in zip(files, labels)
+    ]
 
 
 def one_of(names):

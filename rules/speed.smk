@@ -149,8 +149,18 @@ rule speed_tables:
         result_files=lambda wildcards: speed_results(wildcards.kind),
         modules=modules("speed_tables"),
     output:
-        tex_file=f"{SPEED}/tables/{{kind}}.tex",
-        markdown_file=f"{SPEED}/tables/{{kind}}.md",
+        tex_file=in_report(
+            f"{SPEED}/tables/{{kind}}.tex",
+            "Speed",
+            benchmark="{kind}",
+            form="tex",
+        ),
+        markdown_file=in_report(
+            f"{SPEED}/tables/{{kind}}.md",
+            "Speed",
+            benchmark="{kind}",
+            form="md",
+        ),
     log:
         f"logs/speed_tables/{STUDY.study}/{{kind}}.log",
     benchmark:
@@ -177,7 +187,12 @@ rule speed_figures:
         result_files=lambda wildcards: speed_results(wildcards.kind),
         modules=modules("speed_figures"),
     output:
-        figure_file=f"{SPEED}/figures/{{kind}}.pdf",
+        figure_file=in_report(
+            f"{SPEED}/figures/{{kind}}.pdf",
+            "Speed",
+            benchmark="{kind}",
+            form="pdf",
+        ),
     log:
         f"logs/speed_figures/{STUDY.study}/{{kind}}.log",
     benchmark:

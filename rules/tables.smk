@@ -1,13 +1,14 @@
 # Result files -> typed rows (JSON, and CSV for people) -> tables, figures, report.
 from dataclasses import asdict
 
+from dass.report.differences import paper_differences
 from dass.report.settings import table_settings
 
 SUMMARIES = expand(f"{RESULTS}/summary/{{model}}.json", model=MODELS)
 SUMMARY = f"{RESULTS}/summary.json"
 TEMPLATES = [
     os.path.relpath(f"{SOURCE}/dass/report/templates/report.{form}")
-    for form in ["typ", "html"]
+    for form in ["typ", "html", "tex"]
 ]
 
 
@@ -51,7 +52,9 @@ rule summary:
         modules=modules("summary"),
     output:
         rows=SUMMARY,
-        csv=f"{RESULTS}/summary.csv",
+        csv=in_report(
+            f"{RESULTS}/summary.csv", "Summary", shows="every run", form="csv"
+        ),
     log:
         f"logs/summary/{STUDY.study}.log",
     benchmark:
@@ -75,7 +78,7 @@ rule experiment_tables:
         published=published_file(),
         modules=modules("experiment_tables"),
     output:
-        out=TABLES,
+        out=in_reports(TABLES, "Tables"),
     log:
         f"logs/experiment_tables/{STUDY.study}.log",
     benchmark:
@@ -99,7 +102,7 @@ rule experiment_figures:
         summary=SUMMARY,
         modules=modules("experiment_figures"),
     output:
-        out=FIGURES,
+        out=in_reports(FIGURES, "Figures"),
     log:
         f"logs/experiment_figures/{STUDY.study}.log",
     benchmark:
@@ -126,11 +129,13 @@ rule report:
         speed_pruning=speed_pruning(),
         activations=BLOCK_ACTIVATIONS,
         block_errors=BLOCK_ERRORS,
+        figures=FIGURES + BLOCK_FIGURES + SPEED_FIGURES,  # report.tex includes them
         templates=TEMPLATES,
         modules=modules("report"),
     output:
-        pdf=f"{RESULTS}/report.pdf",
-        html=f"{RESULTS}/report.html",
+        pdf=in_report(f"{RESULTS}/report.pdf", "Report", form="pdf"),
+        html=in_report(f"{RESULTS}/report.html", "Report", form="html"),
+        tex=in_report(f"{RESULTS}/report.tex", "Report", form="tex"),
     log:
         f"logs/report/{STUDY.study}.log",
     benchmark:
@@ -146,6 +151,7 @@ rule report:
         study=STUDY.study,
         description=STUDY.description,
         note=STUDY.note,
+        differences=paper_differences(STUDY),
         speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
         blocks=blocks_shown(),
     message:

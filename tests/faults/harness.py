@@ -47,7 +47,7 @@ OUTPUTS: dict[str, list[str]] = {
     f"{R}/summary.csv": [f"{R}/summary.json", f"{R}/summary.csv"],
     f"{R}/tables/main/perplexity.md": [f"{R}/tables/main/perplexity.{f}" for f in ("tex", "md")],
     f"{R}/figures/main/perplexity.pdf": [],
-    f"{R}/report.pdf": [f"{R}/report.pdf", f"{R}/report.html"],
+    f"{R}/report.pdf": [f"{R}/report.{form}" for form in ("pdf", "html", "tex")],
     EXPORT: [EXPORT, f"{EXPORT}/dass.json"],
 }  # fmt: skip
 """Targets in the order of the pipeline -> what their jobs write, block checkpoints included."""

@@ -142,7 +142,7 @@ def test_tables_and_report_name_every_model(finished: Study) -> None:
         assert all(model["label"] in table for model in models().values())
         assert "DaSS" in table
         assert (folder / f"figures/main/{kind}.pdf").stat().st_size > 1000
-    assert (folder / "report.html").exists() and (folder / "report.pdf").exists()
+    assert all((folder / f"report.{form}").exists() for form in ("html", "pdf", "tex"))
 
 
 def test_results_name_the_commits_that_they_were_made_from(finished: Study) -> None:

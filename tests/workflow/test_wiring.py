@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from dass.config.load import load_config
 from dass.config.sizes import IN_EVALUATION, job_memory
+from dass.report.differences import paper_differences
 from dass.runtime.source_files import module_files
 
 from .conftest import ROOT, Workflow, copy_workflow, write_model_folder
@@ -123,7 +125,14 @@ def wired(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def planned(workflow: Workflow, *targets: str) -> list[dict[str, Any]]:
-    command = [sys.executable, str(ROOT / "tests/workflow/dag.py"), "study.yaml", *targets]
+    command = [
+        sys.executable,
+        str(ROOT / "workflow/scripts/plan.py"),
+        "study.yaml",
+        "dag.json",
+        "--all",
+        *targets,
+    ]
     done = subprocess.run(
         command, cwd=workflow.folder, env=os.environ | {"DASS_SPEED_GPU": "1"}, text=True,
         capture_output=True, check=False,
@@ -405,6 +414,7 @@ def test_the_report(wired: Jobs) -> None:
         "experiments": SHOWN, "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
         "blocks": BLOCKS,
+        "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip
     inputs = {
         "summary": f"{RESULTS}/summary.json", "published": ["published.csv"],
@@ -413,7 +423,16 @@ def test_the_report(wired: Jobs) -> None:
             f"{RESULTS}/runs/{'/'.join(run)}/pruning.json" for run in RUNS if run[0] == "a"
         ],
         "activations": [f"{name}.json" for name in ACTIVATIONS], "block_errors": BLOCK_ERRORS,
-        "templates": [f"src/dass/report/templates/report.{form}" for form in ("typ", "html")],
+        "figures": [
+            *(f"{RESULTS}/figures/{name}/{kind}.pdf" for name in SHOWN
+              for kind in ("perplexity", "zero_shot")),
+            *(f"{RESULTS}/figures/blocks/{kind}.pdf"
+              for kind in ("norms", "outliers", "glu_error", "hidden_error", "kept")),
+            *(f"{RESULTS}/speed/figures/{kind}.pdf" for kind in ("gpu", "cpu")),
+        ],
+        "templates": [
+            f"src/dass/report/templates/report.{form}" for form in ("typ", "html", "tex")
+        ],
     }  # fmt: skip
     expect(wired, "report", {out: params}, {out: inputs})
 

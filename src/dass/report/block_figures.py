@@ -100,7 +100,7 @@ def block_captions(errors: Sequence[BlocksResult], settings: BlockSettings) -> d
         },
         "kept": [
             "Share of the weights of gate and up that is kept, by tenths of the intermediate "
-            "neurons sorted by ‖Z‖ in the dense model, mean over blocks",
+            "neurons sorted by the norm of Z in the dense model, mean over blocks",
             panels,
         ],
     }  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 from dass.report.block_figures import block_captions, block_figures
 from dass.report.block_tables import ERRORS, TITLE, BlockSettings, block_table, mean_error
-from dass.report.document import Section
+from dass.report.document import Drawing, Section
 from dass.report.words import format_percent, pattern_label
 from dass.results.schema import ActivationsResult, BlocksResult
 
@@ -30,7 +30,11 @@ def block_sections(
         Section(
             title=TITLE,
             tables=[block_table(kind, errors, chosen) for kind in ERRORS],
-            figures=[(figure, captions[name]) for name, figure in figures.items()],
+            figures=[
+                Drawing(figure, captions[name], f"figures/blocks/{name}.pdf")
+                for name, figure in figures.items()
+            ],
+            findings=block_findings(activations, errors, chosen),
         )
     ]
 

@@ -77,7 +77,7 @@ def block_table(kind: str, results: Sequence[BlocksResult], settings: BlockSetti
         if run not in found:
             return Cell()
         text = format_percent(mean_error(found[run], kind))
-        return Cell(text, sources=(f"runs/{run}/blocks.json",))
+        return Cell(text).made_of(f"runs/{run}/blocks.json")
 
     def group(pattern: str) -> RowGroup:
         rows = [

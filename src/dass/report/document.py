@@ -1,7 +1,7 @@
-"""One document per study: tables, figures, and what produced them; as PDF and as HTML.
+"""One document per study: tables, figures, and what produced them; as PDF, as HTML and as LaTeX.
 
-Both are made from the same plain values, by a template each. Values are printed as they are:
-typst takes them as strings, not as markup, and jinja2 escapes them.
+All three are made from the same plain values, by a template each. Values are printed as they are:
+typst takes them as strings, not as markup, and jinja2 escapes them for HTML and for LaTeX.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 import typst
 
+from dass.latex import escape_latex
 from dass.report.experiment import TableSettings
 from dass.report.experiment_tables import perplexity_table, zero_shot_table
 from dass.report.figures import figure_bytes, figure_captions, perplexity_figure, zero_shot_figure
 from dass.report.published_table import published_table
-from dass.report.table import Table
+from dass.report.table import Cell, Table
 from dass.results.published import Published
 from dass.results.summary import SummaryRow
 from dass.runtime.files import write_text, writing
@@ -31,14 +32,26 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 
 
+class Drawing(NamedTuple):
+    """A figure of the report."""
+
+    figure: Figure
+    caption: str
+    file: str
+    """The same figure as PDF, relative to the study's results; LaTeX includes it."""
+
+
 @dataclass(frozen=True)
 class Section:
     """What one experiment shows."""
 
     title: str
-    tables: list[Table]
-    figures: list[tuple[Figure, str]]
-    """Each with its caption."""
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Drawing] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    """Sentences made of numbers, printed above the tables."""
+    empty: str = ""
+    """Why there are neither tables nor figures: printed in their place."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,8 @@ class Report:
     sections: list[Section]
     provenance: list[tuple[str, str]]
     """What and how, for the table at the end."""
+    differences: list[str] = field(default_factory=list)
+    """From the paper, a sentence each."""
 
 
 def make_report(
@@ -61,6 +76,7 @@ def make_report(
     note: str = "",
     published: Sequence[Published] = (),
     more: Iterable[Section] = (),
+    differences: Iterable[str] = (),
 ) -> Report:
     """Tables and figures of every experiment, in the order given.
 
@@ -70,21 +86,26 @@ def make_report(
         title, description, note: the study's.
         published: numbers to compare with; with none, there is no such table.
         more: sections that follow, e.g. on speed.
+        differences: from the paper, by :func:`dass.report.differences.paper_differences`.
     """
     sections = [_section(rows, settings, published) for settings in experiments]
     opening = [text for text in (description, note) if text]
-    return Report(title, opening, [*sections, *more], provenance_lines(rows))
+    provenance = provenance_lines(rows)
+    return Report(title, opening, [*sections, *more], provenance, list(differences))
 
 
 def _section(
     rows: Sequence[SummaryRow], settings: TableSettings, published: Sequence[Published]
 ) -> Section:
     captions = figure_captions(settings)
+    folder = f"figures/{settings.experiment}"
     tables = [perplexity_table(rows, settings)]
-    figures = [(perplexity_figure(rows, settings), captions[0])]
+    drawn = perplexity_figure(rows, settings)
+    figures = [Drawing(drawn, captions[0], f"{folder}/perplexity.pdf")]
     if settings.tasks:
         tables.append(zero_shot_table(rows, settings))
-        figures.append((zero_shot_figure(rows, settings), captions[1]))
+        drawn = zero_shot_figure(rows, settings)
+        figures.append(Drawing(drawn, captions[1], f"{folder}/zero_shot.pdf"))
     if published:
         tables.append(published_table(rows, settings, published))
     return Section(settings.title, tables, figures)
@@ -121,18 +142,19 @@ def _span(values: Iterable[float | None], form: str, unit: float = 1) -> str:
 # --- Files --------------------------------------------------------------------------------------
 
 
-def write_report(report: Report, pdf: str | Path, html: str | Path) -> None:
-    """Write the report as PDF, and as one HTML file that needs no other."""
-    values = {**vars(report), "sections": [_plain(section) for section in report.sections]}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    page = environment.get_template("report.html").render(values)
+TIED = "Underlined: among the best, which noise does not let us tell apart."
+"""Printed where a table has such numbers."""
+
+
+def write_report(report: Report, pdf: str | Path, html: str | Path, tex: str | Path) -> None:
+    """Write the report as PDF, as one HTML file that needs no other, and as LaTeX.
+
+    Numbers in HTML link to their result files, and LaTeX includes the figures' files: both lie in
+    the folder of the study's results, as the report does.
+    """
+    values = _values(report)
+    page = _html_environment().get_template("report.html").render(values)
+    source = _latex_environment().get_template("report.tex").render(values)
     document = typst.compile(
         TEMPLATES / "report.typ",
         ignore_system_fonts=True,  # the same pages on every machine
@@ -142,15 +164,76 @@ def write_report(report: Report, pdf: str | Path, html: str | Path) -> None:
     with writing(pdf) as part:
         part.write_bytes(document)
     write_text(html, page)
+    write_text(tex, source)
+
+
+def _values(report: Report) -> dict[str, Any]:
+    """The report as the templates print it."""
+    cells = [cell for section in report.sections for cell in _cells(section)]
+    return {
+        **vars(report),
+        "sections": [_plain(section) for section in report.sections],
+        "legend": TIED if any(cell.tied for cell in cells) else "",
+        "linked": any(cell.sources for cell in cells),
+    }
+
+
+def _cells(section: Section) -> list[Cell]:
+    return [
+        cell
+        for table in section.tables
+        for part in table.sections
+        for group in part.groups
+        for _, cells in group.rows
+        for cell in cells
+    ]
 
 
 def _plain(section: Section) -> dict[str, Any]:
-    """A section as the templates print it: texts, lists, and figures as SVG."""
+    """A section as texts and lists, its tables as LaTeX too, and its figures as SVG."""
     return {
-        "title": section.title,
-        "tables": [asdict(table) for table in section.tables],
+        **vars(section),
+        "tables": [asdict(table) | {"latex": table.latex()} for table in section.tables],
         "figures": [
-            {"svg": figure_bytes(figure, "svg").decode(), "caption": caption}
-            for figure, caption in section.figures
+            {
+                "svg": figure_bytes(drawing.figure, "svg").decode(),
+                "caption": drawing.caption,
+                "file": drawing.file,
+            }
+            for drawing in section.figures
         ],
     }
+
+
+def _html_environment() -> jinja2.Environment:
+    environment = _environment(autoescape=True)
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    return environment
+
+
+def _latex_environment() -> jinja2.Environment:
+    """Braces are LaTeX's own, so the template has other marks; all that it prints is escaped.
+
+    But for what the template calls ``verbatim``: tables, which are LaTeX already, and file names.
+    """
+    environment = _environment(
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<",
+        variable_end_string=">>", comment_start_string="<#", comment_end_string="#>",
+        finalize=lambda value: value if isinstance(value, _Verbatim) else escape_latex(str(value)),
+    )  # fmt: skip
+    environment.filters["verbatim"] = _Verbatim
+    return environment
+
+
+class _Verbatim(str):
+    """Text that is LaTeX already."""
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )

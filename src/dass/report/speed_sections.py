@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dass.report.document import Section
+from dass.report.document import Drawing, Section
 from dass.report.speed_figures import speed_figure, speed_figure_caption
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.results.schema import PruningResult
 from dass.speed.results import SpeedResult
 
+NOT_MEASURED = "Not measured here: the study has no result of this benchmark."
 TITLES = {
     "metric": "Speed: pruning time",
     "gpu": "Speed: 2:4 on a GPU",
@@ -21,20 +22,28 @@ def speed_sections(
     pruning: Sequence[PruningResult],
     settings: Mapping[str, Mapping[str, Any]],
 ) -> list[Section]:
-    """One section per kind of benchmark that the study asks for.
+    """One section per kind of benchmark that the study asks for, also where it was not run.
 
     Args:
         results: of all kinds.
         pruning: for the times of whole prunings.
         settings: kind -> fields of :class:`SpeedSettings`, in the order of the sections.
     """
-    sections = []
-    for kind, fields in settings.items():
-        own = [result for result in results if result.kind == kind]
-        chosen = SpeedSettings(**fields)
-        table = speed_table(kind, own, pruning, chosen)
-        figures = []
-        if kind != "metric" and own:
-            figures = [(speed_figure(kind, own, chosen), speed_figure_caption(kind, chosen))]
-        sections.append(Section(TITLES[kind], [table], figures))
-    return sections
+    return [
+        _section(kind, [one for one in results if one.kind == kind], pruning, SpeedSettings(**own))
+        for kind, own in settings.items()
+    ]
+
+
+def _section(
+    kind: str, results: Sequence[SpeedResult], pruning: Sequence[PruningResult],
+    settings: SpeedSettings,
+) -> Section:  # fmt: skip
+    """A table, and but for pruning times a figure; one sentence where nothing was measured."""
+    if not results:
+        return Section(TITLES[kind], empty=NOT_MEASURED)
+    figures = []
+    if kind != "metric":
+        drawn, caption = speed_figure(kind, results, settings), speed_figure_caption(kind, settings)
+        figures = [Drawing(drawn, caption, f"speed/figures/{kind}.pdf")]
+    return Section(TITLES[kind], [speed_table(kind, results, pruning, settings)], figures)

@@ -54,8 +54,8 @@ WHOLE = (
     "Whole pruning: the run itself, calibration passes and reading of weights included, measured "
     "once."
 )
-TimeOf = Mapping[tuple[str, str, str | None], float]
-"""(model, method, pattern) -> seconds of the whole pruning."""
+PruningOf = Mapping[tuple[str, str, str | None], PruningResult]
+"""(model, method, pattern) -> the run's own pruning."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def pruning_table(
         pruning: adds the seconds of whole prunings; empty: their columns are left out.
         settings: labels.
     """
-    whole: dict[tuple[str, str, str | None], float] = {}
+    whole: dict[tuple[str, str, str | None], PruningResult] = {}
     for one in pruning:  # with several calibrations, the first
-        whole.setdefault((one.run.model, one.run.method, one.run.pattern), one.seconds["total"])
+        whole.setdefault((one.run.model, one.run.method, one.run.pattern), one)
     columns, more = ["Metric, s", "× SparseGPT's"], []
     if pruning:
         columns += ["Whole pruning, s", "× SparseGPT's whole"]
@@ -111,7 +111,7 @@ def pruning_table(
 
 
 def _pruning_groups(
-    results: Sequence[SpeedResult], whole: TimeOf, columns: int, settings: SpeedSettings
+    results: Sequence[SpeedResult], whole: PruningOf, columns: int, settings: SpeedSettings
 ) -> list[RowGroup]:
     """The rows of one model by pattern; a method's row is of the run that was made for it."""
     rows: dict[str, dict[str, list[Cell]]] = {}
@@ -122,19 +122,28 @@ def _pruning_groups(
         for (method, pattern), own in masks.items():
             if only and method != only:
                 continue  # SparseGPT, beside the method that this result is of
-            total, other = (whole.get((model, name, pattern)) for name in (method, reference))
-            cells = [
+            timed = [
                 _time_cell(own, result.shape.blocks),
                 _ratio_cell(masks.get((reference, pattern)), own),
-                Cell(_digits(total)) if total else Cell(),
-                Cell(_digits(other / total)) if other and total else Cell(),
             ]
+            runs = [whole.get((model, name, pattern)) for name in (method, reference)]
+            cells = [*(cell.made_of(source_of(result)) for cell in timed), *_whole_cells(*runs)]
             rows.setdefault(pattern, {})[method] = cells[:columns]
     labels = settings.methods
     return [
         RowGroup(pattern_label(pattern), [(labels[m], of[m]) for m in labels if m in of])
         for pattern, of in rows.items()
     ]
+
+
+def _whole_cells(own: PruningResult | None, other: PruningResult | None) -> tuple[Cell, Cell]:
+    """Seconds of a run's whole pruning, and how many times faster it was than another one."""
+    if own is None:
+        return Cell(), Cell()
+    files = [f"runs/{one.run}/pruning.json" for one in (own, other) if one is not None]
+    total = own.seconds["total"]
+    times = Cell() if other is None else Cell(_digits(other.seconds["total"] / total))
+    return Cell(_digits(total)).made_of(files[0]), times.made_of(*dict.fromkeys(files))
 
 
 def _reference_of(result: SpeedResult) -> str:
@@ -156,7 +165,10 @@ def gpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     known = _known(results, settings)
     counts = sorted({m.tokens for result in known for m in result.measurements})
     sections = [
-        TableSection(_subject_label(result, settings), _gpu_groups(result, counts))
+        TableSection(
+            _subject_label(result, settings),
+            [group.made_of(source_of(result)) for group in _gpu_groups(result, counts)],
+        )
         for result in known
     ]
     columns = [*map(str, counts), "pays from"]
@@ -209,7 +221,10 @@ def cpu_table(results: Sequence[SpeedResult], settings: SpeedSettings) -> Table:
     dense = [m for result in known for m in result.measurements if m.variant == DENSE]
     baselines = list(dict.fromkeys(map(engine_label, dense)))
     sections = [
-        TableSection(f"{_subject_label(result, settings)}, {PARTS[part]}", groups)
+        TableSection(
+            f"{_subject_label(result, settings)}, {PARTS[part]}",
+            [group.made_of(source_of(result)) for group in groups],
+        )
         for result in known
         for part in ("mlp", "block")
         if (groups := _cpu_groups(result, part, baselines))
@@ -240,6 +255,13 @@ def engine_label(one: Measurement) -> str:
 
 
 # --- Shared ------------------------------------------------------------------------------------
+
+
+def source_of(result: SpeedResult) -> str:
+    """The file of a result, relative to the study's results; a prefill is of a run, all at 2:4."""
+    if result.kind == "gpu" and "/" in result.subject:
+        return f"speed/prefill/{result.subject}/2of4.json"
+    return f"speed/{result.kind}/{result.subject}.json"
 
 
 def variant_label(variant: str) -> str:

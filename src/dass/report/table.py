@@ -6,7 +6,7 @@ A :class:`Table` holds plain text; :meth:`Table.latex` and :meth:`Table.markdown
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
@@ -31,6 +31,10 @@ class Cell:
     sources: tuple[str, ...] = ()
     """The result files that the number is made of, relative to the study's results."""
 
+    def made_of(self, *sources: str) -> Cell:
+        """The cell with its sources; a dash has none."""
+        return self if self.text == DASH else replace(self, sources=sources)
+
 
 @dataclass(frozen=True)
 class RowGroup:
@@ -39,6 +43,11 @@ class RowGroup:
     label: str
     rows: list[tuple[str, list[Cell]]]
     """The label of each row, such as its method, and its cells, one per column."""
+
+    def made_of(self, *sources: str) -> RowGroup:
+        """The group, all numbers of which come from the same files."""
+        rows = [(label, [cell.made_of(*sources) for cell in cells]) for label, cells in self.rows]
+        return RowGroup(self.label, rows)
 
 
 @dataclass(frozen=True)

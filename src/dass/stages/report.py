@@ -1,4 +1,4 @@
-"""Write the study's report, as PDF and as HTML."""
+"""Write the study's report, as PDF, HTML and LaTeX."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,13 +25,15 @@ def report(
     study: str,
     description: str,
     note: str,
+    differences: Iterable[str],
     experiments: Mapping[str, Mapping[str, Any]],
     speed: Mapping[str, Mapping[str, Any]],
     blocks: Mapping[str, Any] | None,
     pdf: str | Path,
     html: str | Path,
+    tex: str | Path,
 ) -> None:
-    """Write the study's report, as PDF and as HTML.
+    """Write the study's report, as PDF, HTML and LaTeX.
 
     Args:
         summary: of the study, JSON.
@@ -40,12 +42,13 @@ def report(
         speed_pruning: results of runs, for the times of whole prunings.
         activations, block_errors: results of these stages.
         study, description, note: name, description and note of the study.
+        differences: from the paper, a sentence each.
         experiments: for each its fields of :class:`dass.report.experiment.TableSettings`.
         speed: for each kind of benchmark its fields of
             :class:`dass.report.speed_tables.SpeedSettings`.
         blocks: fields of :class:`dass.report.block_tables.BlockSettings`; None where the study does
             not look into blocks.
-        pdf, html: what to write.
+        pdf, html, tex: what to write.
     """
     measured = [read_speed(file) for file in speed_results]
     whole = [read_result(file, PruningResult) for file in speed_pruning]
@@ -59,5 +62,6 @@ def report(
         note=note,
         published=[number for file in published for number in read_published(file)],
         more=[*block_sections(norms, errors, blocks), *speed_sections(measured, whole, speed)],
+        differences=differences,
     )
-    write_report(document, pdf, html)
+    write_report(document, pdf, html, tex)

@@ -1,4 +1,4 @@
-"""Whether pdflatex takes a table, in a document with nothing but booktabs."""
+"""Whether pdflatex takes a document, or a table in one with nothing but booktabs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ def check_latex(folder: Path, *tables: Table) -> None:
     head = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}"]
     body = [*head, *(table.latex() for table in tables), r"\end{document}"]
     (folder / "tables.tex").write_text("\n".join(body), encoding="utf-8")
+    compile_latex(folder / "tables.tex")
+
+
+def compile_latex(file: Path) -> None:
+    """Compile a document in its folder; fails with the log."""
     done = subprocess.run(
-        ["pdflatex", "-interaction=batchmode", "-halt-on-error", "tables.tex"],
-        cwd=folder, capture_output=True, check=False,
+        ["pdflatex", "-interaction=batchmode", "-halt-on-error", file.name],
+        cwd=file.parent, capture_output=True, check=False,
     )  # fmt: skip
-    log = folder / "tables.log"
+    log = file.with_suffix(".log")
     assert done.returncode == 0, log.read_text(errors="replace") if log.exists() else done.stdout

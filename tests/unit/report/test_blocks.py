@@ -135,8 +135,7 @@ def test_figures_are_the_same_bytes_and_have_captions_that_can_be_printed() -> N
     for name, figure in first.items():
         assert figure_bytes(figure, "svg") == figure_bytes(again[name], "svg")
         assert captions[name].startswith("Blocks. ") and captions[name].endswith("Stand-ins.")
-    for kind in ERRORS:
-        escape_latex(captions[kind])
+        escape_latex(captions[name])
 
 
 def test_nothing_measured_is_drawn_all_the_same() -> None:
@@ -162,3 +161,5 @@ def test_there_is_a_section_where_the_study_has_the_block() -> None:
     assert block_sections([], [], None) == []
     (section,) = block_sections(NORMS, MEASURED, vars(SETTINGS))
     assert (section.title, len(section.tables), len(section.figures)) == ("Blocks", 2, 5)
+    assert section.figures[0].file == "figures/blocks/norms.pdf"
+    assert section.findings == block_findings(NORMS, MEASURED, SETTINGS)

@@ -1,4 +1,4 @@
-"""The report: what is in it, as PDF and as HTML, and that the same numbers give the same bytes."""
+"""The report: what is in it, in all forms, and that the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dass.report.document import Report, Section, make_report, provenance_lines, write_report
+from dass.report.document import (
+    TIED,
+    Drawing,
+    Report,
+    Section,
+    make_report,
+    provenance_lines,
+    write_report,
+)
 from dass.report.experiment import TableSettings
-from dass.report.figures import figure_captions
+from dass.report.figures import figure_captions, perplexity_figure, save_figure
 from dass.report.published_table import published_table
 from dass.report.table import Cell, RowGroup, Table, TableSection
 from dass.results.published import Published, Quantity
 from dass.results.summary import SummaryRow
 
+from .latex import compile_latex, latex
 from .rows import accuracy, row
 
 needs_poppler = pytest.mark.skipif(
@@ -71,7 +81,7 @@ def report() -> Report:
 
 def written(report: Report, folder: Path) -> tuple[Path, str]:
     """The PDF's path and the HTML."""
-    write_report(report, folder / "report.pdf", folder / "report.html")
+    write_report(report, *(folder / f"report.{form}" for form in ("pdf", "html", "tex")))
     return folder / "report.pdf", (folder / "report.html").read_text()
 
 
@@ -105,10 +115,12 @@ def test_a_run_is_as_old_as_its_latest_result() -> None:
 
 
 def test_each_figure_has_its_caption_and_what_is_more_comes_last() -> None:
-    more = Section("Speed", [], [])
+    more = Section("Speed")
     first, last = make_report(ROWS, [SETTINGS], "T", "D", more=[more]).sections
-    assert tuple(caption for _, caption in first.figures) == figure_captions(SETTINGS)
-    assert len({caption for _, caption in first.figures}) == 2
+    assert tuple(drawing.caption for drawing in first.figures) == figure_captions(SETTINGS)
+    assert len({drawing.caption for drawing in first.figures}) == 2
+    files = ["figures/main/perplexity.pdf", "figures/main/zero_shot.pdf"]
+    assert [drawing.file for drawing in first.figures] == files
     assert last is more
 
 
@@ -133,10 +145,11 @@ def test_the_same_numbers_give_the_same_bytes(report: Report, tmp_path: Path) ->
     again = make_report(ROWS, [SETTINGS], "The study", "What it is.", NOTE)
     second, same = written(again, tmp_path / "again")
     assert first.read_bytes() == second.read_bytes() and page == same
+    assert first.with_suffix(".tex").read_bytes() == second.with_suffix(".tex").read_bytes()
     assert first.read_bytes().startswith(b"%PDF")
     assert not re.search(rb"CreationDate|ModDate|CreateDate", first.read_bytes())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "again", "report.html", "report.pdf",
+        "again", "report.html", "report.pdf", "report.tex",
     ]  # fmt: skip
 
 
@@ -145,9 +158,21 @@ def test_names_are_text_and_no_code(tmp_path: Path) -> None:
     settings = replace(
         SETTINGS, title=code, models={"llama_1": code}, methods={"wanda": code, "dass": code}
     )
-    page = written(make_report(ROWS, [settings], code, code, code), tmp_path)[1]
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 6
+    report = make_report(ROWS, [settings], code, code, code, differences=[code])
+    empty = Section(code, findings=[code], empty=code)
+    cell = Cell(code, code, sources=(code,))
+    table = Table(
+        [code], [TableSection(code, [RowGroup(code, [(code, [cell])])])], code, code, (code, code)
+    )
+    report = replace(
+        report,
+        sections=[*report.sections, empty, Section(code, [table])],
+        provenance=[(code, code)],
+    )
+    page = written(report, tmp_path)[1]
+    assert "alert(1)</script" not in page and page.count("<script") == 1
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 20
+    assert 'href="%3Cscript%3Ealert%281%29%3C/script%3E"' in page
 
 
 @needs_poppler
@@ -177,7 +202,7 @@ def test_a_table_goes_on_with_its_head_and_its_titles(tmp_path: Path) -> None:
     ]
     columns = [f"column {n}" for n in range(14)]
     table = Table(columns, [TableSection("A model", groups)], "Long.", "tab:long")
-    report = Report("T", [], [Section("S", [table], [])], [("Runs", "1")])
+    report = Report("T", [], [Section("S", [table])], [("Runs", "1")])
     found = pages(written(report, tmp_path)[0])
     assert len(found) > 2
     with_rows = [page for page in found if "method" in page]
@@ -199,14 +224,14 @@ class Reader(HTMLParser):
         self.cells: list[str] = []
         self.pictures: list[str] = []
         self.scrolling: list[bool] = []
-        """Of each table and picture: whether it scrolls in a box of its own."""
+        """Of each table: whether it scrolls in a box of its own."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "img":
             self.pictures.append(dict(attrs)["src"] or "")
-        if tag in ("img", "table"):
+        if tag == "table":
             self.scrolling.append(self.open[-1] == "div")
-        if tag in ("td", "th", "figcaption", "p", "h1", "h2", "dt", "dd"):
+        if tag in ("td", "th", "figcaption", "p", "nav", "h1", "h2", "dt", "dd"):
             self.cells.append("")
         if tag not in self.VOID:
             self.open.append(tag)
@@ -234,13 +259,124 @@ def test_the_html_is_one_file_with_everything(report: Report, tmp_path: Path) ->
     for picture in reader.pictures:
         kind, data = picture.split(",")
         assert kind == "data:image/svg+xml;base64" and b"<svg" in base64.b64decode(data)
-    assert not re.search(r'(src|href)="http', text)
+    assert not re.search(r'(src|href)="(http|//)', text)
 
 
-def test_the_html_fits_a_phone(report: Report, tmp_path: Path) -> None:
+def test_each_table_scrolls_in_a_box_of_its_own(report: Report, tmp_path: Path) -> None:
+    """Captions and pictures stand outside; test_browser.py looks at the page in a browser."""
     _, text = written(report, tmp_path)
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
-    assert ".scroll { overflow-x: auto; }" in text
     reader = Reader()
     reader.feed(text)
-    assert reader.scrolling == [True] * 4  # two tables, two pictures; captions stand outside
+    assert reader.scrolling == [True] * 2
+
+
+def report_of(*cells: Cell, **more: Any) -> Report:
+    """A report of one table with one row."""
+    table = Table(
+        [f"column {n}" for n in range(len(cells))],
+        [TableSection("", [RowGroup("2:4", [("DaSS", list(cells))])])],
+        "A caption.",
+        "tab:one",
+    )
+    return Report("T", [], [Section("S", [table], **more)], [("Runs", "1")])
+
+
+def test_a_number_links_to_its_result_files(tmp_path: Path) -> None:
+    first, second = (f"runs/m/c4-{n}/dass/2of4/perplexity.json" for n in (1, 2))
+    cells = [
+        Cell("5.75", best=True, sources=(first,)),
+        Cell("6.25", "0.02", sources=(first, second)),
+        Cell("7.25"),
+    ]
+    _, page = written(report_of(*cells), tmp_path)
+    assert f'<td><a href="{first}"><b>5.75</b></a></td>' in page
+    assert (
+        f'<td>6.25 <small>±0.02</small> <sup><a href="{first}" title="{first}">1</a></sup>'
+        f' <sup><a href="{second}" title="{second}">2</a></sup></td>' in page
+    )
+    assert "<td>7.25</td>" in page
+    said = "A number links to the result file"
+    assert said in page and said not in written(report_of(Cell("7.25")), tmp_path)[1]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_underlined_means_is_said_where_it_is_used(tied: bool, tmp_path: Path) -> None:
+    pdf, page = written(report_of(Cell("5.75", tied=tied)), tmp_path)
+    tex = pdf.with_suffix(".tex").read_text()
+    assert (TIED in page, TIED in tex, "<u>5.75</u>" in page) == (tied,) * 3
+
+
+@needs_poppler
+def test_findings_differences_and_what_is_missing_are_said_everywhere(tmp_path: Path) -> None:
+    said = ["DaSS is 0.5 ahead.", "Not measured: no GPU.", "Another length than the paper's."]
+    report = Report(
+        "T",
+        [],
+        [Section("A", findings=said[:1]), Section("B", empty=said[1])],
+        [("Runs", "1")],
+        said[2:],
+    )
+    pdf, page = written(report, tmp_path)
+    for text in (page, pdf.with_suffix(".tex").read_text(), " ".join(pages(pdf))):
+        assert "Differences from the paper" in text
+        places = [text.replace("’", "'").replace("&#39;", "'").index(one) for one in said]
+        assert places == sorted(places)
+    assert len(pages(pdf)) == 1
+    bare = written(report_of(Cell("1")), tmp_path)
+    assert "Differences" not in bare[1] + "".join(pages(bare[0]))
+
+
+def test_contents_lead_to_every_section(report: Report, tmp_path: Path) -> None:
+    more = replace(report, sections=[*report.sections, Section("Last")], differences=["One."])
+    _, page = written(more, tmp_path)
+    targets = re.findall(r'<li><a href="#(.*?)">(.*?)</a>', page)
+    assert [title for _, title in targets] == [
+        "Uniform_pruning", "Last", "Differences from the paper", "What produced these numbers",
+    ]  # fmt: skip
+    for target, title in targets:
+        assert f'<h2 id="{target}">{title}</h2>' in page
+
+
+@needs_poppler
+def test_a_long_pdf_has_contents_and_a_short_one_has_none(report: Report, tmp_path: Path) -> None:
+    short = pages(written(report, tmp_path)[0])
+    long = pages(written(replace(report, sections=report.sections * 4), tmp_path)[0])
+    assert len(short) < 5 <= len(long)
+    assert "Contents" in long[0] and "Contents" not in " ".join(short)
+
+
+@needs_poppler
+def test_text_fills_a_page_that_a_figure_does_not_fit_on(tmp_path: Path) -> None:
+    """Else half a page would stay empty below a table."""
+    table = report_of(*[Cell("1")] * 3).sections[0].tables[0]
+    rows = [(f"method {n}", [Cell("1")] * 3) for n in range(36)]
+    high = replace(table, sections=[TableSection("", [RowGroup("2:4", rows)])])
+    models = {f"m{n}": f"Model {n}" for n in range(9)}
+    drawing = Drawing(perplexity_figure(ROWS, replace(SETTINGS, models=models)), "Below.", "f.pdf")
+    first = Section("First", [high], [drawing])
+    found = pages(written(Report("T", [], [first, Section("Second", [table])], []), tmp_path)[0])
+    assert "Second" in found[0] and "Below." in found[1]
+
+
+@latex
+def test_the_latex_compiles_and_holds_everything(report: Report, tmp_path: Path) -> None:
+    """With nothing but what texlive-latex-recommended has, and the figures' files."""
+    report = replace(
+        report,
+        sections=[replace(report.sections[0], findings=["A 5 % finding."]), Section("S", empty="_")]
+        * 2,
+        differences=["A $ difference."],
+    )
+    written(report, tmp_path)
+    for drawing in report.sections[0].figures:
+        save_figure(drawing.figure, tmp_path / drawing.file)
+    compile_latex(tmp_path / "report.tex")
+    source = (tmp_path / "report.tex").read_text()
+    packages = set(re.findall(r"\\usepackage(?:\[.*?\])?\{(\w+)\}", source))
+    assert packages == {"booktabs", "float", "geometry", "graphicx", "hyperref"}
+    if shutil.which("pdftotext"):
+        text = " ".join(pages(tmp_path / "report.pdf"))
+        for shown in ("The study", "A 5 % finding.", "5.75", "67.4 ±2.0", "A $ difference.",
+                      "Table 4:", "Figure 4:", "abc; def", "Contents"):  # fmt: skip
+            assert shown in text

@@ -13,7 +13,7 @@ from dass.errors import DataError
 from dass.models.shape import Shape
 from dass.report.figures import figure_bytes
 from dass.report.speed_figures import speed_figure
-from dass.report.speed_sections import speed_sections
+from dass.report.speed_sections import TITLES, speed_sections
 from dass.report.speed_tables import (
     DISTURBED,
     SpeedSettings,
@@ -21,6 +21,7 @@ from dass.report.speed_tables import (
     duration,
     gpu_table,
     pruning_table,
+    source_of,
 )
 from dass.report.table import Cell, Table
 from dass.results.schema import PeakMemory, PruningResult, Run
@@ -118,9 +119,24 @@ def test_without_results_the_table_says_not_measured_here(make: Any) -> None:
 
 def test_without_a_gpu_its_section_of_the_report_says_so() -> None:
     fields = {name: getattr(SETTINGS, name) for name in ("study", "subjects", "methods", "note")}
-    (section,) = speed_sections([], [], {"gpu": fields})
-    assert "not measured here" in section.tables[0].markdown()
-    assert section.figures == []
+    sections = speed_sections([], [], dict.fromkeys(("metric", "gpu", "cpu"), fields))
+    assert [section.title for section in sections] == list(TITLES.values())
+    for section in sections:
+        assert section.empty.startswith("Not measured here")
+        assert (section.tables, section.figures) == ([], [])
+
+
+def test_each_section_has_its_table_and_but_for_pruning_times_its_figure() -> None:
+    fields = {name: getattr(SETTINGS, name) for name in ("study", "subjects", "methods", "note")}
+    results = [result("gpu", gpu_measurements()), result("cpu", cpu_measurements())]
+    gpu, cpu = speed_sections(results, [], {"gpu": fields, "cpu": fields})
+    assert (gpu.empty, cpu.empty) == ("", "")
+    assert gpu.tables == [gpu_table(results[:1], SETTINGS)]
+    assert cpu.tables == [cpu_table(results[1:], SETTINGS)]
+    files = [drawing.file for section in (gpu, cpu) for drawing in section.figures]
+    assert files == ["speed/figures/gpu.pdf", "speed/figures/cpu.pdf"]
+    (timed,) = speed_sections([result("metric", [])], [], {"metric": fields})
+    assert len(timed.tables) == 1 and timed.figures == []
 
 
 def cpu_measurements() -> list[Measurement]:
@@ -208,6 +224,33 @@ def test_a_studys_metric_files_hold_one_method_each_beside_sparsegpt() -> None:
     assert cells(table, "DaSS") == ["2 0", "10.00 0.00"]
 
 
+def sources(table: Table, label: str) -> list[tuple[str, ...]]:
+    """The files behind each cell of the first row of this label."""
+    rows = [row for part in table.sections for group in part.groups for row in group.rows]
+    return next([cell.sources for cell in cells] for name, cells in rows if name == label)
+
+
+def test_numbers_name_their_files_and_dashes_none() -> None:
+    def one(method: str) -> Measurement:
+        return Measurement("score and mask", method, "2of4", 0, "float16", [1.0] * 3)
+
+    methods = {"wanda": ["wanda", {}], "sgpt": ["sparsegpt", {}]}
+    subject = {"subject": "small/wanda", "settings": {"methods": methods}}
+    timed = result("metric", [one("wanda"), one("sgpt")], **subject)
+    runs = [f"runs/small/c/{method}/2of4/pruning.json" for method in ("wanda", "sgpt")]
+    for number, of_runs in enumerate(([(), ()], [(runs[0],), ()], [(runs[0],), tuple(runs)])):
+        whole = [pruning("wanda", 20.0), pruning("sgpt", 50.0)][:number]
+        table = pruning_table([timed], whole or [pruning("other", 1.0)], SETTINGS)
+        assert sources(table, "Wanda") == [("speed/metric/small/wanda.json",)] * 2 + of_runs
+    gpu = gpu_table([result("gpu", gpu_measurements())], SETTINGS)
+    dense, *others, pays = sources(gpu, "dense, graph")
+    assert {dense, *others} == {("speed/gpu/small.json",)} and pays == ()
+    cpu = cpu_table([result("cpu", cpu_measurements())], SETTINGS)
+    assert sources(cpu, "torch CSR 70 %") == [("speed/cpu/small.json",)] * 4
+    run = result("gpu", gpu_measurements(), subject="small/c/dass")
+    assert source_of(run) == "speed/prefill/small/c/dass/2of4.json"
+
+
 def test_durations_have_three_digits_and_a_unit() -> None:
     assert duration(3.5e-5) == "35 µs"
     assert duration(0.0012345) == "1.23 ms"
@@ -277,4 +320,6 @@ def test_a_cell_without_a_baseline_is_a_dash() -> None:
     only_sparse = [m for m in cpu_measurements() if m.variant != "dense"]
     table = cpu_table([result("cpu", only_sparse)], SETTINGS)
     assert table.columns == ["ms"]
-    assert table.sections[0].groups[0].rows[0][1][0] == Cell("2,000", "0", best=True)
+    assert table.sections[0].groups[0].rows[0][1][0] == Cell(
+        "2,000", "0", best=True, sources=("speed/cpu/small.json",)
+    )

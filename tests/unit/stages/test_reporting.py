@@ -69,10 +69,13 @@ def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
         summary=rows, published=[published], study="small", description="What it is.", note="",
         experiments={"main": SETTINGS}, speed={}, speed_results=[], speed_pruning=[],
         activations=[], block_errors=[], blocks=None,
-        pdf=tmp_path / "report.pdf", html=tmp_path / "report.html",
+        differences=["Another text."],
+        **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     assert "DaSS, reproduced: study small" in page and "<b>1.2e7</b>" in page
+    assert "Another text." in page
+    assert r"\begin{document}" in (tmp_path / "report.tex").read_text()
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -138,11 +141,13 @@ def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) ->
     own = speed_file(tmp_path, "metric", "score and mask", "sparsegpt", "dass", variant="2of4")
     report(
         summary=summed_up, published=[published], study="small", description="What it is.",
-        note="What to know.", experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
+        note="What to know.",
+        experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
         speed={"metric": SPEED}, speed_results=[own],
         speed_pruning=[tmp_path / "b/c4/dass/2of4/pruning.json"],
         activations=[], block_errors=[], blocks=None,
-        pdf=tmp_path / "report.pdf", html=tmp_path / "report.html",
+        differences=["Another text."],
+        **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     for text in ("What it is.", "What to know.", "A paper, t. 9", "−0.14", "Title", "Another"):

@@ -136,7 +136,8 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
             "description": "D", "note": "", "experiments": shown["experiments"], "speed": {},
             "speed_results": [], "speed_pruning": [], "activations": [work / "norms.json"],
             "block_errors": [run / "blocks.json"], "blocks": blocks["settings"],
-            "pdf": work / "report.pdf", "html": work / "report.html",
+            "differences": [],
+            **{form: work / f"report.{form}" for form in ("pdf", "html", "tex")},
         },
     }  # fmt: skip
 
