@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dass.report.block_tables import ERRORS, TITLE, BlockSettings, measured_on
-from dass.report.figures import STYLE, STYLES, add_legend
+from dass.report.plots import OTHERS, STYLES, panels
 from dass.report.words import pattern_label, sentences
 from dass.results.schema import ActivationsResult, BlockNorms, BlocksResult, NormSpread
 
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 3
 _SIDES = {"input": "input X", "intermediate": "intermediate Z"}
 """Field of :class:`dass.results.schema.BlockNorms` -> what it is called."""
 _COLOURS = {"input": "#0072b2", "intermediate": "#9e1f63"}
-_MORE = [("#009e73", "D"), ("#0072b2", "P"), ("#000000", "X"), ("#d55e00", "<"), ("#cc79a7", ">")]
 _BANDS = [("1", "99", 0.15), ("5", "95", 0.25), ("25", "75", 0.4)]
 """Lower and upper percentile, and how opaque the band between them is."""
 
@@ -41,12 +39,12 @@ def norms_figure(results: Sequence[ActivationsResult], settings: BlockSettings) 
         axes.axhline(1, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_yscale("log")
 
-    panels = [
+    shown = [
         (f"{settings.models[one.model]}, {words}", _bound(draw, one, side))
         for one in _known(results, settings)
         for side, words in _SIDES.items()
     ]
-    return _figure(panels, "block", "norm / median", _band_marks(), columns=2)
+    return _figure(shown, "block", "norm / median", _band_marks())
 
 
 def outliers_figure(results: Sequence[ActivationsResult], settings: BlockSettings) -> Figure:
@@ -59,9 +57,9 @@ def outliers_figure(results: Sequence[ActivationsResult], settings: BlockSetting
                       linewidth=1)  # fmt: skip
         axes.set_ylim(bottom=0)
 
-    panels = [(settings.models[one.model], _bound(draw, one)) for one in _known(results, settings)]
+    shown = [(settings.models[one.model], _bound(draw, one)) for one in _known(results, settings)]
     marks = {words: _mark(_COLOURS[side], "o") for side, words in _SIDES.items()}
-    return _figure(panels, "block", "outliers in %", marks)
+    return _figure(shown, "block", "outliers in %", marks)
 
 
 def errors_figure(kind: str, results: Sequence[BlocksResult], settings: BlockSettings) -> Figure:
@@ -78,14 +76,14 @@ def kept_figure(results: Sequence[BlocksResult], settings: BlockSettings) -> Fig
         columns = zip(*(block.kept for block in result.blocks), strict=True)
         return [100 * sum(column) / len(column) for column in columns]
 
-    panels = _lines(results, settings, shares, first=1)
+    shown = _lines(results, settings, shares, first=1)
     axis = "tenth of the neurons by ‖Z‖, loudest last"
-    return _figure(panels, axis, "kept weights of gate and up in %", _method_marks(settings))
+    return _figure(shown, axis, "kept weights of gate and up in %", _method_marks(settings))
 
 
 def block_captions(errors: Sequence[BlocksResult], settings: BlockSettings) -> dict[str, str]:
     """What stands below each figure, by name: those of :func:`block_figures`."""
-    panels = "One panel per pattern and model; one line per method"
+    layout = "One panel per pattern and model; one line per method"
     about = {
         "norms": [
             "L2 norms of the channels of what goes into each GLU (X) and into its down projection "
@@ -95,13 +93,13 @@ def block_captions(errors: Sequence[BlocksResult], settings: BlockSettings) -> d
         ],
         "outliers": ["Share of channels whose norm is above five times the mean of their block"],
         **{
-            kind: [f"{error.words}; lower is better", panels, *measured_on(errors)]
+            kind: [f"{error.words}; lower is better", layout, *measured_on(errors)]
             for kind, error in ERRORS.items()
         },
         "kept": [
             "Share of the weights of gate and up that is kept, by tenths of the intermediate "
             "neurons sorted by the norm of Z in the dense model, mean over blocks",
-            panels,
+            layout,
         ],
     }  # fmt: skip
     return {kind: sentences(TITLE, *texts, settings.note) for kind, texts in about.items()}
@@ -167,34 +165,19 @@ def _lines(
 def method_styles(settings: BlockSettings) -> dict[str, tuple[str, str]]:
     """Method -> colour and marker; the paper's methods have theirs, as in every figure."""
     others = [method for method in settings.methods if method not in STYLES]
-    own = {method: _MORE[n % len(_MORE)] for n, method in enumerate(others)}
+    own = {method: OTHERS[n % len(OTHERS)] for n, method in enumerate(others)}
     return {method: (STYLES | own)[method] for method in settings.methods}
 
 
-def _figure(
-    panels: Sequence[Draw], x: str, y: str, marks: dict[str, Artist], columns: int = _COLUMNS
-) -> Figure:
-    from matplotlib import style
-    from matplotlib.figure import Figure
+def _figure(shown: Sequence[Draw], x: str, y: str, marks: dict[str, Artist]) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    columns = max(1, min(columns, len(panels)))
-    rows = max(1, -(-len(panels) // columns))
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(max(2.5 * columns, 3.4), 2.3 * rows + 0.5), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for index, (axes, (title, draw)) in enumerate(zip(grid.flat, panels, strict=False)):
-            draw(axes)
-            axes.set_title(title)
-            axes.set_xlabel(x)
-            axes.set_ylabel(y if index % columns == 0 else "")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(axis="y", color="#dddddd", linewidth=0.5)
-            axes.set_axisbelow(True)
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.remove()
-        add_legend(figure, marks)
-    return figure
+    def draw(axes: Axes, index: int) -> None:
+        shown[index][1](axes)
+        axes.set_xlabel(x)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return panels([title for title, _ in shown], y, draw, marks, sharey=True)
 
 
 def _mark(colour: str, marker: str) -> Artist:

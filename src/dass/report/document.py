@@ -19,7 +19,9 @@ import typst
 from dass.latex import escape_latex
 from dass.report.experiment import TableSettings
 from dass.report.experiment_tables import perplexity_table, zero_shot_table
-from dass.report.figures import figure_bytes, figure_captions, perplexity_figure, zero_shot_figure
+from dass.report.figures import figure_captions, perplexity_figure, zero_shot_figure
+from dass.report.findings import findings
+from dass.report.plots import figure_bytes
 from dass.report.published_table import published_table
 from dass.report.table import Cell, Table
 from dass.results.published import Published
@@ -84,7 +86,7 @@ def make_report(
         rows: of the study's summary.
         experiments: one section each.
         title, description, note: the study's.
-        published: numbers to compare with; with none, there is no such table.
+        published: numbers to compare with; with none about a section's runs, it has no such table.
         more: sections that follow, e.g. on speed.
         differences: from the paper, by :func:`dass.report.differences.paper_differences`.
     """
@@ -106,9 +108,10 @@ def _section(
         tables.append(zero_shot_table(rows, settings))
         drawn = zero_shot_figure(rows, settings)
         figures.append(Drawing(drawn, captions[1], f"{folder}/zero_shot.pdf"))
-    if published:
-        tables.append(published_table(rows, settings, published))
-    return Section(settings.title, tables, figures)
+    beside = published_table(rows, settings, published)
+    if beside.sections:
+        tables.append(beside)
+    return Section(settings.title, tables, figures, findings=findings(rows, settings))
 
 
 def provenance_lines(rows: Sequence[SummaryRow]) -> list[tuple[str, str]]:

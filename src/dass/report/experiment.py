@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dass.latex import latex_name
 from dass.report.table import Cell, RowGroup
@@ -17,20 +16,22 @@ from dass.terms import DENSE, Metric, Split
 
 
 class Line(NamedTuple):
-    """A run, whatever the model: a line of a table."""
+    """Runs that differ in the draw of their calibration only, whatever the model.
+
+    A line of a table.
+    """
 
     calibration: str | None
+    """Its key in the config."""
     method: str
     pattern: str | None
 
-    def of(self, model: str) -> Run:
-        """The run of this model."""
-        return Run(model=model, **self._asdict())
-
 
 DENSE_LINE = Line(None, DENSE, None)
-Lines = dict[Line, SummaryRow]
-"""The rows of one model, by line."""
+Draws = dict[int, SummaryRow]
+"""The rows of one line and model, by seed; the dense model's has seed 0."""
+Lines = dict[Line, Draws]
+"""Those of one model; a line without results has none."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TableSettings:
     models: dict[str, str]
     """Key -> label."""
     calibrations: dict[str, str]
-    """Key -> words for the caption: ``128 sequences of 2048 tokens of C4, seed 0``."""
+    """Key -> words for the caption: ``128 sequences of 2048 tokens of c4, seeds 0 to 4``."""
     methods: dict[str, str]
     """Key -> label."""
     patterns: list[str]
@@ -55,6 +56,18 @@ class TableSettings:
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     note: str = ""
     """What captions end with, e.g. that the models are stand-ins."""
+    draws: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Calibration -> name of each draw in paths -> its seed; without it, one draw of its name."""
+    tolerance: float = 0.02
+    """How far from a published value ours may be, as a share of it."""
+    x: str | None = None
+    """What the figures have on the horizontal axis: ``sparsity``, ``sequences``, ``alpha``, ..."""
+    x_part: Literal["pattern", "calibration", "method"] = "method"
+    """The part of a line that decides about its place there."""
+    x_values: dict[str, float | str] = field(default_factory=dict)
+    """Key of that part -> place; a line whose key is missing is the same everywhere."""
+    curves: dict[str, str] = field(default_factory=dict)
+    """Key of that part -> what lines have in common that one curve joins."""
 
     def lines(self, pattern: str) -> dict[Line, str]:
         """The lines of a pattern -> labels; of several calibrations each is named."""
@@ -64,6 +77,20 @@ class TableSettings:
             for method, label in self.methods.items()
             for calibration in self.calibrations
         }
+
+    def runs(self, model: str, line: Line) -> dict[int, Run]:
+        """The runs of a line, by seed; a method that reads no tokens has the first only."""
+        if line.calibration is None:
+            return {0: Run(model=model, **line._asdict())}
+        draws = self.draws.get(line.calibration) or {line.calibration: 0}
+        return {
+            seed: Run(model=model, calibration=draw, method=line.method, pattern=line.pattern)
+            for draw, seed in draws.items()
+        }
+
+    def x_value(self, line: Line) -> float | str | None:
+        """Where a line is on the figures' axis; None: everywhere."""
+        return self.x_values.get(getattr(line, self.x_part) or "")
 
     @property
     def all_lines(self) -> list[Line]:
@@ -76,10 +103,13 @@ class TableSettings:
 
 
 def shown_rows(rows: Iterable[SummaryRow], settings: TableSettings) -> dict[str, Lines]:
-    """Model -> the rows that the experiment shows of it; runs without results are missing."""
+    """Model -> line -> the rows of its draws that have results."""
     found = {row.run: row for row in rows}
     return {
-        model: {line: found[run] for line in settings.all_lines if (run := line.of(model)) in found}
+        model: {
+            line: {s: found[run] for s, run in settings.runs(model, line).items() if run in found}
+            for line in settings.all_lines
+        }
         for model in settings.models
     }
 
@@ -91,54 +121,3 @@ def row_groups(settings: TableSettings, cells: Callable[[Line], list[Cell]]) -> 
         rows = [(label, cells(line)) for line, label in settings.lines(pattern).items()]
         groups.append(RowGroup(pattern_label(pattern), rows))
     return groups
-
-
-# --- Values -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Value:
-    """A measured number and its standard error."""
-
-    value: float
-    error: float | None = None
-
-    def times(self, factor: float) -> Value:
-        """In another unit."""
-        return Value(factor * self.value, None if self.error is None else factor * self.error)
-
-
-def cell_of(value: Value | None, show: Callable[[float], str]) -> Cell:
-    """A value as it is printed; a dash where it was not measured."""
-    if value is None:
-        return Cell()
-    return Cell(show(value.value), "" if value.error is None else show(value.error))
-
-
-def perplexity_of(row: SummaryRow | None, split: str) -> Value | None:
-    """A run's perplexity; None where it was not measured."""
-    values = row.perplexity.splits.get(split) if row and row.perplexity else None
-    return Value(values.perplexity) if values else None
-
-
-def accuracy_of(row: SummaryRow | None, task: str, metric: Metric) -> Value | None:
-    """A run's accuracy, a share: acc where the task has no acc_norm, None if not measured."""
-    accuracy = row.zero_shot.tasks.get(task) if row and row.zero_shot else None
-    return Value(*accuracy.by(metric)) if accuracy else None
-
-
-def mean_accuracy(row: SummaryRow | None, settings: TableSettings) -> Value | None:
-    """The mean over the tasks of the settings, as the zero-shot table prints it."""
-    return mean_value([accuracy_of(row, task, settings.metric) for task in settings.tasks])
-
-
-def mean_value(values: Sequence[Value | None]) -> Value | None:
-    """The mean, and its standard error for independent values; None where one is missing."""
-    present = [value for value in values if value is not None]
-    if not present or len(present) < len(values):
-        return None
-    mean = sum(v.value for v in present) / len(present)
-    errors = [v.error for v in present if v.error is not None]
-    if len(errors) < len(present):
-        return Value(mean)
-    return Value(mean, math.sqrt(sum(error**2 for error in errors)) / len(present))

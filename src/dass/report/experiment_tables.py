@@ -4,20 +4,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from dass.report.contests import (
+    Column,
+    Place,
+    Verdicts,
+    mean_accuracy,
+    perplexity_columns,
+    table_verdicts,
+    zero_shot_columns,
+)
 from dass.report.experiment import (
     Line,
     Lines,
     TableSettings,
-    accuracy_of,
-    cell_of,
-    mean_value,
-    perplexity_of,
     row_groups,
     shown_rows,
 )
+from dass.report.measures import Measure, Perplexity, cell_of, measured
 from dass.report.table import Cell, RowGroup, Table, TableSection
-from dass.report.words import DASH, format_percent, format_perplexity, sentences
+from dass.report.words import DASH, listed, sentences
 from dass.results.schema import PerplexityResult, ZeroShotResult
+from dass.results.significance import LEVEL
 from dass.results.summary import SummaryRow
 from dass.tasks import TASKS
 
@@ -25,17 +32,14 @@ Part = TypeVar("Part", PerplexityResult, ZeroShotResult)
 
 
 def perplexity_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Table:
-    """Rows: dense, then the methods under each pattern; columns: models; lowest in bold."""
+    """Rows: dense, then the methods under each pattern; columns: models."""
     shown = shown_rows(rows, settings)
-
-    def cells(line: Line) -> list[Cell]:
-        values = [perplexity_of(shown[model].get(line), settings.split) for model in shown]
-        return [cell_of(value, format_perplexity) for value in values]
-
+    columns = perplexity_columns(settings)
+    verdicts = table_verdicts(shown, settings, columns)
     return Table(
         columns=list(settings.models.values()),
-        sections=[TableSection("", _best_in_bold(row_groups(settings, cells), min))],
-        caption=_perplexity_caption(shown, settings),
+        sections=[TableSection("", _marked_groups(shown, settings, columns, verdicts))],
+        caption=_perplexity_caption(shown, settings, marked=bool(verdicts)),
         label=settings.label("perplexity"),
     )
 
@@ -43,55 +47,51 @@ def perplexity_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Tab
 def zero_shot_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Table:
     """One section per model: dense, then the methods under each pattern; columns: tasks and mean.
 
-    In percent, each with its standard error; highest in bold.
+    In percent.
     """
     shown = shown_rows(rows, settings)
-
-    def section(model: str, title: str) -> TableSection:
-        def cells(line: Line) -> list[Cell]:
-            row = shown[model].get(line)
-            tasks = [accuracy_of(row, task, settings.metric) for task in settings.tasks]
-            return [cell_of(value, format_percent) for value in (*tasks, mean_value(tasks))]
-
-        return TableSection(title, _best_in_bold(row_groups(settings, cells), max))
-
+    columns = zero_shot_columns(settings)
+    verdicts = table_verdicts(shown, settings, columns)
     without_norm = _tasks_without_norm(shown, settings)
     heads = [TASKS[t].label + ("†" if t in without_norm else "") for t in settings.tasks]
     return Table(
         columns=[*heads, "Mean"],
-        sections=[section(model, title) for model, title in settings.models.items()],
-        caption=_zero_shot_caption(shown, settings, without_norm),
+        sections=[
+            TableSection(
+                title,
+                _marked_groups(shown, settings, [c for c in columns if c.model == model], verdicts),
+            )
+            for model, title in settings.models.items()
+        ],
+        caption=_zero_shot_caption(shown, settings, without_norm, marked=bool(verdicts)),
         label=settings.label("zero-shot"),
     )
 
 
-def _best_in_bold(
-    groups: list[RowGroup], better: Callable[[Iterable[float]], float]
+def _marked_groups(
+    shown: Mapping[str, Lines],
+    settings: TableSettings,
+    columns: Sequence[Column],
+    verdicts: Verdicts,
 ) -> list[RowGroup]:
-    """In each group the best of each column, as it is printed; never dense, in the first group."""
-    dense, *patterns = groups
-    marked = []
-    for group in patterns:
-        best = []
-        for column in zip(*(cells for _, cells in group.rows), strict=True):
-            printed = {float(cell.text): cell.text for cell in column if cell.text != DASH}
-            best.append(printed[better(printed)] if printed else None)
-        rows = [
-            (
-                label,
-                [replace(cell, best=cell.text == b) for cell, b in zip(cells, best, strict=True)],
-            )
-            for label, cells in group.rows
-        ]
-        marked.append(RowGroup(group.label, rows))
-    return [dense, *marked]
+    """The rows of a section, with the marks of the best; dense has none."""
+
+    def cell(line: Line, column: Column) -> Cell:
+        plain = cell_of(column.measure, shown[column.model][line])
+        verdict = verdicts.get(Place(line.pattern or "", line.calibration or "", column))
+        if verdict is None:
+            return plain
+        best = line == verdict.best and not verdict.tied
+        return replace(plain, best=best, tied=line in verdict.tied)
+
+    return row_groups(settings, lambda line: [cell(line, column) for column in columns])
 
 
 def _tasks_without_norm(shown: Mapping[str, Lines], settings: TableSettings) -> list[str]:
     """Tasks that print acc although acc_norm is asked for."""
     if settings.metric == "acc":
         return []
-    parts = [row.zero_shot for lines in shown.values() for row in lines.values() if row.zero_shot]
+    parts = [row.zero_shot for lines in shown.values() for row in _rows(lines) if row.zero_shot]
     found = {task: [p.tasks[task] for p in parts if task in p.tasks] for task in settings.tasks}
     return [task for task, own in found.items() if own and all(one.acc_norm is None for one in own)]
 
@@ -105,9 +105,11 @@ _METRICS = {
 }
 
 
-def _perplexity_caption(shown: Mapping[str, Lines], settings: TableSettings) -> str:
+def _perplexity_caption(
+    shown: Mapping[str, Lines], settings: TableSettings, *, marked: bool
+) -> str:
     own = {
-        settings.models[model]: [row.perplexity for row in lines.values() if row.perplexity]
+        settings.models[model]: [row.perplexity for row in _rows(lines) if row.perplexity]
         for model, lines in shown.items()
     }
     dataset = _common(own, lambda part: part.dataset)
@@ -121,12 +123,13 @@ def _perplexity_caption(shown: Mapping[str, Lines], settings: TableSettings) -> 
         f"Context length: {length} tokens" if length else "",
         f"Windows: {windows}" if windows else "",
         f"BOS: {bos}" if bos else "",
-        *_closing(settings),
+        _draws_in_words(shown, Perplexity(settings.split), "no ±"),
+        *_closing(settings, "windows" if marked else "", shown),
     )
 
 
 def _zero_shot_caption(
-    shown: Mapping[str, Lines], settings: TableSettings, without_norm: list[str]
+    shown: Mapping[str, Lines], settings: TableSettings, without_norm: list[str], *, marked: bool
 ) -> str:
     def counts(part: ZeroShotResult) -> str:
         """``HellaSwag 10042, PIQA 1838``."""
@@ -134,31 +137,56 @@ def _zero_shot_caption(
         return ", ".join(f"{TASKS[task].label} {part.tasks[task].samples}" for task in own)
 
     own = {
-        settings.models[model]: [row.zero_shot for row in lines.values() if row.zero_shot]
+        settings.models[model]: [row.zero_shot for row in _rows(lines) if row.zero_shot]
         for model, lines in shown.items()
     }
     limits = _common(own, lambda part: part.limit)
     examples = _common(own, counts)
-    marked = " and ".join(TASKS[task].label for task in without_norm)
+    daggers = listed([TASKS[task].label for task in without_norm])
+    draws = _draws_in_words(shown, mean_accuracy(settings), "standard error over questions")
     return sentences(
         settings.title,
-        "Zero-shot accuracy in percent ± standard error; higher is better",
+        "Zero-shot accuracy in percent; higher is better",
         f"Metric: {_METRICS[settings.metric]}",
-        f"†: acc, since there is no acc_norm ({marked})" if marked else "",
+        f"†: acc, since there is no acc_norm ({daggers})" if daggers else "",
         f"Limited to the first examples of each task, at most {limits}" if limits else "",
         f"Examples: {examples}" if examples else "",
-        *_closing(settings),
+        draws or "±: standard error over questions",
+        *_closing(settings, "questions" if marked else "", shown),
     )
 
 
-def _closing(settings: TableSettings) -> list[str]:
+def _draws_in_words(shown: Mapping[str, Lines], measure: Measure, single: str) -> str:
+    """What ± is where there are several draws, and what stands in its place where there are not."""
+    counts = {len(measured(measure, own)) for lines in shown.values() for own in lines.values()}
+    if max(counts, default=0) < 2:
+        return ""
+    alone = f"; without several draws: {single}" if 1 in counts else ""
+    return f"±: standard deviation over draws of the calibration{alone}"
+
+
+def _closing(settings: TableSettings, items: str, shown: Mapping[str, Lines]) -> list[str]:
+    """Calibration, marks, dashes, note; ``items`` are what was resampled for the marks."""
     texts = settings.calibrations
     named = texts.values() if len(texts) == 1 else (f"{k}: {t}" for k, t in texts.items())
+    several = any(len(draws) > 1 for lines in shown.values() for draws in lines.values())
+    marks = [
+        f"Bold: best at that sparsity{' and calibration' if len(texts) > 1 else ''}, and better "
+        "than every other method there beyond noise; "
+        "underlined: the best and all that cannot be told apart from it",
+        f"Noise: paired bootstrap over {items}{' and draws' if several else ''}, two-sided, "
+        f"p < {LEVEL} after Holm's correction over the table",
+    ]
     return [
         f"Calibration: {'; '.join(text for text in named if text)}" if any(texts.values()) else "",
-        f"Bold: best at that sparsity. {DASH}: not measured",
+        *(marks if items else []),
+        f"{DASH}: not measured",
         settings.note,
     ]
+
+
+def _rows(lines: Lines) -> list[SummaryRow]:
+    return [row for draws in lines.values() for row in draws.values()]
 
 
 def _common(own: Mapping[str, Sequence[Part]], say: Callable[[Part], str | int | None]) -> str:

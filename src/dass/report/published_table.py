@@ -1,18 +1,14 @@
 """The table that holds our numbers against published ones."""
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from dass.report.experiment import (
-    Line,
-    Lines,
-    TableSettings,
-    perplexity_of,
-    row_groups,
-    shown_rows,
-)
-from dass.report.table import Cell, Table, TableSection
-from dass.report.words import DASH, format_percent, format_perplexity, sentences
+from dass.report.experiment import DENSE_LINE, Draws, Line, Lines, TableSettings, shown_rows
+from dass.report.measures import Perplexity
+from dass.report.table import Cell, RowGroup, Table, TableSection
+from dass.report.words import DASH, format_percent, format_perplexity, pattern_label, sentences
 from dass.results.published import ACCURACIES, MEAN, PERPLEXITY, Published, Quantity
+from dass.results.schema import Run
 from dass.results.summary import SummaryRow, mean_of_tasks
 from dass.tasks import TASKS
 
@@ -20,39 +16,30 @@ from dass.tasks import TASKS
 def published_table(
     rows: Iterable[SummaryRow], settings: TableSettings, published: Sequence[Published]
 ) -> Table:
-    """One section per model and quantity; columns: ours, published, ours − published.
+    """One section per model and quantity; columns: published, ours, ours − published, verdict.
 
-    Quantities are those of which a number is published for a run of the experiment; with none,
-    the perplexity that the perplexity table prints. A dash stands for what was not measured, not
-    published, or published for another data set or context length.
+    A row for each published number that is about the experiment's runs, on our data set and context
+    length; ours is the mean over draws.
     """
     shown = shown_rows(rows, settings)
     fitting = _fitting(published, shown, settings)
-    quantities = list(dict.fromkeys(row.quantity for row in fitting))
-    sources = "; ".join(dict.fromkeys(row.source for row in fitting))
-
-    def section(model: str, label: str, quantity: Quantity) -> TableSection:
-        about = [number for number in fitting if number.quantity == quantity]
-
-        def cells(line: Line) -> list[Cell]:
-            theirs = next((n.value for n in about if n.is_about(line.of(model))), None)
-            return _cells(quantity, _ours(shown[model].get(line), quantity), theirs)
-
-        return TableSection(f"{label}: {_in_words(quantity)}", row_groups(settings, cells))
-
+    sources = "; ".join(dict.fromkeys(number.source for number in fitting))
+    sections = [
+        TableSection(f"{label}: {_in_words(quantity)}", groups)
+        for quantity in dict.fromkeys(number.quantity for number in fitting)
+        for model, label in settings.models.items()
+        if (groups := _groups(model, shown[model], settings, _of(quantity, fitting)))
+    ]
     return Table(
-        columns=["Ours", "Published", "Difference"],
-        sections=[
-            section(model, label, quantity)
-            for quantity in quantities or [Quantity(PERPLEXITY, settings.split)]
-            for model, label in settings.models.items()
-        ],
+        columns=["Published", "Ours", "Difference", "Verdict"],
+        sections=sections,
         caption=sentences(
             settings.title,
             "Our numbers beside published ones, and ours less theirs: perplexity, accuracy in "
             "percent",
+            "Ours is the mean over draws of the calibration" if _several(settings) else "",
             f"Published: {sources}" if sources else "Nothing is published about these runs",
-            f"{DASH}: not measured, or not published",
+            f"{DASH}: not measured" if sources else "",
             settings.note,
         ),
         label=settings.label("published"),
@@ -63,23 +50,65 @@ def _fitting(
     published: Iterable[Published], shown: Mapping[str, Lines], settings: TableSettings
 ) -> list[Published]:
     """Numbers about the experiment's runs, on the data set and context length of our own."""
-    runs = [line.of(model) for model in settings.models for line in settings.all_lines]
-    ours = [row.perplexity for lines in shown.values() for row in lines.values() if row.perplexity]
+    lines = [(model, line) for model in settings.models for line in settings.all_lines]
+    all_draws = [draws for own in shown.values() for draws in own.values()]
+    ours = [row.perplexity for draws in all_draws for row in draws.values() if row.perplexity]
     dataset, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else (None, None)
     return [
         number
         for number in published
-        if any(number.is_about(run) for run in runs)
+        if any(_is_about(number, model, line) for model, line in lines)
         and (number.quantity.metric != PERPLEXITY or number.holds_for(dataset, length))
     ]
 
 
-def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
-    """What we measured; unlike in the zero-shot table, acc never takes acc_norm's place."""
+def _is_about(number: Published, model: str, line: Line) -> bool:
+    """Whether it is about a line; it names a calibration by its key, whatever the draws."""
+    return number.is_about(Run(model=model, **line._asdict()))
+
+
+def _of(quantity: Quantity, numbers: Iterable[Published]) -> list[Published]:
+    return [number for number in numbers if number.quantity == quantity]
+
+
+def _groups(
+    model: str, lines: Lines, settings: TableSettings, numbers: Sequence[Published]
+) -> list[RowGroup]:
+    """The rows of a model for which there is a number, by pattern; dense on top."""
+    labels = {"": {DENSE_LINE: "Dense"}} | {p: settings.lines(p) for p in settings.patterns}
+    groups = []
+    for pattern, own in labels.items():
+        rows = [
+            (label, _cells(number, lines[line], settings.tolerance))
+            for line, label in own.items()
+            for number in [n for n in numbers if _is_about(n, model, line)][:1]
+        ]
+        if rows:
+            groups.append(RowGroup(pattern_label(pattern) if pattern else "", rows))
+    return groups
+
+
+def _cells(number: Published, draws: Draws, tolerance: float) -> list[Cell]:
+    perplexity = number.quantity.metric == PERPLEXITY
+    show = format_perplexity if perplexity else format_percent
+    theirs = Cell(show(number.value))
+    values = [v for row in draws.values() if (v := _measured(row, number.quantity)) is not None]
+    if not values:
+        return [theirs, Cell(), Cell(), Cell()]
+    ours = statistics.fmean(values)
+    off = ours - number.value
+    difference = f"{off:+.2f}" if perplexity else f"{100 * off:+.1f}"
+    near = abs(off) <= tolerance * number.value
+    verdict = f"within {100 * tolerance:g} %" if near else "differs"
+    return [theirs, Cell(show(ours)), Cell(difference.replace("-", "−")), Cell(verdict)]
+
+
+def _measured(row: SummaryRow, quantity: Quantity) -> float | None:
+    """What a run has; unlike in the zero-shot table, acc never takes acc_norm's place."""
     if quantity.metric == PERPLEXITY:
-        perplexity = perplexity_of(row, quantity.split)
+        perplexity = Perplexity(quantity.split).of(row)
         return perplexity.value if perplexity else None
-    if row is None or row.zero_shot is None:
+    if row.zero_shot is None:
         return None
     task, metric = ACCURACIES[quantity.metric]
     if task == MEAN:
@@ -88,14 +117,8 @@ def _ours(row: SummaryRow | None, quantity: Quantity) -> float | None:
     return accuracy
 
 
-def _cells(quantity: Quantity, ours: float | None, theirs: float | None) -> list[Cell]:
-    perplexity = quantity.metric == PERPLEXITY
-    show = format_perplexity if perplexity else format_percent
-    cells = [Cell() if value is None else Cell(show(value)) for value in (ours, theirs)]
-    if ours is None or theirs is None:
-        return [*cells, Cell()]
-    difference = f"{ours - theirs:+.2f}" if perplexity else f"{100 * (ours - theirs):+.1f}"
-    return [*cells, Cell(difference.replace("-", "−"))]
+def _several(settings: TableSettings) -> bool:
+    return any(len(draws) > 1 for draws in settings.draws.values())
 
 
 def _in_words(quantity: Quantity) -> str:

@@ -1,8 +1,24 @@
 """From a study's config to what the tables and figures of an experiment show."""
 
-from dass.config.study import StudyConfig, block_runs, experiment_runs
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from dass.config.blocks import CalibrationConfig
+from dass.config.study import (
+    CALIBRATION_AXES,
+    StudyConfig,
+    block_runs,
+    draws_of,
+    experiment_runs,
+    x_values,
+)
+from dass.pruning.methods import find_class
+from dass.pruning.patterns import Unstructured, parse_pattern
 from dass.report.block_tables import BlockSettings
 from dass.report.experiment import TableSettings
+from dass.report.words import listed
+
+Part: TypeAlias = Literal["pattern", "calibration", "method"]
 
 
 def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
@@ -12,23 +28,30 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         ConfigError: there is no such experiment.
     """
     runs = experiment_runs(study, experiment)
-    calibrations = {run.calibration: study.draws[run.calibration] for run in runs}
-    asked = study.experiments[experiment].zero_shot
+    block = study.experiments[experiment]
+    calibrations = {key: study.calibrations[key] for key in block.calibrations if runs}
     models, methods = {run.model for run in runs}, {run.method for run in runs}
+    part, curves = _curves(study, experiment) if block.x else ("method", {})
     return TableSettings(
         experiment=experiment,
-        title=study.experiments[experiment].title,
+        title=block.title,
         models={key: model.label for key, model in study.models.items() if key in models},
         calibrations={
-            key: f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, seed {c.seed}"
+            key: f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, {_seeds(c)}"
             for key, c in calibrations.items()
         },
         methods={key: m.label or key for key, m in study.methods.items() if key in methods},
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
         split=study.perplexity.table_split,
         metric=study.zero_shot.metric if study.zero_shot else "acc",
-        tasks=list(study.zero_shot.tasks) if study.zero_shot and asked else [],
+        tasks=list(study.zero_shot.tasks) if study.zero_shot and block.zero_shot else [],
         note=study.note,
+        draws={key: draws_of(key, c) for key, c in calibrations.items()},
+        tolerance=study.published.tolerance if study.published else 0.02,
+        x=block.x,
+        x_part=part,
+        x_values=x_values(study, experiment) if block.x else {},
+        curves=curves,
     )
 
 
@@ -44,3 +67,65 @@ def block_settings(study: StudyConfig) -> BlockSettings | None:
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
         note=study.note,
     )
+
+
+def _seeds(calibration: CalibrationConfig) -> str:
+    """``seed 0``; ``seeds 0 to 4``; ``seeds 0, 3 and 7``."""
+    if isinstance(calibration.seed, int):
+        return f"seed {calibration.seed}"
+    seeds = calibration.seed
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed([str(seed) for seed in seeds])}"
+
+
+def _curves(study: StudyConfig, experiment: str) -> tuple[Part, dict[str, str]]:
+    """The part of a line that the axis is about, and what of each key one curve joins.
+
+    Patterns: unstructured ones are joined, and those of N:M with the same M. Calibrations: those
+    that differ in nothing but what the axis shows. Methods: those of one function that differ in no
+    other argument, under the name of its class; one alone keeps its label.
+    """
+    block = study.experiments[experiment]
+    if block.x == "sparsity":
+        return "pattern", {pattern: _family(pattern) for pattern in block.patterns}
+    if block.x in CALIBRATION_AXES:
+        used = {key: study.calibrations[key] for key in block.calibrations}
+        rest = {
+            key: {a: getattr(c, a) for a in CALIBRATION_AXES if a != block.x}
+            for key, c in used.items()
+        }
+        return "calibration", {key: ", ".join(own) for key, own in _distinct(rest).items()}
+    return "method", _method_curves(study, block.methods, str(block.x))
+
+
+def _family(pattern: str) -> str:
+    parsed = parse_pattern(pattern)
+    return "unstructured" if isinstance(parsed, Unstructured) else f"N:{parsed.group}"
+
+
+def _method_curves(study: StudyConfig, methods: Sequence[str], x: str) -> dict[str, str]:
+    """Method -> name of its curve, of those that have the argument."""
+    blocks = {key: study.methods[key] for key in methods if x in study.methods[key].arguments}
+    rest = {
+        key: {"function": block.function} | {a: v for a, v in block.arguments.items() if a != x}
+        for key, block in blocks.items()
+    }
+    names = {key: find_class(block.function).__name__ for key, block in blocks.items()}
+    curves = {}
+    for key, block in blocks.items():
+        same = [other for other in blocks if rest[other] == rest[key]]
+        kin = {other: own for other, own in rest.items() if names[other] == names[key]}
+        name = ", ".join([names[key], *_distinct(kin)[key]])
+        curves[key] = name if len(same) > 1 else block.label or key
+    return curves
+
+
+def _distinct(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Each block's settings that are not the same in all."""
+    names = dict.fromkeys(name for block in blocks.values() for name in block)
+    differ = [n for n in names if len({repr(block.get(n)) for block in blocks.values()}) > 1]
+    return {
+        key: [f"{name} {block[name]}" for name in differ if name in block]
+        for key, block in blocks.items()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dass.report.figures import STYLE, add_legend
+from dass.report.plots import STYLE, add_legend
 from dass.report.speed_tables import (
     ENGINES,
     NOT_MEASURED,

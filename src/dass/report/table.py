@@ -23,7 +23,7 @@ class Cell:
 
     text: str = DASH
     error: str = ""
-    """Standard error, printed smaller after the number."""
+    """Standard deviation or standard error, printed smaller after the number."""
     best: bool = False
     """Better than all that it is compared with, beyond noise: printed in bold."""
     tied: bool = False
@@ -181,5 +181,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else f"*{cell.text}*" if cell.tied else cell.text
+    text = (
+        f"**{cell.text}**" if cell.best else f"<ins>{cell.text}</ins>" if cell.tied else cell.text
+    )
     return f"{text} ± {cell.error}" if cell.error else text

@@ -6,7 +6,7 @@ from typing import Any
 
 from dass.report.block_figures import block_figures as figures_of
 from dass.report.block_tables import BlockSettings
-from dass.report.figures import save_figure
+from dass.report.plots import save_figure
 from dass.results.schema import ActivationsResult, BlocksResult, read_result
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dass.report.experiment import TableSettings
-from dass.report.figures import perplexity_figure, save_figure, zero_shot_figure
+from dass.report.figures import perplexity_figure, zero_shot_figure
+from dass.report.plots import save_figure
 from dass.results.schema import read_result
 from dass.results.summary import Summary
 

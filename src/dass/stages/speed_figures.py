@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dass.report.figures import save_figure
+from dass.report.plots import save_figure
 from dass.report.speed_figures import speed_figure
 from dass.report.speed_tables import SpeedSettings
 from dass.speed.results import read_speed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dass.results.schema import (
@@ -19,7 +20,7 @@ from dass.results.summary import SummaryRow
 
 def row(
     run: str,
-    perplexity: dict[str, float] | float | None = None,
+    perplexity: Mapping[str, float | Sequence[float]] | float | None = None,
     tasks: dict[str, TaskAccuracy] | None = None,
     limit: int | None = None,
     bos: str = "text",
@@ -55,10 +56,15 @@ def row(
     )  # fmt: skip
 
 
-def _split(value: float) -> SplitPerplexity:
+def _split(value: float | Sequence[float]) -> SplitPerplexity:
+    """Of 100 windows that are all alike, or of windows with these log-likelihoods."""
+    if isinstance(value, int | float):
+        nlls, perplexity = [math.log(value)] * 100, float(value)
+    else:
+        nlls, perplexity = list(value), math.exp(sum(value) / len(value))
     return SplitPerplexity(
-        perplexity=value, nll=math.log(value), tokens=900, windows=100, tokens_hash="t",
-        window_nlls=[math.log(value)] * 100,
+        perplexity=perplexity, nll=math.log(perplexity), tokens=9 * len(nlls), windows=len(nlls),
+        tokens_hash="t", window_nlls=nlls,
     )  # fmt: skip
 
 

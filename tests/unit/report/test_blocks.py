@@ -11,7 +11,7 @@ from dass.latex import escape_latex
 from dass.report.block_figures import block_captions, block_figures, method_styles
 from dass.report.block_sections import block_findings, block_sections
 from dass.report.block_tables import ERRORS, BlockSettings, block_table
-from dass.report.figures import STYLES, figure_bytes
+from dass.report.plots import STYLES, figure_bytes
 from dass.results.schema import ActivationsResult, BlocksResult, Run
 
 SETTINGS = BlockSettings(
@@ -89,7 +89,7 @@ def test_tables_can_be_printed(kind: str) -> None:
 def lines(figure: Figure) -> dict[str, list[tuple[str, list[float]]]]:
     """Title of a panel -> colour and heights of each of its lines."""
     return {
-        axes.get_title(): [
+        axes.get_title().replace("\n", " "): [
             (str(line.get_color()), [round(float(y), 6) for y in line.get_ydata()])  # type: ignore[union-attr]
             for line in axes.lines
         ]

@@ -23,7 +23,8 @@ from dass.report.document import (
     write_report,
 )
 from dass.report.experiment import TableSettings
-from dass.report.figures import figure_captions, perplexity_figure, save_figure
+from dass.report.figures import figure_captions, perplexity_figure
+from dass.report.plots import save_figure
 from dass.report.published_table import published_table
 from dass.report.table import Cell, RowGroup, Table, TableSection
 from dass.results.published import Published, Quantity
@@ -231,7 +232,7 @@ class Reader(HTMLParser):
             self.pictures.append(dict(attrs)["src"] or "")
         if tag == "table":
             self.scrolling.append(self.open[-1] == "div")
-        if tag in ("td", "th", "figcaption", "p", "nav", "h1", "h2", "dt", "dd"):
+        if tag in ("td", "th", "figcaption", "p", "nav", "li", "h1", "h2", "dt", "dd"):
             self.cells.append("")
         if tag not in self.VOID:
             self.open.append(tag)

@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from dass.errors import DataError
 from dass.report.experiment import TableSettings
 from dass.report.figures import (
-    STYLES,
-    figure_bytes,
     figure_captions,
     method_styles,
     perplexity_figure,
-    save_figure,
     zero_shot_figure,
 )
+from dass.report.plots import OTHERS, STYLES, figure_bytes, save_figure
 from dass.results.summary import SummaryRow
 
 from .rows import accuracy, row
@@ -52,11 +50,14 @@ ROWS = [
 ]
 
 
+MARKERS = {marker for _, marker in [*STYLES.values(), *OTHERS]}
+
+
 def marks(axes: Axes) -> dict[str, list[tuple[float, float]]]:
     """Colour -> where marks of that colour are."""
     found: dict[str, list[tuple[float, float]]] = {}
     for line in axes.lines:
-        if line.get_marker() not in ("None", "", None):
+        if line.get_marker() in MARKERS and len(line.get_xdata()) == 1:  # type: ignore[arg-type]
             (x,), (y,) = line.get_xdata(), line.get_ydata()  # type: ignore[misc]
             found.setdefault(str(line.get_color()), []).append((round(x, 6), round(y, 6)))
     return found
@@ -146,8 +147,53 @@ def test_figures_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["figures"]
 
 
+def dots(axes: Axes) -> list[list[float]]:
+    """Where dots stand below the axis: those that are joined together."""
+    lines = [line for line in axes.lines if line.get_marker() == "."]
+    return [[round(float(x), 6) for x in line.get_xdata()] for line in lines]  # type: ignore[union-attr]
+
+
+def test_a_dot_marks_the_best_and_joined_ones_what_noise_does_not_tell_apart() -> None:
+    """5 against 6 on every window; DaSS alone at 2:4 wins nothing. Equal ones are joined."""
+    first, second = perplexity_figure(ROWS, SETTINGS).axes
+    assert dots(first) == [[0.2]] and dots(second) == []
+    equal = [row("a/dense", 4.0), row("a/c4/wanda/u50", 5.0), row("a/c4/dass/u50", 5.0)]
+    assert dots(perplexity_figure(equal, SETTINGS).axes[0]) == [[-0.2, 0.2]]
+
+
+DRAWS = replace(
+    SETTINGS, models={"a": "Model A"}, draws={"c4": {f"c4-seed{n}": n for n in range(3)}}
+)
+
+
+def test_draws_have_a_deviation_and_a_single_one_is_hollow() -> None:
+    """6.0, 6.1 and 6.2 over 4: 1.525 ± 0.025; one draw has no bar."""
+    rows = [row(f"a/c4-seed{n}/dass/u50", 6 + 0.1 * n) for n in range(3)]
+    rows += [row("a/dense", 4.0), row("a/c4-seed0/wanda/u50", 8.0)]
+    (axes,) = perplexity_figure(rows, DRAWS).axes
+    assert marks(axes) == {STYLES["wanda"][0]: [(-0.2, 2.0)], STYLES["dass"][0]: [(0.2, 1.525)]}
+    faces = {line.get_color(): line.get_markerfacecolor() for line in axes.lines
+             if line.get_marker() in MARKERS}  # fmt: skip
+    assert faces[STYLES["wanda"][0]] == "white" != faces[STYLES["dass"][0]]
+    ends = [c.get_segments()[0][:, 1].tolist() for c in bars(axes)]
+    assert ends == [pytest.approx([1.5, 1.55])]
+
+
+def bars(axes: Axes) -> list[LineCollection]:
+    """Error bars; stems begin at 1."""
+    found = [c for c in axes.collections if isinstance(c, LineCollection)]
+    return [c for c in found if c.get_segments()[0][0, 1] != 1]
+
+
 def test_captions_say_what_is_shown() -> None:
     perplexity, accuracy = figure_captions(SETTINGS)
     assert perplexity.startswith("A title: perplexity on the validation split")
     assert "(acc), mean of 2 tasks" in accuracy
     assert perplexity.endswith("Stand-ins.") and accuracy.endswith("Stand-ins.")
+    assert "Bars" not in perplexity and "Bars: standard error over questions." in accuracy
+    assert "Dots below the axis" in perplexity
+    drawn, _ = figure_captions(DRAWS)
+    assert "Bars: standard deviation over draws of the calibration; hollow: a single draw." in drawn
+    along, _ = figure_captions(replace(SETTINGS, x="alpha"))
+    assert "over alpha; lower is better." in along and "methods without alpha" in along
+    assert "Dots" not in along

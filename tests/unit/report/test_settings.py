@@ -12,8 +12,9 @@ import yaml
 
 from dass.config.load import load_config
 from dass.errors import ConfigError
+from dass.report.block_tables import BlockSettings
 from dass.report.experiment import Line, TableSettings
-from dass.report.settings import table_settings
+from dass.report.settings import block_settings, table_settings
 
 DEMO = Path(__file__).parents[3] / "config" / "demo.yaml"
 
@@ -41,12 +42,13 @@ def test_an_experiment_shows_what_the_config_says() -> None:
         metric="acc",
         tasks=["hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa"],
         note="A note.",
+        draws={"toy": {"toy": 0}},
     )  # fmt: skip
 
 
 def test_labels_keep_the_order_of_the_config_and_methods_may_have_none() -> None:
     config = demo()
-    del config["methods"]["dass"]["label"]
+    del config["methods"]["dass"]["label"], config["blocks"]
     lists = {"methods": ["dass", "wanda"], "models": ["standin-gemma", "standin-llama"]}
     config["experiments"]["main"] |= lists | {"patterns": ["2of4", "u50"]}
     settings = table_settings(load_config(config), "main")
@@ -86,3 +88,107 @@ def test_settings_go_through_a_job_as_plain_values() -> None:
 def test_an_unknown_experiment_is_named() -> None:
     with pytest.raises(ConfigError, match="no experiment 'mian'"):
         table_settings(load_config(demo()), "mian")
+
+
+# --- Draws and what varies ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seed", "words"),
+    [
+        (3, "seed 3"), ([5], "seed 5"), ([0, 1], "seeds 0 and 1"),
+        ([0, 1, 2, 3, 4], "seeds 0 to 4"), ([0, 3, 7], "seeds 0, 3 and 7"),
+        ([2, 1, 0], "seeds 2, 1 and 0"),
+    ],
+)  # fmt: skip
+def test_seeds_are_named(seed: int | list[int], words: str) -> None:
+    config = demo()
+    config["calibrations"]["toy"]["seed"] = seed
+    settings = table_settings(load_config(config), "main")
+    assert settings.calibrations == {"toy": f"64 sequences of 256 tokens of toy, {words}"}
+
+
+def test_draws_are_of_one_calibration() -> None:
+    config = demo()
+    config["calibrations"]["toy"]["seed"] = [4, 7]
+    settings = table_settings(load_config(config), "main")
+    assert settings.draws == {"toy": {"toy-seed4": 4, "toy-seed7": 7}}
+    runs = settings.runs("standin-llama", Line("toy", "dass", "2of4"))
+    assert {seed: str(run) for seed, run in runs.items()} == {
+        4: "standin-llama/toy-seed4/dass/2of4", 7: "standin-llama/toy-seed7/dass/2of4",
+    }  # fmt: skip
+    assert TableSettings(**json.loads(json.dumps(asdict(settings)))) == settings
+
+
+def along(x: str, methods: dict[str, Any] | None = None, **lists: Any) -> TableSettings:
+    """The demo's experiment along something."""
+    config = demo()
+    config["methods"] |= methods or {}
+    names = {"methods": list(config["methods"]), "patterns": ["2of4"]} | lists
+    config["experiments"]["main"] |= {"x": x} | names
+    return table_settings(load_config(config), "main")
+
+
+def test_methods_of_one_function_are_one_curve_under_its_name() -> None:
+    more = {f"dass-a{alpha:g}": {"function": "dass", "alpha": alpha} for alpha in (0, 0.25)}
+    settings = along("alpha", more)
+    assert (settings.x, settings.x_part) == ("alpha", "method")
+    assert settings.x_values == {"dass": 0.5, "dass-a0": 0, "dass-a0.25": 0.25}
+    assert settings.curves == dict.fromkeys(["dass", "dass-a0", "dass-a0.25"], "DaSS")
+    places = [settings.x_value(Line("toy", method, "2of4")) for method in ("dass-a0", "wanda")]
+    assert places == [0, None]
+    assert TableSettings(**json.loads(json.dumps(asdict(settings)))) == settings
+
+
+def test_curves_that_differ_in_another_argument_say_so() -> None:
+    """Two lines of two dampings each, and one that stands alone with its label."""
+    more = {
+        f"{name}{damping:g}": {"function": "sparsegpt", "block": block, "damping": damping}
+        for name, block in (("wide", 128), ("narrow", 64))
+        for damping in (0.1, 1)
+    }
+    alone = {"alone": {"function": "sparsegpt", "block": 32, "damping": 1, "label": "Alone"}}
+    settings = along("damping", more | alone)
+    assert settings.curves == {
+        "sparsegpt": "SparseGPT, block 128", "wide0.1": "SparseGPT, block 128",
+        "wide1": "SparseGPT, block 128", "narrow0.1": "SparseGPT, block 64",
+        "narrow1": "SparseGPT, block 64", "alone": "Alone",
+    }  # fmt: skip
+
+
+def test_patterns_are_joined_by_kind() -> None:
+    settings = along("sparsity", patterns=["u50", "u70", "2of4", "1of4", "4of8"])
+    assert settings.x_part == "pattern"
+    assert settings.x_values == {"u50": 50, "u70": 70, "2of4": 50, "1of4": 75, "4of8": 50}
+    assert settings.curves == {
+        "u50": "unstructured", "u70": "unstructured", "2of4": "N:4", "1of4": "N:4", "4of8": "N:8",
+    }  # fmt: skip
+
+
+def test_calibrations_are_joined_where_nothing_else_differs() -> None:
+    config = demo()
+    del config["blocks"]
+    toy = config["calibrations"]["toy"]
+    config["calibrations"] = {
+        "few": toy | {"sequences": 8}, "many": toy | {"seed": 1}, "long": toy | {"length": 512},
+    }  # fmt: skip
+    config["experiments"]["main"] |= {"x": "sequences", "calibrations": ["few", "many"]}
+    assert table_settings(load_config(config), "main").curves == {"few": "", "many": ""}
+    config["experiments"]["main"]["calibrations"].append("long")
+    settings = table_settings(load_config(config), "main")
+    assert (settings.x_part, settings.x_values) == (
+        "calibration",
+        {"few": 8, "many": 64, "long": 64},
+    )
+    assert settings.curves == {"few": "length 256", "many": "length 256", "long": "length 512"}
+
+
+def test_blocks_show_their_runs_that_select_leaves() -> None:
+    assert block_settings(load_config(demo(note="A note."))) == BlockSettings(
+        models={"standin-llama": "Stand-in LLaMA"}, calibration="toy",
+        methods={"magnitude": "Magnitude", "wanda": "Wanda", "dass": "DaSS"},
+        patterns=["2of4"], note="A note.",
+    )  # fmt: skip
+    settings = block_settings(load_config(demo(select={"methods": ["dass"]})))
+    assert settings is not None and list(settings.methods) == ["dass"]
+    assert block_settings(load_config(demo(select={"models": ["standin-gemma"]}))) is None

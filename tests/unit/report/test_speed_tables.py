@@ -11,7 +11,7 @@ import pytest
 
 from dass.errors import DataError
 from dass.models.shape import Shape
-from dass.report.figures import figure_bytes
+from dass.report.plots import figure_bytes
 from dass.report.speed_figures import speed_figure
 from dass.report.speed_sections import TITLES, speed_sections
 from dass.report.speed_tables import (
