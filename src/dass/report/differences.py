@@ -59,8 +59,10 @@ def _models(study: StudyConfig, asked: Sequence[str]) -> Iterator[str]:
 
 
 def _calibrations(study: StudyConfig) -> str:
+    """Ablations, which go without tasks, are about other calibrations and name theirs."""
     asked = [e for name, e in study.experiments.items() if experiment_runs(study, name)]
-    blocks = [study.calibrations[key] for e in asked for key in e.calibrations]
+    grids = [e for e in asked if e.zero_shot] or asked
+    blocks = [study.calibrations[key] for e in grids for key in e.calibrations]
     ours = dict.fromkeys(
         f"{b.sequences} sequences of {b.length} tokens of {_dataset_name(b.dataset, study)}"
         for b in blocks

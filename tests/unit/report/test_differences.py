@@ -59,14 +59,16 @@ def test_each_calibration_is_named_once() -> None:
     more = {name: config["calibrations"]["c4"] | {"seed": seed}
             for seed, name in enumerate(("c4", "c4-again"))}  # fmt: skip
     more["few"] = more["c4"] | {"sequences": 16}
-    config["experiments"]["main"]["calibrations"] = list(more)
-    text = said("config.yaml", calibrations=more, experiments=config["experiments"])[1]
+    main = config["experiments"]["main"] | {"calibrations": list(more)}
+    del config["blocks"]
+    changes = {"calibrations": config["calibrations"] | more, "experiments": {"main": main}}
+    text = said("config.yaml", **changes, blocks=None)[1]
     assert text == (
         "Calibration: 128 sequences of 2048 tokens of C4; 16 sequences of 2048 tokens of C4 (the "
         "paper: 128 sequences of 2048 tokens of C4)."
     )
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "small.yaml", "real.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "small.yaml", "real.yaml", "smollm2.yaml"])
 def test_latex_can_print_it(name: str) -> None:
     assert all(map(escape_latex, said(name)))

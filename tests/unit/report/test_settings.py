@@ -133,8 +133,9 @@ def test_methods_of_one_function_are_one_curve_under_its_name() -> None:
     more = {f"dass-a{alpha:g}": {"function": "dass", "alpha": alpha} for alpha in (0, 0.25)}
     settings = along("alpha", more)
     assert (settings.x, settings.x_part) == ("alpha", "method")
-    assert settings.x_values == {"dass": 0.5, "dass-a0": 0, "dass-a0.25": 0.25}
-    assert settings.curves == dict.fromkeys(["dass", "dass-a0", "dass-a0.25"], "DaSS")
+    names = ["dass", "dass-a0", "dass-a0.25"]
+    assert {name: settings.x_values[name] for name in names} == dict(zip(names, (0.5, 0, 0.25)))
+    assert {name: settings.curves[name] for name in names} == dict.fromkeys(names, "DaSS")
     places = [settings.x_value(Line("toy", method, "2of4")) for method in ("dass-a0", "wanda")]
     assert places == [0, None]
     assert TableSettings(**json.loads(json.dumps(asdict(settings)))) == settings
@@ -168,6 +169,7 @@ def test_patterns_are_joined_by_kind() -> None:
 def test_calibrations_are_joined_where_nothing_else_differs() -> None:
     config = demo()
     del config["blocks"]
+    config["experiments"] = {"main": config["experiments"]["main"]}
     toy = config["calibrations"]["toy"]
     config["calibrations"] = {
         "few": toy | {"sequences": 8}, "many": toy | {"seed": 1}, "long": toy | {"length": 512},

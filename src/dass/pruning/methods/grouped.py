@@ -28,9 +28,9 @@ class Grouped:
     metric: Annotated[
         Literal["input", "intermediate"], Argument("Whose norm: the input's or the neuron's.")
     ] = "input"
-    group: Annotated[
-        Literal["row", "column"], Argument("Within what scores are compared.")
-    ] = "column"
+    group: Annotated[Literal["row", "column"], Argument("Within what scores are compared.")] = (
+        "column"
+    )
     alpha: Annotated[float, Argument("The power of the neuron's norm.", least=0)] = 0.5
 
     needs: ClassVar[frozenset[Need]] = frozenset({"input_norm", "intermediate_norm"})
