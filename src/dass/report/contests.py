@@ -1,6 +1,7 @@
 """Which method is best, and which cannot be told apart from it.
 
-In each column of a table and under each pattern, the best is held against every other method.
+In each column of a table, under each pattern and with each calibration, the best is held against
+every other method.
 """
 
 from __future__ import annotations
@@ -31,8 +32,18 @@ class Verdict(NamedTuple):
 
 Contest = tuple[Measure, Mapping[Line, Draws]]
 """The lines that are held against one another; those without results stay out."""
-Verdicts = dict[tuple[str, Column], Verdict]
-"""By pattern and column, where there are two methods at least."""
+
+
+class Place(NamedTuple):
+    """Where in a table methods are held against one another."""
+
+    pattern: str
+    calibration: str
+    column: Column
+
+
+Verdicts = dict[Place, Verdict]
+"""Where there are two methods at least."""
 
 
 def perplexity_columns(settings: TableSettings) -> list[Column]:
@@ -56,12 +67,17 @@ def table_verdicts(
     shown: Mapping[str, Lines], settings: TableSettings, columns: Sequence[Column]
 ) -> Verdicts:
     """The verdicts of a whole table: all its comparisons are corrected for together."""
-    contests: dict[tuple[str, Column], Contest] = {
-        (pattern, column): (
+    contests: dict[Place, Contest] = {
+        Place(pattern, calibration, column): (
             column.measure,
-            {line: shown[column.model][line] for line in settings.lines(pattern)},
+            {
+                line: shown[column.model][line]
+                for line in settings.lines(pattern)
+                if line.calibration == calibration
+            },
         )
         for pattern in settings.patterns
+        for calibration in settings.calibrations
         for column in dict.fromkeys(columns)
     }
     found = zip(contests, judge(contests.values()), strict=True)

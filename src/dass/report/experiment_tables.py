@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from dass.report.contests import (
     Column,
+    Place,
     Verdicts,
     mean_accuracy,
     perplexity_columns,
@@ -77,7 +78,7 @@ def _marked_groups(
 
     def cell(line: Line, column: Column) -> Cell:
         plain = cell_of(column.measure, shown[column.model][line])
-        verdict = verdicts.get((line.pattern or "", column))
+        verdict = verdicts.get(Place(line.pattern or "", line.calibration or "", column))
         if verdict is None:
             return plain
         best = line == verdict.best and not verdict.tied
@@ -170,7 +171,8 @@ def _closing(settings: TableSettings, items: str, shown: Mapping[str, Lines]) ->
     named = texts.values() if len(texts) == 1 else (f"{k}: {t}" for k, t in texts.items())
     several = any(len(draws) > 1 for lines in shown.values() for draws in lines.values())
     marks = [
-        "Bold: best at that sparsity, and better than every other method there beyond noise; "
+        f"Bold: best at that sparsity{' and calibration' if len(texts) > 1 else ''}, and better "
+        "than every other method there beyond noise; "
         "underlined: the best and all that cannot be told apart from it",
         f"Noise: paired bootstrap over {items}{' and draws' if several else ''}, two-sided, "
         f"p < {LEVEL} after Holm's correction over the table",

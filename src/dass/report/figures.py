@@ -174,17 +174,21 @@ class _Clusters:
         return len(asked) > 1 and len(measured(self.measure, self.shown[model][line])) == 1
 
     def _draw_dots(self, axes: Axes, model: str, places: Mapping[Line, float]) -> None:
-        """Below the axis: a dot for the best of each pattern, joined ones for those tied."""
-        for pattern in self.settings.patterns:
-            verdict = self.verdicts.get((pattern, Column(model, self.measure)))
-            if verdict is None:
+        """Below the axis: a dot for the best of each contest, joined ones for those tied.
+
+        The contests of a calibration stand in a row of their own.
+        """
+        rows = {calibration: row for row, calibration in enumerate(self.settings.calibrations)}
+        for place, verdict in self.verdicts.items():
+            if place.column != Column(model, self.measure):
                 continue
+            y = -0.035 - 0.03 * rows[place.calibration]
             at = sorted(places[line] for line in verdict.tied or [verdict.best])
             axes.plot(
-                at, [-0.035] * len(at), color="black", marker=".", markersize=4, linewidth=0.8,
+                at, [y] * len(at), color="black", marker=".", markersize=4, linewidth=0.8,
                 transform=axes.get_xaxis_transform(), clip_on=False,
             )  # fmt: skip
-        axes.tick_params(axis="x", pad=7)
+        axes.tick_params(axis="x", pad=4 + 5 * len(rows))
 
 
 def _places(settings: TableSettings) -> dict[Line, float]:

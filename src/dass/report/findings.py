@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dass.pruning.patterns import parse_pattern
 from dass.report.contests import (
     Column,
+    Place,
     Verdict,
     Verdicts,
     judge,
@@ -56,16 +57,16 @@ def _superlative(measure: Measure) -> str:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What is counted: models, or cases of a model and something else."""
+    """What is counted: models, or cases of models and of something else."""
 
     total: int
-    beside: str
-    """What else; empty where there is nothing."""
+    parts: Sequence[str]
+    """What tells cases apart: ``model``, ``sparsity``, …; what all share is none."""
 
     @property
     def preposition(self) -> str:
         """``on`` a model; ``in`` a case."""
-        return "in" if self.beside else "on"
+        return "on" if list(self.parts) == ["model"] else "in"
 
     def count(self, number: int) -> str:
         """``on 2``; ``in 2``."""
@@ -73,7 +74,7 @@ class _Unit:
 
     def share(self, number: int) -> str:
         """``on 2 of 3 models``; ``in 2 of 6 cases of model and sparsity``."""
-        what = f"cases of model and {self.beside}" if self.beside else "models"
+        what = "models" if self.preposition == "on" else f"cases of {listed(self.parts)}"
         return f"{self.count(number)} of {self.total} {what}"
 
 
@@ -84,18 +85,26 @@ def _comparison(
     shown: Mapping[str, Lines], settings: TableSettings, measure: Measure, verdicts: Verdicts
 ) -> str:
     """``At 2:4 SparseGPT has the lowest perplexity on 3 of 3 models, beyond noise on 2; …``."""
-    own = {key: verdict for key, verdict in verdicts.items() if key[1].measure == measure}
+    own = {place: v for place, v in verdicts.items() if place.column.measure == measure}
     if not own:
         return ""
-    labels = {line: text for p in settings.patterns for line, text in settings.lines(p).items()}
-    patterns = list(dict.fromkeys(pattern for pattern, _ in own))
+    labels = {
+        line: settings.methods[line.method] for p in settings.patterns for line in settings.lines(p)
+    }
+    patterns = list(dict.fromkeys(place.pattern for place in own))
     start = f"At {pattern_label(patterns[0])} " if len(patterns) == 1 else ""
     what = f"the {_superlative(measure)} {measure.name}"
     if len(own) == 1:
-        (((pattern, column), verdict),) = own.items()
-        draws = shown[column.model][verdict.best]
-        return f"At {pattern_label(pattern)} {_single(settings, column, verdict, labels, draws)}."
-    unit = _Unit(len(own), "sparsity" if len(patterns) > 1 else "")
+        ((place, verdict),) = own.items()
+        draws = shown[place.column.model][verdict.best]
+        said = _single(settings, place, verdict, labels, draws)
+        return f"At {pattern_label(place.pattern)} {said}."
+    kinds = {
+        "model": {place.column.model for place in own},
+        "sparsity": set(patterns),
+        "calibration": {place.calibration for place in own},
+    }
+    unit = _Unit(len(own), [kind for kind, found in kinds.items() if len(found) > 1])
     wins = Counter(labels[verdict.best] for verdict in own.values())
     leader = max(_in_order(wins, labels), key=lambda label: wins[label])
     won = [verdict for verdict in own.values() if labels[verdict.best] == leader]
@@ -112,15 +121,15 @@ def _comparison(
 
 def _single(
     settings: TableSettings,
-    column: Column,
+    place: Place,
     verdict: Verdict,
     labels: Mapping[Line, str],
     draws: Draws,
 ) -> str:
     """The only case there is, with its number."""
-    measure = column.measure
+    measure = place.column.measure
     text = (
-        f"on {settings.models[column.model]} {labels[verdict.best]} has the "
+        f"on {settings.models[place.column.model]} {labels[verdict.best]} has the "
         f"{_superlative(measure)} {measure.name} ({_printed(measure, draws)})"
     )
     others = [label for line, label in labels.items() if line in verdict.tied - {verdict.best}]
@@ -239,8 +248,10 @@ def _optimum(
     start = f"{method}'s {measure.name} is {_superlative(measure)}"
     if len(found) == 1:
         return f"{start} {_single_optimum(*found[0], settings)}."
+    if len({case.model for case, _ in found}) == 1:
+        return f"{start} {_by_pattern(found, settings)}."
     alone = len({case.model for case, _ in found}) == len(found)
-    unit = _Unit(len(found), "" if alone else "setting")
+    unit = _Unit(len(found), ["model", *([] if alone else ["setting"])])
     places = list(dict.fromkeys(settings.x_values.values()))
     counts = Counter(settings.x_value(verdict.best) for _, verdict in found)
     best = max(sorted(counts, key=lambda x: places.index(x or 0)), key=lambda x: counts[x])
@@ -248,9 +259,21 @@ def _optimum(
     gaps = [_gap(case) for case, _ in found]
     return (
         f"{start} {_at(settings, best)} {unit.share(len(won))}, {_beyond_noise(won, unit)}; the "
-        f"highest value lies {_span(min(gaps), max(gaps), '.2g')} {_gap_unit(measure)} above the "
+        f"highest value lies {_span(min(gaps), max(gaps), '.0f')} {_gap_unit(measure)} above the "
         "lowest."
     )
+
+
+def _by_pattern(found: Sequence[tuple[_Case, Verdict]], settings: TableSettings) -> str:
+    """``at alpha 0.75 for 50 %: 47.6 ± 0.3; at alpha 1 for 2:4: 106.7 ± 1.9 (a tie)``."""
+    said = []
+    for case, verdict in found:
+        best = verdict.best
+        number = _printed(case.measure, case.lines[best])
+        at = _at(settings, settings.x_value(best))
+        tied = " (a tie)" if verdict.tied else ""
+        said.append(f"{at} for {pattern_label(best.pattern or '')}: {number}{tied}")
+    return "; ".join(said)
 
 
 def _single_optimum(case: _Case, verdict: Verdict, settings: TableSettings) -> str:
@@ -261,7 +284,7 @@ def _single_optimum(case: _Case, verdict: Verdict, settings: TableSettings) -> s
     side = "below" if measure.lowest_is_best else "above"
     text = (
         f"{_at(settings, settings.x_value(best))} ({_printed(measure, case.lines[best])}), "
-        f"{share:.2g} {_gap_unit(measure)} {side} the value "
+        f"{share:.0f} {_gap_unit(measure)} {side} the value "
         f"{_at(settings, settings.x_value(worst))}"
     )
     tied = [line for line in case.lines if line in verdict.tied - {best}]

@@ -228,7 +228,7 @@ def test_several_calibrations_are_rows_of_their_own() -> None:
     )
     table = perplexity_table(rows, several)
     shown = {key[2]: cells[0] for key, cells in printed_rows(table).items() if key[1] == "50 %"}
-    assert shown == {"DaSS, c4": Cell("6.00"), "DaSS, c4-8": Cell("5.50", best=True)}
+    assert shown == {"DaSS, c4": Cell("6.00"), "DaSS, c4-8": Cell("5.50")}
     assert "Calibration: c4: many; c4-8: few." in table.caption
     only = rows_of(perplexity_table(rows, SETTINGS))
     assert only["", "50 %", "DaSS & co"][0].text == "6.00"

@@ -1,0 +1,144 @@
+"""Make docs/evidence.md and its figures again from the raw results of the real study.
+
+    python benchmarks/evidence.py            # write the page and docs/evidence/*.svg
+    python benchmarks/evidence.py --check    # say whether the page is current
+    python benchmarks/evidence.py --pack     # keep the results of results/smollm2 as the archive
+
+The archive holds the result files of all runs as the stages wrote them, without masks. Tables,
+figures and findings are those of the report, by the same functions.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from dass.config.load import load_config
+from dass.config.study import StudyConfig
+from dass.report.experiment import TableSettings
+from dass.report.experiment_tables import perplexity_table, zero_shot_table
+from dass.report.figures import figure_captions, perplexity_figure, zero_shot_figure
+from dass.report.findings import findings
+from dass.report.plots import save_figure
+from dass.report.settings import table_settings
+from dass.results.summary import SummaryRow, summarise
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "config/smollm2.yaml"
+ARCHIVE = ROOT / "benchmarks/results/smollm2.tar.xz"
+RESULTS = ROOT / "results/smollm2"
+PAGE = ROOT / "docs/evidence.md"
+FIGURES = ROOT / "docs/evidence"
+
+
+@cache
+def summary_rows() -> list[SummaryRow]:
+    """One row per run of the archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(ARCHIVE) as archive:
+            archive.extractall(folder, filter="data")
+        files = {
+            kind: sorted(Path(folder).rglob(f"{kind}.json"))
+            for kind in ("pruning", "perplexity", "zero_shot")
+        }
+        return summarise(**files).rows
+
+
+@cache
+def study() -> StudyConfig:
+    """The study; captions are shorter without its note."""
+    found = load_config(yaml.safe_load(CONFIG.read_text("utf-8")))
+    return found.model_copy(update={"note": ""})
+
+
+def settings_of(experiment: str) -> TableSettings:
+    """What the study says of an experiment."""
+    return table_settings(study(), experiment)
+
+
+def part(experiment: str) -> str:
+    """Findings, tables and figures of an experiment, in Markdown."""
+    rows, settings = summary_rows(), settings_of(experiment)
+    tables = [perplexity_table(rows, settings)]
+    kinds = ["perplexity"]
+    if settings.tasks:
+        tables.append(zero_shot_table(rows, settings))
+        kinds.append("zero_shot")
+    said = "\n".join(f"- {sentence}" for sentence in findings(rows, settings))
+    captions = figure_captions(settings)
+    pictures = [
+        f"![{caption}](evidence/{experiment}-{kind}.svg)"
+        for kind, caption in zip(kinds, captions, strict=False)
+    ]
+    return "\n\n".join([said, *(table.markdown().strip() for table in tables), *pictures])
+
+
+def about() -> str:
+    """What was run, where, and how long it took."""
+    rows = summary_rows()
+    seconds = sum(origin["seconds"] for row in rows for origin in row.provenance)
+    jobs = sum(len(row.provenance) for row in rows)
+    dates = sorted(date[:10] for row in rows for date in row.origins("date"))
+    devices = dict.fromkeys(device for row in rows for device in row.origins("device"))
+    versions = dict.fromkeys(text for row in rows for text in row.versions)
+    return (
+        f"{len(rows) - 1} pruned runs and the dense model: {jobs} jobs, {seconds / 3600:.1f} hours "
+        f"of jobs of which up to twelve shared one card ({'; '.join(devices)}); "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {'; '.join(versions)}."
+    )
+
+
+def write_figures(experiment: str) -> None:
+    """The figures of an experiment, beside the page."""
+    rows, settings = summary_rows(), settings_of(experiment)
+    save_figure(perplexity_figure(rows, settings), FIGURES / f"{experiment}-perplexity.svg")
+    if settings.tasks:
+        save_figure(zero_shot_figure(rows, settings), FIGURES / f"{experiment}-zero_shot.svg")
+
+
+def experiments() -> list[str]:
+    """Those that the page shows, in its order."""
+    return re.findall(r"<!-- experiment ([\w-]+) -->", PAGE.read_text("utf-8"))
+
+
+def rendered(page: str) -> str:
+    """The page with each part made again, from `<!-- experiment name -->` to `<!-- end -->`."""
+
+    def made(match: re.Match[str]) -> str:
+        return f"{match[1]}{part(match[3]) if match[2] == 'experiment' else about()}\n<!-- end -->"
+
+    parts = r"(<!-- (experiment|about) ([\w-]+) -->\n).*?<!-- end -->"
+    return re.sub(parts, made, page, flags=re.DOTALL)
+
+
+def pack() -> None:
+    """Keep the result files of all runs, without masks."""
+    kept = ("pruning.json", "perplexity.json", "zero_shot.json")
+    files = [f for f in sorted(RESULTS.rglob("runs/**/*.json")) if f.name in kept]
+    with tarfile.open(ARCHIVE, "w:xz") as archive:
+        for file in files:
+            archive.add(file, file.relative_to(RESULTS))
+
+
+def main() -> None:
+    if "--pack" in sys.argv:
+        pack()
+    page = PAGE.read_text("utf-8")
+    current = rendered(page)
+    if "--check" in sys.argv:
+        sys.exit(
+            0 if current == page else f"{PAGE} is not current: run python benchmarks/evidence.py"
+        )
+    PAGE.write_text(current, encoding="utf-8")
+    for experiment in experiments():
+        write_figures(experiment)
+
+
+if __name__ == "__main__":
+    main()
