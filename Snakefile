@@ -41,8 +41,9 @@ rule all:
         f"{RESULTS}/report.tex",
         TABLES,
         FIGURES,
+        lambda wildcards: BLOCK_TABLES + BLOCK_FIGURES,
         lambda wildcards: SPEED_TABLES + SPEED_FIGURES,
-        gone("tokens", "masks", "results", "summaries", "speed"),
+        gone("tokens", "masks", "results", "summaries", "blocks", "speed"),
 
 
 include: "rules/resources.smk"
@@ -50,6 +51,8 @@ include: "rules/standins.smk"
 include: "rules/calibration.smk"
 include: "rules/pruning.smk"
 include: "rules/evaluation.smk"
+include: "rules/blocks_common.smk"
+include: "rules/blocks.smk"
 include: "rules/speed_common.smk"
 include: "rules/speed.smk"
 include: "rules/tables.smk"

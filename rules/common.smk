@@ -17,7 +17,13 @@ os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
 from dass.config.load import check_keys, load_config
 from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
-from dass.config.study import experiment_runs, runs, speed_subjects, zero_shot_runs
+from dass.config.study import (
+    block_runs,
+    experiment_runs,
+    runs,
+    speed_subjects,
+    zero_shot_runs,
+)
 from dass.config.types import check_spelling, nearest
 from dass.data.documents import find_split
 from dass.data.hub import has_token
@@ -52,7 +58,7 @@ try:
         check_keys(configfile)
     STUDY = load_config(config)
     RUNS, DRAWS = runs(STUDY), STUDY.draws
-    ZERO_SHOT_RUNS = set(zero_shot_runs(STUDY))
+    ZERO_SHOT_RUNS = dict.fromkeys(zero_shot_runs(STUDY))
     PUBLISHED = read_published(STUDY.published.file) if STUDY.published else []
 except DassError as error:
     stop(error)

@@ -37,7 +37,12 @@ def speed_results(kind):
     """The result files of one kind; for a GPU none where there is none."""
     subjects = speed_subjects(STUDY, kind)
     if kind == "metric":
-        methods = list(dict.fromkeys(run.method for run in RUNS))
+        asked = STUDY.speed.metric.methods if subjects else []
+        methods = [
+            method
+            for method in dict.fromkeys(run.method for run in RUNS)
+            if asked == "all" or method in asked
+        ]
         return expand(
             f"{SPEED}/metric/{{model}}/{{method}}.json", model=subjects, method=methods
         )
@@ -45,7 +50,9 @@ def speed_results(kind):
         return []
     files = [f"{SPEED}/{kind}/{subject}.json" for subject in subjects]
     if kind == "gpu" and STUDY.speed.gpu.prefill:
-        runs = [r for r in RUNS if r.model in subjects and r.pattern == "2of4"]
+        # Of ablations, which go without tasks, time would say nothing new.
+        asked = ZERO_SHOT_RUNS or RUNS
+        runs = [r for r in asked if r.model in subjects and r.pattern == "2of4"]
         files += [
             f"{SPEED}/prefill/{'/'.join(run[:3])}/{run.pattern}.json" for run in runs
         ]

@@ -127,7 +127,9 @@ rule report:
         published=published_file(),
         speed_results=all_speed_results(),
         speed_pruning=speed_pruning(),
-        figures=FIGURES + SPEED_FIGURES,  # report.tex includes them
+        activations=BLOCK_ACTIVATIONS,
+        block_errors=BLOCK_ERRORS,
+        figures=FIGURES + BLOCK_FIGURES + SPEED_FIGURES,  # report.tex includes them
         templates=TEMPLATES,
         modules=modules("report"),
     output:
@@ -151,6 +153,7 @@ rule report:
         note=STUDY.note,
         differences=paper_differences(STUDY),
         speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
+        blocks=blocks_shown(),
     message:
         "Report of study {params.study}"
     script:

@@ -3,7 +3,7 @@ NAMES = {
     "models": STUDY.models,
     "calibrations": DRAWS,
     "methods": STUDY.methods,
-    "experiments": EXPERIMENTS,
+    "experiments": [*EXPERIMENTS, *(["blocks"] if STUDY.blocks else [])],
 }
 NAMED = {
     "runs": ["models", "calibrations", "methods"],
@@ -11,6 +11,7 @@ NAMED = {
     "calibration": ["models", "calibrations"],
     "evaluation": ["models"],
     "requests": ["models"],
+    "activations": ["models", "calibrations"],
     "summary": ["models"],
     "tables": ["experiments"],
     "figures": ["experiments"],
@@ -83,6 +84,11 @@ def gone(*kinds):
             return [file for kind in EVALUATIONS for file in evaluated(kind)]
         if kind == "summaries":
             return [*SUMMARIES, SUMMARY]
+        if kind == "blocks":
+            norms = [
+                file.removesuffix("json") + "safetensors" for file in BLOCK_ACTIVATIONS
+            ]
+            return BLOCK_ACTIVATIONS + norms + BLOCK_ERRORS
         return all_speed_results()
 
     return lambda wildcards: [f for kind in kinds for f in files(kind) if is_gone(f)]

@@ -14,6 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from dass.results.schema import (
+    ActivationsResult,
+    BlocksResult,
     PeakMemory,
     PerplexityResult,
     PruningResult,
@@ -75,12 +77,17 @@ def _is_nested(hint: Any) -> bool:
         ("`pruning.json`", PruningResult),
         ("`perplexity.json`", PerplexityResult),
         ("`zero_shot.json`", ZeroShotResult),
+        ("`blocks.json`", BlocksResult),
     ],
 )
 def test_every_field_of_a_result_is_explained(heading: str, cls: type[BaseModel]) -> None:
     common = {name for name in fields(cls) if name.split(".")[0] in COMMON}
     assert documented("In every result of a run") == common
     assert documented(heading) == fields(cls) - common
+
+
+def test_every_field_of_activations_is_explained() -> None:
+    assert documented("`activations.json`") == fields(ActivationsResult)
 
 
 def test_every_field_of_a_speed_result_is_explained() -> None:

@@ -9,8 +9,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from dass.errors import NumericError
+from dass.evaluation.block_errors import block_errors
 from dass.evaluation.likelihood import window_losses
 from dass.models.streamed import StreamedModel
+from dass.pruning.activations import activation_norms
 from dass.pruning.columns import _prune_in_order, inverse_factor
 from dass.pruning.masks import keep_mask
 from dass.pruning.methods import make_method
@@ -233,3 +235,42 @@ def test_a_resident_model_that_overflows_is_refused_by_its_block(tmp_path: Path)
             )
             with pytest.raises(NumericError, match=f"block {index}: its output is not finite"):
                 window_losses(streamed, windows)
+
+
+@pytest.mark.parametrize("offload_to", [None, "cpu"])
+def test_norms_and_errors_of_blocks_are_those_of_the_cpu(
+    folder: Path, offload_to: str | None
+) -> None:
+    tokens = torch.randint(0, 512, (6, 40), generator=torch.Generator().manual_seed(1))
+
+    def half(name: str, dense: torch.Tensor) -> torch.Tensor:
+        return dense * 0.5 if "mlp.up_proj" in name else dense
+
+    def model(device: str, overlay: object = None) -> StreamedModel:
+        place = offload_to if device == "cuda" else None
+        return StreamedModel(folder, torch.float32, device, overlay, offload_to=place)
+
+    ours, theirs = (activation_norms(model(device), tokens) for device in ("cuda", "cpu"))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.input, other.input, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one.intermediate, other.intermediate, rtol=1e-3, atol=1e-4)
+    found = [block_errors(model(d), model(d, half), tokens) for d in ("cuda", "cpu", "cuda")]
+    for one, other in zip(*found[:2], strict=True):
+        assert (one.glu, one.hidden) == pytest.approx((other.glu, other.hidden), rel=1e-3)
+    assert found[0] == found[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_of_half_precision_are_those_of_the_cpu_and_repeat(
+    folder: Path, dtype: torch.dtype
+) -> None:
+    """With single kernels for norms and gating, whose hooks must see the same."""
+    tokens = torch.randint(0, 512, (6, 40), generator=torch.Generator().manual_seed(1))
+    ours, again = (activation_norms(StreamedModel(folder, dtype, "cuda"), tokens) for _ in "ab")
+    theirs = activation_norms(StreamedModel(folder, dtype), tokens)
+    for one, two, other in zip(ours, again, theirs, strict=True):
+        assert torch.equal(one.input, two.input)
+        assert torch.equal(one.intermediate, two.intermediate)
+        torch.testing.assert_close(one.intermediate, other.intermediate, rtol=0.05, atol=0.05)
+    models = [StreamedModel(folder, dtype, "cuda") for _ in range(2)]
+    assert {(one.glu, one.hidden) for one in block_errors(*models, tokens)} == {(0.0, 0.0)}

@@ -20,12 +20,19 @@ from dass.data.model_config import check_config, read_object
 from dass.data.model_folder import shards_of
 from dass.errors import DassError
 from dass.results.published import read_published
-from dass.results.schema import PerplexityResult, PruningResult, ZeroShotResult, read_result
+from dass.results.schema import (
+    ActivationsResult,
+    BlocksResult,
+    PerplexityResult,
+    PruningResult,
+    ZeroShotResult,
+    read_result,
+)
 from dass.results.summary import Summary
 from dass.speed.results import read_speed
 from tests.conftest import COMMON, damaged
 from tests.unit.config.small import SMALL
-from tests.unit.results.test_schema import PERPLEXITY, PRUNING, ZERO_SHOT
+from tests.unit.results.test_schema import ACTIVATIONS, BLOCKS, PERPLEXITY, PRUNING, ZERO_SHOT
 
 YAML = [
     "a: 2001-99-99", "a: !!int x", "a: !!timestamp x", "a: !!bool x", "a: &a [*a]", "? [1]\n: 2",
@@ -92,6 +99,9 @@ READERS = [
     Reader("perplexity.json", json.dumps(PERPLEXITY), lambda p: read_result(p, PerplexityResult),
            JSON),
     Reader("zero_shot.json", json.dumps(ZERO_SHOT), lambda p: read_result(p, ZeroShotResult), JSON),
+    Reader("blocks.json", json.dumps(BLOCKS), lambda p: read_result(p, BlocksResult), JSON),
+    Reader("activations.json", json.dumps(ACTIVATIONS),
+           lambda p: read_result(p, ActivationsResult), JSON),
     Reader("summary.json", json.dumps({"schema_version": 2, "rows": [
         {"run": PRUNING["run"], "pruning": PRUNING, "perplexity": PERPLEXITY}]}),
         lambda p: read_result(p, Summary), JSON),

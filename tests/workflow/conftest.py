@@ -33,7 +33,7 @@ def small_study() -> dict:
     for method in ("magnitude", "sparsegpt"):
         del study["methods"][method]
     study["experiments"]["main"] |= {"methods": ["wanda", "dass"], "patterns": ["2of4"]}
-    del study["speed"]  # test_speed.py has its own
+    del study["speed"], study["blocks"]  # test_speed.py and test_blocks.py have their own
     return study
 
 

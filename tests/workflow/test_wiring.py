@@ -39,7 +39,8 @@ STUDY: dict[str, Any] = {
     "standins": {"seed": 31, "documents": 2300, "steps": 601},
     "calibrations": {
         "long": {"dataset": "c4", "sequences": 11, "length": 512, "seed": 3},
-        "short": {"dataset": "toy", "sequences": 13, "length": 64, "seed": 5},
+        "short": {"dataset": "toy", "sequences": 13, "length": 64, "seed": 5,
+                  "propagation": "dense"},
     },
     "methods": {
         "wanda": {"function": "wanda", "label": "Wanda's"},
@@ -56,6 +57,8 @@ STUDY: dict[str, Any] = {
         "other": {"title": "Other", "models": ["b"], "calibrations": ["long", "short"],
                   "methods": ["obs"], "patterns": ["4of8"]},
     },
+    "blocks": {"models": ["s", "a"], "calibration": "long", "methods": ["mine", "wanda"],
+               "patterns": ["2of4"], "windows": 5},
     "speed": {
         "shapes": {"tiny": {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2,
                             "blocks": 2}},
@@ -206,7 +209,7 @@ def test_tokens(wired: Jobs) -> None:
         folder, file = DOCUMENTS[calibration["dataset"]]
         out = f"{RESULTS}/calibration/{model}/{name}.safetensors"
         about = {"folder": FOLDERS[model], "bos": BOS[model], "documents": file}
-        drawn[out] = about | calibration
+        drawn[out] = about | {k: v for k, v in calibration.items() if k != "propagation"}
         read[out] = {"model": FOLDERS[model], "documents": folder}
     expect(wired, "calibration_tokens", drawn, read)
     text = "resources/datasets/wiki"
@@ -229,7 +232,7 @@ def test_runs(wired: Jobs) -> None:
         function, arguments = ARGUMENTS[method]
         pruned[out] = of(model) | {
             "run": "/".join(run), "function": function, "arguments": arguments,
-            "propagation": "pruned",
+            "propagation": "dense" if calibration == "short" else "pruned",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -310,7 +313,10 @@ SHOWN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 for name, shown in SHOWN.items():
     shown |= {"experiment": name, "title": name.title(), "split": "test", "metric": "acc_norm",
-              "tasks": ["arc_easy", "piqa"], "note": "A note."}  # fmt: skip
+              "tasks": ["arc_easy", "piqa"], "note": "A note.", "tolerance": 0.017, "x": None,
+              "draws": {key: {key: STUDY["calibrations"][key]["seed"]}
+                        for key in shown["calibrations"]},
+              "x_part": "method", "x_values": {}, "curves": {}}  # fmt: skip
 
 LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
 SUBJECTS = {"metric": ["a", "tiny"], "gpu": ["a", "b", "s"], "cpu": ["s", "tiny"]}
@@ -359,11 +365,59 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
     assert written["output"]["out"] == figures
 
 
+LOOKED_INTO = [(m, "long", method, "2of4") for m in "sa" for method in ("mine", "wanda")]
+BLOCKS = {
+    "models": {"s": "Model S", "a": "Model A"}, "calibration": "long", "patterns": ["2of4"],
+    "methods": {"mine": "mine", "wanda": "Wanda's"}, "note": "A note.",
+}  # fmt: skip
+ACTIVATIONS = [f"{RESULTS}/activations/{model}/long" for model in "sa"]
+BLOCK_ERRORS = [f"{RESULTS}/runs/{'/'.join(run)}/blocks.json" for run in LOOKED_INTO]
+
+
+def test_blocks(wired: Jobs) -> None:
+    norms = {f"{name}.safetensors": name.split("/")[3] for name in ACTIVATIONS}
+    expect(
+        wired, "activations",
+        {out: of(m) | {"model": m, "calibration": "long"} for out, m in norms.items()},
+        {out: {"model": FOLDERS[m], "tokens": f"{RESULTS}/calibration/{m}/long.safetensors"}
+         for out, m in norms.items()},
+        {out: THREADS[m] for out, m in norms.items()},
+    )  # fmt: skip
+    runs = dict(zip(BLOCK_ERRORS, LOOKED_INTO, strict=True))
+    about = {"dataset": "wiki", "split": "test", "windows": 5}
+    expect(
+        wired, "block_errors",
+        {out: of(run[0]) | about | {"run": "/".join(run)} for out, run in runs.items()},
+        {out: {
+            "model": FOLDERS[run[0]],
+            "pruned": f"{RESULTS}/runs/{'/'.join(run)}/pruned.safetensors",
+            "norms": f"{RESULTS}/activations/{run[0]}/long.safetensors",
+            "tokens": f"{RESULTS}/evaluation/{run[0]}/wiki.safetensors",
+         } for out, run in runs.items()},
+        {out: THREADS[run[0]] for out, run in runs.items()},
+    )  # fmt: skip
+    for out, job in jobs_of(wired, "block_errors").items():
+        model = runs[out][0]
+        one = job_memory({"a": 7.0, "s": 0.001}[model], DTYPE[model], 5 * 320)
+        assert job["mem_mb"] == 2 * one
+    for out, job in jobs_of(wired, "activations").items():
+        model = norms[out]
+        size = {"a": 7.0, "s": 0.001}[model]
+        assert job["mem_mb"] == job_memory(size, DTYPE[model], 11 * 512)
+    tables, figures = (f"{RESULTS}/{kind}/blocks/" for kind in ("tables", "figures"))
+    errors, shown = {"errors": BLOCK_ERRORS}, {"settings": BLOCKS}
+    expect(wired, "block_tables", {f"{tables}glu_error.tex": shown},
+           {f"{tables}glu_error.tex": errors})  # fmt: skip
+    read = errors | {"activations": [f"{name}.json" for name in ACTIVATIONS]}
+    expect(wired, "block_figures", {f"{figures}norms.pdf": shown}, {f"{figures}norms.pdf": read})
+
+
 def test_the_report(wired: Jobs) -> None:
     out = f"{RESULTS}/report.pdf"
     params = {
         "experiments": SHOWN, "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
+        "blocks": BLOCKS,
         "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip
     inputs = {
@@ -372,9 +426,12 @@ def test_the_report(wired: Jobs) -> None:
         "speed_pruning": [
             f"{RESULTS}/runs/{'/'.join(run)}/pruning.json" for run in RUNS if run[0] == "a"
         ],
+        "activations": [f"{name}.json" for name in ACTIVATIONS], "block_errors": BLOCK_ERRORS,
         "figures": [
             *(f"{RESULTS}/figures/{name}/{kind}.pdf" for name in SHOWN
               for kind in ("perplexity", "zero_shot")),
+            *(f"{RESULTS}/figures/blocks/{kind}.pdf"
+              for kind in ("norms", "outliers", "glu_error", "hidden_error", "kept")),
             *(f"{RESULTS}/speed/figures/{kind}.pdf" for kind in ("gpu", "cpu")),
         ],
         "templates": [
@@ -473,6 +530,7 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
         *("fetch_model", "fetch_dataset", "toy_corpus", "train_standin"),
         *("calibration_tokens", "evaluation_tokens", "zero_shot_requests", "prune_run", "export"),
         *("perplexity", "zero_shot", "check_dense"),
+        *("activations", "block_errors", "block_tables", "block_figures"),
         *("summary_of_model", "summary", "experiment_tables", "experiment_figures", "report"),
         *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
         *("speed_figures", "verify"),
@@ -525,7 +583,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 def own_study() -> dict[str, Any]:
     study: dict[str, Any] = json.loads(json.dumps(STUDY))
-    del study["speed"]
+    del study["speed"], study["blocks"]
     study["models"]["a"] = {"label": "A", "path": "mine/a", "dtype": "float16"}
     study["models"]["b"] = {"label": "B", "path": "mine/b", "dtype": "float32"}
     for name, file in (("c4", "d.jsonl"), ("wiki", "wiki"), ("piqa", "piqa")):

@@ -216,6 +216,22 @@ class ExperimentConfig(Strict):
     """Whether the zero-shot tasks are run, too, where the study has any."""
 
 
+class BlocksConfig(Strict):
+    """A look into the decoder blocks of some runs: how far their activations are spread, and what
+    error pruning makes in each. Without this block, none."""
+
+    models: NamesOrAll
+    """Keys of `models`, or `all`."""
+    calibration: str
+    """A key of `calibrations`; of several seeds, its first draw."""
+    methods: Names
+    """Keys of `methods`."""
+    patterns: Patterns
+    """As in `experiments`. Every combination of these lists is a run of some experiment."""
+    windows: Count = 16
+    """Errors are measured on so many windows, the first of `perplexity.table_split`."""
+
+
 class SelectConfig(Strict):
     """Runs only a part of what the experiments ask for; a key left out restricts nothing.
     Meant for the command line: `snakemake --cores all --config select='{models: [llama2-7b]}'`."""

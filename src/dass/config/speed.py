@@ -50,6 +50,8 @@ class MetricSpeedConfig(_Benchmark):
     """How long the pruning metric takes without calibration passes: every method and its patterns,
     each method in turns with SparseGPT where the study has it."""
 
+    methods: NamesOrAll = "all"
+    """Keys of `methods`, or `all`."""
     repeats: Count = 5
     """Repeats that count, after the warm-up."""
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from dass.config.blocks import (
+    BlocksConfig,
     CalibrationConfig,
     DatasetConfig,
     ExperimentConfig,
@@ -58,6 +59,8 @@ class StudyConfig(Strict):
     """Published numbers to compare with, where there are any."""
     experiments: dict[Name, ExperimentConfig] = Field(min_length=1)
     """Which runs are made, and put into one table, by name."""
+    blocks: BlocksConfig | None = None
+    """A look into the decoder blocks of some runs; without it, none."""
     speed: SpeedConfig | None = None
     """Benchmarks of speed that are run; without it, none."""
     select: SelectConfig | None = None
@@ -74,8 +77,8 @@ class StudyConfig(Strict):
 
     def _problems(self) -> Iterator[Problem]:
         checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets,
-                  _check_draws, _check_experiments, _check_x, _check_speed,
-                  _check_select)  # fmt: skip
+                  _check_draws, _check_experiments, _check_x, _check_blocks, _check_block_runs,
+                  _check_speed, _check_select)  # fmt: skip
         found = [problem for check in checks for problem in check(self)]
         if not found and not runs(self):
             yield "select", "leaves nothing to run; no experiment has this combination"
@@ -177,6 +180,40 @@ def _check_experiments(study: StudyConfig) -> Iterator[Problem]:
                 yield from _check_names(key, listed, section[:-1], known, section)
 
 
+def _check_blocks(study: StudyConfig) -> Iterator[Problem]:
+    """What is looked into exists."""
+    if study.blocks is None:
+        return
+    block = study.blocks
+    models = models_of(study, block)
+    yield from _check_names("blocks.models", models, "model", study.models, "models")
+    calibration = [block.calibration]
+    yield from _check_names(
+        "blocks.calibration", calibration, "calibration", study.calibrations, "calibrations"
+    )
+    yield from _check_names("blocks.methods", block.methods, "method", study.methods, "methods")
+    if "blocks" in study.experiments:
+        yield "experiments.blocks", "has the folder of what `blocks` yields; rename it"
+
+
+def _check_block_runs(study: StudyConfig) -> Iterator[Problem]:
+    """What is looked into is pruned for some experiment; the first that is not is named."""
+    if study.blocks is None or list(_check_blocks(study)):
+        return
+    calibration = study.blocks.calibration
+    for model, method, pattern in _block_combinations(study):
+        if not any(
+            model in models_of(study, experiment)
+            and calibration in experiment.calibrations
+            and method in experiment.methods
+            and pattern in experiment.patterns
+            for experiment in study.experiments.values()
+        ):
+            run = f"{model}/{calibration}/{method}/{pattern}"
+            yield "blocks", f"{run} is a run of no experiment; add it to one, or leave it out here"
+            return
+
+
 def _check_speed(study: StudyConfig) -> Iterator[Problem]:
     """What is measured exists, and no shape has a model's name."""
     if study.speed is None:
@@ -190,6 +227,10 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
         block = getattr(study.speed, part)
         if block is not None and block.of != "all":
             yield from _check_names(f"speed.{part}.of", block.of, "model or shape", known, where)
+    timed = study.speed.metric
+    if timed is not None and timed.methods != "all":
+        key = "speed.metric.methods"
+        yield from _check_names(key, timed.methods, "method", study.methods, "methods")
 
 
 def _check_select(study: StudyConfig) -> Iterator[Problem]:
@@ -236,11 +277,10 @@ def experiment_runs(study: StudyConfig, name: str) -> list[RunKey]:
     experiment, select = study.experiments[name], study.select or SelectConfig()
     if select.experiments is not None and name not in select.experiments:
         return []
-    listed = list(study.models) if experiment.models == "all" else experiment.models
     return [
         RunKey(model, draw, method, pattern)
         for model, calibration, method, pattern in itertools.product(
-            _selected(listed, select.models),
+            _selected(models_of(study, experiment), select.models),
             experiment.calibrations,
             _selected(experiment.methods, select.methods),
             _selected(experiment.patterns, select.patterns),
@@ -254,6 +294,28 @@ def draws_for(study: StudyConfig, calibration: str, method: str) -> list[str]:
     draws = list(draws_of(calibration, study.calibrations[calibration]))
     block = study.methods[method]
     return draws if make_method(block.function, block.arguments).needs else draws[:1]
+
+
+def models_of(study: StudyConfig, block: ExperimentConfig | BlocksConfig) -> list[str]:
+    """The models that a block lists; ``all`` are those of the study."""
+    return list(study.models) if block.models == "all" else block.models
+
+
+def _block_combinations(study: StudyConfig) -> list[tuple[str, str, str]]:
+    """Model, method and pattern of each run that ``blocks`` asks for; none without it."""
+    if (block := study.blocks) is None:
+        return []
+    return list(itertools.product(models_of(study, block), block.methods, block.patterns))
+
+
+def block_runs(study: StudyConfig) -> list[RunKey]:
+    """The runs whose blocks are looked into, those that ``select`` leaves, in config order."""
+    if (block := study.blocks) is None:
+        return []
+    draw = next(iter(draws_of(block.calibration, study.calibrations[block.calibration])))
+    asked = [RunKey(model, draw, *variant) for model, *variant in _block_combinations(study)]
+    left = set(runs(study))
+    return [key for key in asked if key in left]
 
 
 def x_values(study: StudyConfig, name: str) -> dict[str, float | str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dass.models.attention import find_attention
-from dass.models.glu import GLU, find_glu
+from dass.models.glu import GLU, find_glu, glu_module
 from dass.models.numerics import HALF, kernels_take
 
 Operation = Callable[[Tensor], Tensor]
@@ -42,7 +42,7 @@ def fused(block: nn.Module) -> Iterator[None]:
     forwards = {norm: _norm_forward(norm) for norm in norms if _form_of(norm) is not None}
     glu = find_glu(block, "block")
     if (activation := _activation_of(block, glu)) is not None:
-        forwards[_mlp(block, glu)] = _gated_forward(glu, activation)
+        forwards[glu_module(block, glu)] = _gated_forward(glu, activation)
     for module, forward in forwards.items():
         module.forward = forward
     try:
@@ -129,11 +129,6 @@ def _norm_forward(module: nn.Module) -> Operation:
     return forward
 
 
-def _mlp(block: nn.Module, glu: GLU) -> nn.Module:
-    """The module whose children are the GLU's projections."""
-    return block.get_submodule(".".join(glu.down.parameter.split(".")[:-2]))
-
-
 def _gates(glu: GLU, x: Tensor) -> tuple[Tensor, Tensor]:
     """What gate and up make of x, of two layers or of one."""
     gate = glu.gate.linear(x)
@@ -155,7 +150,7 @@ def _activation_of(block: nn.Module, glu: GLU) -> str | None:
     """The activation with which the kernel does what the MLP's own code does; None: with none."""
     from dass.models.fused_triton import ACTIVATIONS
 
-    mlp = _mlp(block, glu)
+    mlp = glu_module(block, glu)
     key = (repr(mlp), glu.down.weight.dtype)
     if key not in _known_activations:
         agreeing = (one for one in ACTIVATIONS if _gates_agree(mlp, glu, one))

@@ -82,6 +82,11 @@ def find_glu(block: nn.Module, where: str) -> GLU:
     return found[0]
 
 
+def glu_module(block: nn.Module, glu: GLU) -> nn.Module:
+    """The module of a block whose children are the GLU's projections."""
+    return block.get_submodule(".".join(glu.down.parameter.split(".")[:-2]))
+
+
 SEPARATE = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 """What gate, up and down are called where each is a layer of its own."""
 

@@ -4,9 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from dass.config.blocks import CalibrationConfig
-from dass.config.study import CALIBRATION_AXES, StudyConfig, draws_of, experiment_runs, x_values
+from dass.config.study import (
+    CALIBRATION_AXES,
+    StudyConfig,
+    block_runs,
+    draws_of,
+    experiment_runs,
+    x_values,
+)
 from dass.pruning.methods import find_class
 from dass.pruning.patterns import Unstructured, parse_pattern
+from dass.report.block_tables import BlockSettings
 from dass.report.experiment import TableSettings
 from dass.report.words import listed
 
@@ -44,6 +52,20 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         x_part=part,
         x_values=x_values(study, experiment) if block.x else {},
         curves=curves,
+    )
+
+
+def block_settings(study: StudyConfig) -> BlockSettings | None:
+    """What the tables and figures of blocks show, of the runs that ``select`` leaves, if any."""
+    runs = block_runs(study)
+    if not runs:
+        return None
+    return BlockSettings(
+        models={run.model: study.models[run.model].label for run in runs},
+        calibration=runs[0].calibration,
+        methods={run.method: study.methods[run.method].label or run.method for run in runs},
+        patterns=list(dict.fromkeys(run.pattern for run in runs)),
+        note=study.note,
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dass.errors import DataError, NumericError
 from dass.runtime.files import read_json, write_json
-from dass.terms import DENSE, Metric
+from dass.terms import DENSE, Metric, Split
 
 SCHEMA_VERSION: Literal[2] = 2
 """Goes up with every change of a field's name or meaning; files of another version are refused."""
@@ -189,6 +189,68 @@ class ZeroShotResult(RunResult):
     """None for the dense model."""
 
 
+class NormSpread(Closed):
+    """The norms of one block's channels, as :class:`dass.pruning.activations.Spread` has them."""
+
+    median: FromZero
+    percentiles: dict[str, FromZero]
+    """Percent -> norm relative to the median."""
+    outliers: Share
+    """Share of channels whose norm is above five times the mean."""
+
+
+class BlockNorms(Closed):
+    """What goes into a block's GLU, and into its ``down``, over all calibration tokens."""
+
+    input: NormSpread
+    intermediate: NormSpread
+
+
+class ActivationsResult(Versioned):
+    """How far the activations of a dense model are spread, block by block."""
+
+    model: str
+    calibration: str
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    calibration_hash: str
+    norms_hash: str
+    """Of the norms themselves, in the file beside this one."""
+    tokens: Count
+    blocks: Annotated[list[BlockNorms], Field(min_length=1)]
+
+    @property
+    def run(self) -> str:
+        """What to call it in an error."""
+        return f"{self.model}/{self.calibration}"
+
+
+class BlockError(Closed):
+    """The errors that pruning makes in one block, and where it keeps weights."""
+
+    glu_error: FromZero
+    """‖GLU(x) − GLU_pruned(x)‖ / ‖GLU(x)‖ for what the pruned block's GLU is given."""
+    hidden_error: FromZero
+    """‖h − h_pruned‖ / ‖h‖ of the block's output."""
+    kept: Annotated[list[Share], Field(min_length=10, max_length=10)]
+    """Kept share of gate's and up's weights in each tenth of the neurons, quietest first."""
+
+
+class BlocksResult(RunResult):
+    """The errors of each block of a run, on the first windows of a split."""
+
+    dataset: str
+    split: Split
+    windows: Count
+    tokens: Count
+    tokens_hash: str
+    """Of these windows."""
+    mask_hash: str
+    norms_hash: str
+    """Of the norms by which neurons are sorted."""
+    blocks: Annotated[list[BlockError], Field(min_length=1)]
+
+
 File = TypeVar("File", bound=Versioned)
 
 
@@ -216,7 +278,7 @@ def read_result(path: str | Path, cls: type[File]) -> File:
     return result
 
 
-def write_result(path: str | Path, result: RunResult) -> None:
+def write_result(path: str | Path, result: RunResult | ActivationsResult) -> None:
     """Write a result file, whole or not at all.
 
     Raises:

@@ -10,18 +10,28 @@ from typing import Any
 
 from dass.data.download import RemoteFile
 from dass.data.model_folder import weight_files
-from dass.data.token_file import tokens_about
-from dass.evaluation.requests import load_requests, requests_hash
+from dass.data.token_file import load_tokens, token_hash, tokens_about
 from dass.errors import DataError
+from dass.evaluation.requests import load_requests, requests_hash
+from dass.pruning.norms_file import load_norms, norms_hash
 from dass.pruning.pruned_file import PrunedFile
-from dass.results.schema import PerplexityResult, PruningResult, ZeroShotResult, read_result
+from dass.results.schema import (
+    ActivationsResult,
+    BlocksResult,
+    PerplexityResult,
+    PruningResult,
+    ZeroShotResult,
+    read_result,
+)
 from dass.runtime.files import read_json, sha256
 from dass.runtime.provenance import FETCHED, model_source
 from dass.runtime.records import Record, files_of, names_recorded, read_record, record_path
 
 Folders = Mapping[str, str | Path]
 Source = dict[str, str]
-ORDER = ("calibration", "evaluation", "requests", "runs", "summary", "tables", "figures", "speed")
+RunsResult = PruningResult | PerplexityResult | ZeroShotResult | BlocksResult
+ORDER = ("calibration", "evaluation", "requests", "activations", "runs", "summary", "tables",
+         "figures", "speed")  # fmt: skip
 """Folders of a study in the order in which they are made; single files come after all."""
 AGAIN = "delete it and run again"
 
@@ -47,6 +57,8 @@ def verify(study: str | Path, models: Folders, texts: Folders, tasks: Folders) -
     for name in files:
         if name.startswith("runs/"):
             _check_run(study, study / name, models, made_of, tasks)
+        elif name.startswith("activations/") and name.endswith(".json"):
+            _check_activations(study, study / name, models, made_of)
         elif name.startswith(("calibration/", "evaluation/")):
             about = tokens_about(study / name)
             _check_text(study / name, about, texts.get(about.get("dataset", "")))
@@ -107,13 +119,13 @@ def _check_run(
     study: Path, path: Path, models: Folders, made_of: Mapping[str, Source], tasks: Folders
 ) -> None:
     """A run's result file says of its model, tokens and masks what they are."""
+    result: RunsResult
     if path.name == "pruning.json":
-        pruning = read_result(path, PruningResult)
+        result = pruning = read_result(path, PruningResult)
         tokens = study / f"calibration/{pruning.run.model}/{pruning.run.calibration}.safetensors"
         about = tokens_about(tokens)
         _same(path, "calibration_hash", pruning.calibration_hash, about["hashes"]["windows"])
         _same(path, "pruned_file", pruning.provenance["pruned_file"], _hash_beside(path))
-        result: PruningResult | PerplexityResult | ZeroShotResult = pruning
     elif path.name == "perplexity.json":
         result = perplexity = read_result(path, PerplexityResult)
         text = study / f"evaluation/{perplexity.run.model}/{perplexity.dataset}.safetensors"
@@ -127,16 +139,42 @@ def _check_run(
             _check_text(path, {"source": said}, tasks.get(task))
             asked = requests_hash(requests[task].requests) if task in requests else "missing"
             _same(path, f"{task} requests", zero_shot.tasks[task].requests_hash, asked)
+    elif path.name == "blocks.json":
+        result = blocks = read_result(path, BlocksResult)
+        text = study / f"evaluation/{blocks.run.model}/{blocks.dataset}.safetensors"
+        windows = load_tokens(text)[blocks.split][: blocks.windows]
+        _same(path, f"{blocks.split} tokens", blocks.tokens_hash, token_hash(windows))
+        norms = study / f"activations/{blocks.run.model}/{blocks.run.calibration}.safetensors"
+        _same(path, "norms_hash", blocks.norms_hash, norms_hash(load_norms(norms)))
     else:
         return
     _same(path, "run", f"runs/{result.run}", str(path.parent.relative_to(study)))
     if result.mask_hash is not None:
         _same(path, "mask_hash", result.mask_hash, PrunedFile(_pruned(path)).hash())
-    for part, hashed in made_of.get(result.run.model, {}).items():
-        if result.provenance["model"][part] != hashed:
-            folder = models[result.run.model]
+    _check_model(path, result.run.model, result.provenance["model"], models, made_of)
+
+
+def _check_activations(
+    study: Path, path: Path, models: Folders, made_of: Mapping[str, Source]
+) -> None:
+    """A result on activations says of its model, tokens and norms what they are."""
+    result = read_result(path, ActivationsResult)
+    _same(path, "run", f"activations/{result.run}.json", str(path.relative_to(study)))
+    about = tokens_about(study / f"calibration/{result.run}.safetensors")
+    _same(path, "calibration_hash", result.calibration_hash, about["hashes"]["windows"])
+    norms = norms_hash(load_norms(path.with_suffix(".safetensors")))
+    _same(path, "norms_hash", result.norms_hash, norms)
+    _check_model(path, result.model, result.provenance["model"], models, made_of)
+
+
+def _check_model(
+    path: Path, model: str, said: Source, models: Folders, made_of: Mapping[str, Source]
+) -> None:
+    """A result's model is the one that is there."""
+    for part, hashed in made_of.get(model, {}).items():
+        if said[part] != hashed:
             raise DataError(
-                f"{folder}: its {part} changed since {path} was made; restore it, or {AGAIN}"
+                f"{models[model]}: its {part} changed since {path} was made; restore it, or {AGAIN}"
             )
 
 

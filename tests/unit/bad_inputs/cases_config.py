@@ -46,6 +46,8 @@ EXPERIMENT = {
     "title": "x", "models": "all", "calibrations": ["c"], "methods": ["dass"], "patterns": ["u50"],
 }  # fmt: skip
 
+BLOCKS = {"models": ["a"], "calibration": "c", "methods": ["dass"], "patterns": ["u50"]}
+
 CASES = [
     config("a key that does not exist, at the top", "modles", {}, "modles: unknown key; did you mean models?"),
     config("a key that does not exist, in a model", "models/a/dtpye", "x", "models.a.dtpye: unknown key; did you mean dtype?"),
@@ -108,6 +110,8 @@ CASES = [
     config("an experiment's method that is not there", "experiments/main/methods", ["wnada"], "experiments.main.methods: no method 'wnada' in methods; did you mean wanda?"),
     config("a method twice", "experiments/main/methods", ["dass", "dass"], "experiments.main.methods: dass is listed twice; remove one"),
     config("select of an experiment that is not there", "select", {"experiments": ["x"]}, "select.experiments: no experiment 'x' in experiments; there are: main"),
+    config("a look into the blocks of a model that is not there", "blocks", BLOCKS | {"models": ["c"]}, "blocks.models: no model 'c' in models; there are: a, b"),
+    config("a look into the blocks of a run that no experiment has", "blocks", BLOCKS | {"patterns": ["u60"]}, "blocks: a/c/dass/u60 is a run of no experiment; add it to one, or leave it out here"),
     config("a pattern in YAML's sexagesimals", "experiments/main/patterns", [124], "experiments.main.patterns.0: must be text (put it in quotes), not 124"),
     config("sparsity 0", "experiments/main/patterns", ["u0"], "experiments.main.patterns: pattern 'u0': the percentage of zeros must be in (0, 100)"),
     config("sparsity 100", "experiments/main/patterns", ["u100"], "experiments.main.patterns: pattern 'u100': the percentage of zeros must be in (0, 100)"),

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from dass.config.load import load_config, read_config
-from dass.config.study import RunKey, runs
+from dass.config.study import RunKey, runs, zero_shot_runs
 from dass.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 METHODS = ["magnitude", "wanda", "sparsegpt", "dass"]
 PATTERNS = ["u50", "4of8", "2of4"]
-FILES = ["config.yaml", "own.yaml", "small.yaml", "demo.yaml", "real.yaml"]
+FILES = ["config.yaml", "own.yaml", "small.yaml", "demo.yaml", "real.yaml", "smollm2.yaml"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_paper() -> None:
     assert study.perplexity.splits == ["validation", "test"]
     assert study.zero_shot is not None and study.zero_shot.metric == "acc"
     assert study.standins is None and study.note == ""
-    assert {name: m.arguments for name, m in study.methods.items()} == {
+    assert {name: study.methods[name].arguments for name in METHODS} == {
         "magnitude": {},
         "wanda": {},
         "sparsegpt": {"damping": 0.01, "block": 128},
@@ -76,12 +76,12 @@ def test_small_is_the_papers_study_on_other_models() -> None:
         yaml.safe_load((ROOT / "config" / file).read_text())
         for file in ("config.yaml", "small.yaml")
     )
-    # Nothing is published of these models, and their speed is not what the paper reports.
-    apart = ("study", "description", "models", "published", "speed")
-    assert {"published", "speed"}.isdisjoint(small)
-    assert {k: v for k, v in small.items() if k not in apart} == {
-        k: v for k, v in paper.items() if k not in apart
-    }
+    # Nothing is published of these models, neither their speed nor their blocks.
+    assert {"published", "blocks", "speed"}.isdisjoint(small)
+    for block in ("datasets", "perplexity", "zero_shot"):
+        assert small[block] == paper[block]
+    for block in ("calibrations", "methods", "experiments"):
+        assert small[block].items() <= paper[block].items()
     study = read_config(ROOT / "config/small.yaml")
     assert {name: (m.hub, m.dtype, m.bos) for name, m in study.models.items()} == {
         "tinyllama-1.1b": (
@@ -96,24 +96,26 @@ def test_small_is_the_papers_study_on_other_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "calibration", "count"),
+    ("file", "calibration", "main", "ablations"),
     [
-        ("config.yaml", "c4", 6 * 4 * 3),
-        ("small.yaml", "c4", 36),
-        ("demo.yaml", "toy", 36),
-        ("real.yaml", "books", 36),
+        # Draws, alpha, groups, sequences, length, sparsity and propagation, of one model.
+        ("config.yaml", "c4", 6 * 4 * 3, 45 + 12 + 6 + 12 + 9 + 12 + 6),
+        ("small.yaml", "c4", 36, 0),
+        ("demo.yaml", "toy", 36, 9),
+        ("real.yaml", "books", 36, 0),
     ],
 )
-def test_runs_of_the_studies(file: str, calibration: str, count: int) -> None:
+def test_runs_of_the_studies(file: str, calibration: str, main: int, ablations: int) -> None:
     study = read_config(ROOT / "config" / file)
     keys = runs(study)
-    assert len(keys) == count == len(set(keys))
-    assert keys == [
+    assert len(keys) == main + ablations == len(set(keys))
+    grid = [
         RunKey(model, calibration, method, pattern)
         for model in study.models
         for method in METHODS
         for pattern in PATTERNS
     ]
+    assert keys[:main] == grid == zero_shot_runs(study)
 
 
 def test_demo_needs_no_network() -> None:
@@ -149,7 +151,8 @@ def test_own_is_one_model_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     study = read_config(ROOT / "config/own.yaml")
     assert {name: m.path for name, m in study.models.items()} == {"my-model": "/data/my-model"}
     paper = read_config(ROOT / "config/config.yaml")
-    assert (study.datasets, study.calibrations) == (paper.datasets, paper.calibrations)
+    assert study.datasets == paper.datasets
+    assert study.calibrations == {"c4": paper.calibrations["c4"]}
     assert (study.perplexity, study.zero_shot) == (paper.perplexity, paper.zero_shot)
     assert runs(study) == [
         RunKey("my-model", "c4", method, pattern)

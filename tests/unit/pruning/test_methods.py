@@ -17,6 +17,7 @@ from dass.pruning.masks import keep_mask
 from dass.pruning.method import ScoreMethod, Statistics, UpdateMethod
 from dass.pruning.methods import built_in, make_method
 from dass.pruning.methods.dass import DaSS
+from dass.pruning.methods.grouped import Grouped
 from dass.pruning.methods.magnitude import Magnitude
 from dass.pruning.methods.sparsegpt import SparseGPT
 from dass.pruning.methods.wanda import Wanda
@@ -68,6 +69,28 @@ def test_dass_of_gate_and_up_weighs_rows_within_columns(
     role: Role, alpha: float, values: list[list[float]]
 ) -> None:
     check(DaSS(alpha), role, IN, NORMS, values, "column", "output")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_metric_and_group_together_are_wanda_and_dass(role: Role) -> None:
+    weight = OUT if role == "down" else IN
+    pairs = [
+        (Grouped("input", "row"), Wanda()),
+        (Grouped("intermediate", "column", alpha=0.75), DaSS(0.75)),
+    ]
+    for grouped, method in pairs:
+        assert torch.equal(grouped.score(role, weight, NORMS), method.score(role, weight, NORMS))
+        assert grouped.comparison(role) == method.comparison(role)
+
+
+def test_metric_and_group_apart_are_magnitude_within_groups() -> None:
+    check(Grouped("input", "column"), "up", IN, NORMS, [[1, 6, 0], [2, 1, 0]], "column", "output")
+    check(
+        Grouped("intermediate", "row"), "up", IN, NORMS, [[2, 6, 10], [6, 1.5, 0]], "row", "input"
+    )
+    check(
+        Grouped("input", "column"), "down", OUT, NORMS, [[4, 9], [12, 4.5], [0, 18]], "row", "input"
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -348,7 +371,7 @@ def test_methods_are_made_by_name(function: str, arguments: dict[str, Any], expe
 
 
 def test_every_built_in_is_of_exactly_one_kind() -> None:
-    assert set(built_in()) == {"magnitude", "wanda", "sparsegpt", "dass"}
+    assert set(built_in()) == {"magnitude", "wanda", "sparsegpt", "dass", "grouped"}
     for function in built_in():
         method = make_method(function, {})
         assert isinstance(method, ScoreMethod) != isinstance(method, UpdateMethod)
@@ -408,7 +431,11 @@ def test_a_custom_method_needs_no_registration() -> None:
     ("function", "arguments", "says"),
     [
         ("wandas", {}, "no built-in method 'wandas'; did you mean wanda"),
-        ("a:b:c", {}, "no built-in method 'a:b:c'; available: dass, magnitude, sparsegpt, wanda"),
+        (
+            "a:b:c",
+            {},
+            "no built-in method 'a:b:c'; available: dass, grouped, magnitude, sparsegpt, wanda",
+        ),
         (":Sign", {}, "':Sign'"),
         ("my_own_methods:", {}, "'my_own_methods:'"),
         (".my_own_methods:Sign", {}, "'.my_own_methods:Sign'"),

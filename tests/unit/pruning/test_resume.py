@@ -24,6 +24,7 @@ from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import PruningResult, read_result
 from dass.runtime.files import sha256
 from dass.stages.prune_run import prune_run
+from dass.terms import Propagation
 
 ABOUT = {"run": "tiny", "tokens": "abc"}
 
@@ -40,7 +41,10 @@ def prune_with(
     folder: Path, pieces: BlockCheckpoints | None, method: str, pattern: str = "2of4"
 ) -> Pruned:
     model = StreamedModel(folder, torch.float32)
-    return prune(model, windows(), make_method(method, {}), parse_pattern(pattern), pieces)
+    chosen = make_method(method, {}), parse_pattern(pattern)
+    # Blocks that are taken over are run as they were: pruned, or, with Wanda, dense.
+    propagation: Propagation = "dense" if method == "wanda" else "pruned"
+    return prune(model, windows(), *chosen, pieces, propagation)
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "dass", "sparsegpt"])

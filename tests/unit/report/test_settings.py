@@ -12,8 +12,9 @@ import yaml
 
 from dass.config.load import load_config
 from dass.errors import ConfigError
+from dass.report.block_tables import BlockSettings
 from dass.report.experiment import Line, TableSettings
-from dass.report.settings import table_settings
+from dass.report.settings import block_settings, table_settings
 
 DEMO = Path(__file__).parents[3] / "config" / "demo.yaml"
 
@@ -47,7 +48,7 @@ def test_an_experiment_shows_what_the_config_says() -> None:
 
 def test_labels_keep_the_order_of_the_config_and_methods_may_have_none() -> None:
     config = demo()
-    del config["methods"]["dass"]["label"]
+    del config["methods"]["dass"]["label"], config["blocks"]
     lists = {"methods": ["dass", "wanda"], "models": ["standin-gemma", "standin-llama"]}
     config["experiments"]["main"] |= lists | {"patterns": ["2of4", "u50"]}
     settings = table_settings(load_config(config), "main")
@@ -166,6 +167,7 @@ def test_patterns_are_joined_by_kind() -> None:
 
 def test_calibrations_are_joined_where_nothing_else_differs() -> None:
     config = demo()
+    del config["blocks"]
     toy = config["calibrations"]["toy"]
     config["calibrations"] = {
         "few": toy | {"sequences": 8}, "many": toy | {"seed": 1}, "long": toy | {"length": 512},
@@ -179,3 +181,14 @@ def test_calibrations_are_joined_where_nothing_else_differs() -> None:
         {"few": 8, "many": 64, "long": 64},
     )
     assert settings.curves == {"few": "length 256", "many": "length 256", "long": "length 512"}
+
+
+def test_blocks_show_their_runs_that_select_leaves() -> None:
+    assert block_settings(load_config(demo(note="A note."))) == BlockSettings(
+        models={"standin-llama": "Stand-in LLaMA"}, calibration="toy",
+        methods={"magnitude": "Magnitude", "wanda": "Wanda", "dass": "DaSS"},
+        patterns=["2of4"], note="A note.",
+    )  # fmt: skip
+    settings = block_settings(load_config(demo(select={"methods": ["dass"]})))
+    assert settings is not None and list(settings.methods) == ["dass"]
+    assert block_settings(load_config(demo(select={"models": ["standin-gemma"]}))) is None

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from dass.errors import DataError, NumericError
 from dass.results.schema import (
     SCHEMA_VERSION,
+    ActivationsResult,
+    BlocksResult,
     PerplexityResult,
     PruningResult,
     Run,
@@ -75,7 +77,36 @@ ZERO_SHOT = COMMON | {
     "limit": None,
     "mask_hash": None,
 }
-KINDS = [(PruningResult, PRUNING), (PerplexityResult, PERPLEXITY), (ZeroShotResult, ZERO_SHOT)]
+SPREAD = {"median": 2.5, "percentiles": {"1": 0.25, "50": 1.0, "100": 40.0}, "outliers": 0.125}
+ACTIVATIONS = {
+    "schema_version": SCHEMA_VERSION,
+    "model": "llama",
+    "calibration": "c4",
+    "settings": {},
+    "provenance": {"date": "d"},
+    "calibration_hash": "c",
+    "norms_hash": "n",
+    "tokens": 4096,
+    "blocks": [{"input": SPREAD, "intermediate": SPREAD}],
+}
+BLOCKS = COMMON | {
+    "settings": {"length": 128},
+    "dataset": "wikitext2",
+    "split": "test",
+    "windows": 2,
+    "tokens": 256,
+    "tokens_hash": "t",
+    "mask_hash": "m",
+    "norms_hash": "n",
+    "blocks": [{"glu_error": 0.25, "hidden_error": 1.5, "kept": [0.5] * 10}],
+}
+KINDS = [
+    (PruningResult, PRUNING),
+    (PerplexityResult, PERPLEXITY),
+    (ZeroShotResult, ZERO_SHOT),
+    (ActivationsResult, ACTIVATIONS),
+    (BlocksResult, BLOCKS),
+]
 
 
 def changed(content: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -84,7 +115,7 @@ def changed(content: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
     *outer, last = place.split("/")
     inner = content
     for key in outer:
-        inner = inner[key]
+        inner = inner[int(key) if isinstance(inner, list) else key]
     if value is ...:
         del inner[last]
     else:
@@ -118,6 +149,11 @@ def test_a_perplexity_keeps_every_digit(value: float) -> None:
         (PruningResult, PRUNING, "peak_memory_bytes/host", 1.5),
         (PruningResult, PRUNING, "mask_hash", ...),
         (PruningResult, PRUNING, "run/pattern", None),
+        (BlocksResult, BLOCKS, "split", "train"),
+        (BlocksResult, BLOCKS, "blocks", []),
+        (BlocksResult, BLOCKS, "blocks/0/kept", [0.5] * 9),
+        (BlocksResult, BLOCKS, "blocks/0/glu_error", -0.5),
+        (ActivationsResult, ACTIVATIONS, "blocks/0/input/outliers", 2.0),
         (PerplexityResult, PERPLEXITY, "splits", {}),
         (PerplexityResult, PERPLEXITY, "splits/validation/windows", -1),
         (PerplexityResult, PERPLEXITY, "splits/validation/perplexity", float("nan")),

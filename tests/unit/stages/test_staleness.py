@@ -62,6 +62,11 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         "tasks": ["arc_easy"],
     }  # fmt: skip
     shown = {"summary": work / "s.json", "experiments": {"main": settings}}
+    blocks = {
+        "errors": [run / "blocks.json"],
+        "settings": {"models": {"m": "M"}, "calibration": "c", "methods": {"wanda": "Wanda"},
+                     "patterns": ["2of4"]},
+    }  # fmt: skip
     return {
         "calibration_tokens": tokens | {
             "dataset": "d", "documents": work / "documents.jsonl", "sequences": 2, "length": 16,
@@ -95,6 +100,19 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
             "pruned": run / "pruned.safetensors", "requests": work / "requests",
             "result_file": run / "zero_shot.json",
         },
+        "activations": model | {
+            "model": "m", "calibration": "c", "tokens": work / "calibration",
+            "norms_file": work / "norms", "result_file": work / "norms.json",
+        },
+        "block_errors": model | {
+            "run": "m/c/wanda/2of4", "pruned": run / "pruned.safetensors", "norms": work / "norms",
+            "tokens": work / "evaluation", "dataset": "text", "split": "test", "windows": 1,
+            "result_file": run / "blocks.json",
+        },
+        "block_tables": blocks | {"out": [work / "blocks/glu_error.md"]},
+        "block_figures": blocks | {
+            "activations": [work / "norms.json"], "out": [work / "blocks/norms.svg"],
+        },
         "check_dense": {
             "dense": run / "perplexity.json", "targets": [], "tolerance": 0.02,
             "out": work / "checked.json",
@@ -116,7 +134,9 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
         "report": {
             "summary": work / "s.json", "published": [published], "study": "s",
             "description": "D", "note": "", "experiments": shown["experiments"], "speed": {},
-            "speed_results": [], "speed_pruning": [], "differences": [],
+            "speed_results": [], "speed_pruning": [], "activations": [work / "norms.json"],
+            "block_errors": [run / "blocks.json"], "blocks": blocks["settings"],
+            "differences": [],
             **{form: work / f"report.{form}" for form in ("pdf", "html", "tex")},
         },
     }  # fmt: skip
@@ -128,6 +148,8 @@ def test_declared_inputs_are_what_a_stage_imports(folder: Path, tmp_path: Path) 
         if stage == "prune_run":  # its method is an input of its own
             assert "pruning/methods/wanda.py" in found
             found.remove("pruning/methods/wanda.py")
+        if stage == "block_tables":  # by way of results/schema.py only, which has no effect
+            found.remove("terms.py")
         declared = relative(module_files(f"stages.{stage}"))
         assert declared - found <= WITH_A_GPU, stage
         assert found - declared == set(), stage

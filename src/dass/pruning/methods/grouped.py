@@ -27,8 +27,10 @@ class Grouped:
 
     metric: Annotated[
         Literal["input", "intermediate"], Argument("Whose norm: the input's or the neuron's.")
-    ]
-    group: Annotated[Literal["row", "column"], Argument("Within what scores are compared.")]
+    ] = "input"
+    group: Annotated[Literal["row", "column"], Argument("Within what scores are compared.")] = (
+        "column"
+    )
     alpha: Annotated[float, Argument("The power of the neuron's norm.", least=0)] = 0.5
 
     needs: ClassVar[frozenset[Need]] = frozenset({"input_norm", "intermediate_norm"})
