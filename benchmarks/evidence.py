@@ -10,6 +10,7 @@ figures and findings are those of the report, by the same functions.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import tarfile
@@ -127,11 +128,15 @@ def pack() -> None:
 
 
 def main() -> None:
-    if "--pack" in sys.argv:
+    parser = argparse.ArgumentParser(description="Write docs/evidence.md and its figures.")
+    parser.add_argument("--pack", action="store_true", help="archive the study's results first")
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    asked = parser.parse_args()
+    if asked.pack:
         pack()
     page = PAGE.read_text("utf-8")
     current = rendered(page)
-    if "--check" in sys.argv:
+    if asked.check:
         sys.exit(
             0 if current == page else f"{PAGE} is not current: run python benchmarks/evidence.py"
         )

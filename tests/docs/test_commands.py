@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ from .pages import PAGES, ROOT, Block, Command, blocks, fenced_commands, inline_
 
 SKIPPED = {
     "export HF_TOKEN=": "sets a variable of the reader's shell",
-    "cp config/own.yaml my.yaml": "makes the reader's own config, as the fixture here does",
+    "cp config/own.yaml": "makes the reader's own config, as the fixture here does",
     "mkdir -p /scratch": "makes folders outside the repository",
     "ln -s /scratch": "links to folders outside the repository",
     "--unlock": "there is no lock to remove",
@@ -41,6 +42,7 @@ FILES_OF = {
 LANGUAGES = {
     "yaml": "test_yaml_blocks_hold_keys_that_exist",
     "python": "test_python_blocks_run",
+    "pycon": "test_doctests.py",
     "snakemake": "tests/workflow/test_module.py",
     "mermaid": "drawn by the host of the repository",
     "bibtex": "test_pages.py",
@@ -85,7 +87,17 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         write_model_folder(model)
     own = (made.folder / "config/own.yaml").read_text()
     (made.folder / "my.yaml").write_text(own.replace("${MODEL}", "my-model"))
+    compare(made.folder, yaml.safe_load(own))
     return made
+
+
+def compare(folder: Path, study: dict[str, Any]) -> None:
+    """The method and the config that docs/comparing.md has its reader write."""
+    page = blocks(ROOT / "docs/comparing.md")
+    (method,) = (block.text for block in page if block.language == "python")
+    (changes,) = (yaml.safe_load(block.text) for block in page if block.language == "yaml")
+    (folder / "mymethods.py").write_text(method)
+    (folder / "compare.yaml").write_text(yaml.safe_dump(study | changes))
 
 
 def real_models(folder: Path) -> list[Path]:

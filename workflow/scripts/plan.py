@@ -1,18 +1,25 @@
 """The jobs of a study as JSON, for ``run_plan.py``: beside the Snakefile, or where it is told.
 
     python workflow/scripts/plan.py config/smollm2.yaml jobs.json [--all] [TARGET…]
+    python workflow/scripts/plan.py config/smollm2.yaml jobs.json --record
 
 What Snakemake would run, each job with its params, files, log, threads and memory; with ``--all``
-what is there already, too.
+what is there already, too. ``--record`` tells Snakemake of the jobs of the plan that were done
+since: without it, a changed argument would not make their results stale.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from run_plan import Job, done_since, files_of
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import (
     ConfigSettings,
@@ -21,6 +28,9 @@ from snakemake.settings.types import (
     Quietness,
     ResourceSettings,
 )
+
+CONFIG = "DASS_CONFIG_SHA256"
+"""Set by the Snakefile, repeated by results."""
 
 
 def plain(value: Any) -> Any:
@@ -34,17 +44,23 @@ def plain(value: Any) -> Any:
     return value
 
 
-def jobs(config: Path, targets: set[str], everything: bool = False) -> list[dict[str, Any]]:
-    """Rule, params, inputs, outputs, log, threads and memory of every job that has a script."""
+@contextmanager
+def planned(config: Path, targets: set[str]) -> Iterator[Any]:
+    """The workflow with its graph of jobs, none of them started."""
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=3),
             config_settings=ConfigSettings(configfiles=[config]),
             snakefile=Path("Snakefile"),
         )
-        dag = workflow.dag(dag_settings=DAGSettings(targets=targets))
-        dag.execute_workflow(executor="dryrun")
-        planned = workflow._workflow.dag
+        workflow.dag(dag_settings=DAGSettings(targets=targets)).execute_workflow(executor="dryrun")
+        yield workflow._workflow
+
+
+def jobs(config: Path, targets: set[str], everything: bool = False) -> list[Job]:
+    """Rule, params, inputs, outputs, log, threads and memory of every job that has a script."""
+    with planned(config, targets) as workflow:
+        needed = set(workflow.dag.needrun_jobs(exclude_finished=False))
         return [
             {
                 "rule": job.rule.name,
@@ -54,12 +70,30 @@ def jobs(config: Path, targets: set[str], everything: bool = False) -> list[dict
                 "log": plain(job.log),
                 "threads": job.threads,
                 "mem_mb": job.resources.get("mem_mb"),
+                "needed": job in needed,
+                "config": os.environ[CONFIG],
             }
-            for job in (
-                planned.jobs if everything else planned.needrun_jobs(exclude_finished=False)
-            )
-            if job.rule.script
+            for job in workflow.dag.jobs
+            if job.rule.script and (everything or job in needed)
         ]
+
+
+def record(config: Path, done: Iterable[Job]) -> None:
+    """Write what Snakemake would have recorded of these jobs.
+
+    A job that the config would now run otherwise stops it: its results are not what they claim.
+    """
+    by_output = {next(files_of(job["output"])): job for job in done}
+    if not by_output:
+        return
+    with planned(config, set(by_output)) as workflow:
+        now = [job for job in workflow.dag.jobs if str(next(iter(job.output), "")) in by_output]
+        for job in now:
+            output = str(job.output[0])
+            if plain(dict(job.params.items())) != by_output[output]["params"]:
+                sys.exit(f"error: {output}: made with other params; delete it, or undo the change")
+        for job in now:
+            workflow.async_run(workflow.persistence.finished(job))
 
 
 if __name__ == "__main__":
@@ -67,8 +101,14 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("config", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, metavar="jobs.json")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--record", action="store_true")
     parser.add_argument("targets", nargs="*")
     asked = parser.parse_intermixed_args()
-    asked.out.write_text(json.dumps(jobs(asked.config, set(asked.targets), asked.all)))
+    if asked.record:
+        plan = json.loads(asked.out.read_text())
+        made = asked.out.stat().st_mtime
+        record(asked.config, [job for job in plan if job["needed"] and done_since(job, made)])
+    else:
+        asked.out.write_text(json.dumps(jobs(asked.config, set(asked.targets), asked.all)))

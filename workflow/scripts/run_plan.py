@@ -2,9 +2,10 @@
 
     python workflow/scripts/run_plan.py jobs.json --workers 4 [--rules prune_run perplexity]
 
-Each job is what its rule would do, with the same log and records; Snakemake then finds nothing to
-do. It needs no Snakemake, so that the jobs may be done on another machine, in a copy of the tree.
-Several jobs share a GPU. A job whose output is there is not done again.
+Each job is what its rule would do, with the same log and records; once ``plan.py --record`` has
+told Snakemake, it finds nothing to do. No Snakemake is needed here, so that the jobs may be done on
+another machine, in a copy of the tree. Several jobs share a GPU. A job that was done since the plan
+is not done again. Nothing is fetched: ``snakemake fetch`` comes first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -47,13 +49,23 @@ def files_of(named: dict[str, Any]) -> Iterator[str]:
         yield from [one] if isinstance(one, str) else one
 
 
+def done_since(job: Job, moment: float) -> bool:
+    """Whether all its outputs are there and none is older than that."""
+    files = list(files_of(job["output"]))
+    return all(map(os.path.exists, files)) and min(map(os.path.getmtime, files)) >= moment
+
+
 def do(job: Job) -> None:
     """What the job's rule would do, in this process."""
     import torch
 
     torch.set_num_threads(job["threads"])
-    for file in files_of(job["output"]):
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    os.environ["DASS_CONFIG_SHA256"] = job["config"]
+    for file in map(Path, files_of(job["output"])):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            shutil.rmtree(file)
+        file.unlink(missing_ok=True)
     snakemake = SimpleNamespace(
         params=job["params"], input=Files(job["input"]), output=Files(job["output"]),
         log=job["log"], threads=job["threads"], resources={"mem_mb": job["mem_mb"]},
@@ -63,7 +75,7 @@ def do(job: Job) -> None:
 
 def run(jobs: list[Job], workers: int) -> int:
     """Do all jobs, each after those that write its inputs; returns how many were not done."""
-    waiting = [job for job in jobs if not all(map(os.path.exists, files_of(job["output"])))]
+    waiting = list(jobs)
     running: list[tuple[BaseProcess, Job]] = []
     coming = {file for job in waiting for file in files_of(job["output"])}
     lost: set[str] = set()
@@ -93,7 +105,8 @@ def run(jobs: list[Job], workers: int) -> int:
 def preload(jobs: list[Job]) -> None:
     """Import once what every job would; no GPU is touched, so that processes can be forked."""
     folders = {job["params"].get("folder") for job in jobs} - {None}
-    types = {json.loads((Path(f) / "config.json").read_text())["model_type"] for f in folders}
+    configs = [file for f in folders if (file := Path(f) / "config.json").exists()]
+    types = {json.loads(file.read_text())["model_type"] for file in configs}
     names = [f"dass.stages.{job['params']['stage']}" for job in jobs]
     names += [f"dass.{m}" for m in ("models.fused_triton", "pruning.masks_triton",
                                     "pruning.columns_triton")]  # fmt: skip
@@ -103,17 +116,35 @@ def preload(jobs: list[Job]) -> None:
             importlib.import_module(name)
 
 
+def settle(threads: int) -> None:
+    """What a job tells libraries before it imports them, said before all jobs import them here."""
+    sys.path.insert(0, str(SOURCE))
+    from dass.runtime.job import NUMERIC, OFFLINE, QUIET
+
+    os.environ |= QUIET | OFFLINE | {"OMP_NUM_THREADS": str(threads)}
+    for name in NUMERIC:
+        os.environ.pop(name, None)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("jobs", type=Path, help="what plan.py wrote")
     parser.add_argument("--workers", type=int, default=1, help="jobs at the same time")
     parser.add_argument("--rules", nargs="+", help="only jobs of these rules")
     asked = parser.parse_args()
-    found = json.loads(asked.jobs.read_text())
-    sys.path.insert(0, str(SOURCE))
-    os.environ["OMP_NUM_THREADS"] = str(max((job["threads"] for job in found), default=1))
+    made = asked.jobs.stat().st_mtime
+    found = [
+        job
+        for job in json.loads(asked.jobs.read_text())
+        if (asked.rules is None or job["rule"] in asked.rules)
+        and not done_since(job, made if job["needed"] else 0)
+    ]
+    if fetched := [job["rule"] for job in found if job["rule"].startswith("fetch_")]:
+        sys.exit(f"error: the plan has {fetched[0]}; run snakemake --cores 1 fetch, and plan again")
+    settle(max((job["threads"] for job in found), default=1))
     preload(found)
-    sys.exit(
-        run([j for j in found if asked.rules is None or j["rule"] in asked.rules], asked.workers)
-        > 0
+    not_done = run(found, asked.workers)
+    print(
+        f"{len(found) - not_done} jobs done, {not_done} not; next: plan.py … {asked.jobs} --record"
     )
+    sys.exit(not_done > 0)
