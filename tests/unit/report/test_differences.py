@@ -69,6 +69,8 @@ def test_each_calibration_is_named_once() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "small.yaml", "real.yaml", "smollm2.yaml"])
+@pytest.mark.parametrize(
+    "name", [f"{n}.yaml" for n in ("config", "demo", "small", "real", "smollm2")]
+)
 def test_latex_can_print_it(name: str) -> None:
     assert all(map(escape_latex, said(name)))

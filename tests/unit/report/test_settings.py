@@ -134,7 +134,7 @@ def test_methods_of_one_function_are_one_curve_under_its_name() -> None:
     settings = along("alpha", more)
     assert (settings.x, settings.x_part) == ("alpha", "method")
     names = ["dass", "dass-a0", "dass-a0.25"]
-    assert {name: settings.x_values[name] for name in names} == dict(zip(names, (0.5, 0, 0.25)))
+    assert [settings.x_values[name] for name in names] == [0.5, 0, 0.25]
     assert {name: settings.curves[name] for name in names} == dict.fromkeys(names, "DaSS")
     places = [settings.x_value(Line("toy", method, "2of4")) for method in ("dass-a0", "wanda")]
     assert places == [0, None]
