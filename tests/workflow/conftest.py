@@ -32,7 +32,8 @@ def small_study() -> dict:
         model["zero_shot_limit"] = 10
     for method in ("magnitude", "sparsegpt"):
         del study["methods"][method]
-    study["experiments"]["main"] |= {"methods": ["wanda", "dass"], "patterns": ["2of4"]}
+    main = study["experiments"]["main"] | {"methods": ["wanda", "dass"], "patterns": ["2of4"]}
+    study["experiments"] = {"main": main}
     del study["speed"], study["blocks"]  # test_speed.py and test_blocks.py have their own
     return study
 
