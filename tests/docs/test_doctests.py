@@ -1,4 +1,4 @@
-"""Python sessions in pages print what the pages say."""
+"""Doctests in pages print what the pages say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from .pages import PAGES, blocks, name_of
 
 
-def sessions(page: Path) -> str:
-    """The page's ``pycon`` blocks: one session, each line where the page has it."""
+def doctests(page: Path) -> str:
+    """The page's ``pycon`` blocks: one program, each line where the page has it."""
     lines: list[str] = []
     for block in blocks(page):
         if block.language == "pycon":
@@ -20,9 +20,9 @@ def sessions(page: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if sessions(page).strip()], ids=name_of)
-def test_sessions_print_what_pages_say(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    session = doctest.DocTestParser().get_doctest(sessions(page), {}, page.name, str(page), 0)
-    assert session.examples
-    failed, _ = doctest.DocTestRunner().run(session)
+@pytest.mark.parametrize("page", [page for page in PAGES if doctests(page).strip()], ids=name_of)
+def test_doctests_print_what_pages_say(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = doctest.DocTestParser().get_doctest(doctests(page), {}, page.name, str(page), 0)
+    assert program.examples
+    failed, _ = doctest.DocTestRunner().run(program)
     assert not failed, capsys.readouterr().out
