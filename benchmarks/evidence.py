@@ -15,6 +15,7 @@ import re
 import sys
 import tarfile
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +23,15 @@ import yaml
 
 from dass.config.load import load_config
 from dass.config.study import StudyConfig
+from dass.report.block_sections import block_sections
+from dass.report.document import Drawing, Section
 from dass.report.experiment import TableSettings
 from dass.report.experiment_tables import perplexity_table, zero_shot_table
 from dass.report.figures import figure_captions, perplexity_figure, zero_shot_figure
 from dass.report.findings import findings
 from dass.report.plots import save_figure
-from dass.report.settings import table_settings
+from dass.report.settings import block_settings, table_settings
+from dass.results.schema import ActivationsResult, BlocksResult, read_result
 from dass.results.summary import SummaryRow, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,16 +43,25 @@ FIGURES = ROOT / "docs/evidence"
 
 
 @cache
-def summary_rows() -> list[SummaryRow]:
-    """One row per run of the archive."""
+def archived() -> tuple[list[SummaryRow], Section]:
+    """One row per run of the archive, and the section on blocks."""
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(ARCHIVE) as archive:
             archive.extractall(folder, filter="data")
         files = {
             kind: sorted(Path(folder).rglob(f"{kind}.json"))
-            for kind in ("pruning", "perplexity", "zero_shot")
+            for kind in ("pruning", "perplexity", "zero_shot", "blocks")
         }
-        return summarise(**files).rows
+        errors = [read_result(file, BlocksResult) for file in files.pop("blocks")]
+        norms = sorted(Path(folder).glob("activations/**/*.json"))
+        activations = [read_result(file, ActivationsResult) for file in norms]
+        (blocks,) = block_sections(activations, errors, asdict(block_settings(study())))
+        return summarise(**files).rows, blocks
+
+
+def summary_rows() -> list[SummaryRow]:
+    """One row per run of the archive."""
+    return archived()[0]
 
 
 @cache
@@ -78,6 +91,20 @@ def part(experiment: str) -> str:
         for kind, caption in zip(kinds, captions, strict=False)
     ]
     return "\n\n".join([said, *(table.markdown().strip() for table in tables), *pictures])
+
+
+def blocks_part() -> str:
+    """What the report says about the blocks, in Markdown."""
+    section = archived()[1]
+    said = "\n".join(f"- {sentence}" for sentence in section.findings)
+    tables = [table.markdown().strip() for table in section.tables]
+    pictures = [f"![{one.caption}](evidence/{_svg(one)})" for one in section.figures]
+    return "\n\n".join([said, *tables, *pictures])
+
+
+def _svg(drawing: Drawing) -> str:
+    """The page's name for a figure of the report."""
+    return "-".join(Path(drawing.file).with_suffix(".svg").parts[1:])
 
 
 def about() -> str:
@@ -112,16 +139,18 @@ def rendered(page: str) -> str:
     """The page with each part made again, from `<!-- experiment name -->` to `<!-- end -->`."""
 
     def made(match: re.Match[str]) -> str:
-        return f"{match[1]}{part(match[3]) if match[2] == 'experiment' else about()}\n<!-- end -->"
+        kinds = {"experiment": lambda: part(match[3]), "about": about, "section": blocks_part}
+        return f"{match[1]}{kinds[match[2]]()}\n<!-- end -->"
 
-    parts = r"(<!-- (experiment|about) ([\w-]+) -->\n).*?<!-- end -->"
+    parts = r"(<!-- (experiment|about|section) ([\w-]+) -->\n).*?<!-- end -->"
     return re.sub(parts, made, page, flags=re.DOTALL)
 
 
 def pack() -> None:
     """Keep the result files of all runs, without masks."""
-    kept = ("pruning.json", "perplexity.json", "zero_shot.json")
-    files = [f for f in sorted(RESULTS.rglob("runs/**/*.json")) if f.name in kept]
+    kept = ("pruning.json", "perplexity.json", "zero_shot.json", "blocks.json")
+    files = [f for f in sorted(RESULTS.glob("runs/**/*.json")) if f.name in kept]
+    files += sorted(RESULTS.glob("activations/**/*.json"))
     with tarfile.open(ARCHIVE, "w:xz") as archive:
         for file in files:
             archive.add(file, file.relative_to(RESULTS))
@@ -143,6 +172,8 @@ def main() -> None:
     PAGE.write_text(current, encoding="utf-8")
     for experiment in experiments():
         write_figures(experiment)
+    for drawing in archived()[1].figures:
+        save_figure(drawing.figure, FIGURES / _svg(drawing))
 
 
 if __name__ == "__main__":

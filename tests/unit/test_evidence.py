@@ -48,6 +48,10 @@ def test_the_page_says_what_was_run(evidence: ModuleType) -> None:
     assert parts()["runs"] == evidence.about()
 
 
+def test_the_look_into_the_blocks_is_made_of_the_archive(evidence: ModuleType) -> None:
+    assert parts()["blocks"] == evidence.blocks_part()
+
+
 def test_tables_are_made_of_the_archive(evidence: ModuleType) -> None:
     """Perplexities of all experiments; accuracies take half a minute: ``--check`` makes them."""
     for name in evidence.experiments():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dass.report.block_tables import ERRORS, TITLE, BlockSettings, measured_on
-from dass.report.plots import OTHERS, STYLES, panels
+from dass.report.plots import OTHERS, STYLES, log_ticks, panels
 from dass.report.words import pattern_label, sentences
 from dass.results.schema import ActivationsResult, BlockNorms, BlocksResult, NormSpread
 
@@ -38,6 +38,7 @@ def norms_figure(results: Sequence[ActivationsResult], settings: BlockSettings) 
         axes.plot(places, loudest, color=colour, marker="o", markersize=2, linewidth=1)
         axes.axhline(1, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_yscale("log")
+        log_ticks(axes, "×")
 
     shown = [
         (f"{settings.models[one.model]}, {words}", _bound(draw, one, side))

@@ -284,7 +284,7 @@ def _single_optimum(case: _Case, verdict: Verdict, settings: TableSettings) -> s
     side = "below" if measure.lowest_is_best else "above"
     text = (
         f"{_at(settings, settings.x_value(best))} ({_printed(measure, case.lines[best])}), "
-        f"{share:.0f} {_gap_unit(measure)} {side} the value "
+        f"{_rounded(share)} {_gap_unit(measure)} {side} the value "
         f"{_at(settings, settings.x_value(worst))}"
     )
     tied = [line for line in case.lines if line in verdict.tied - {best}]
@@ -292,6 +292,11 @@ def _single_optimum(case: _Case, verdict: Verdict, settings: TableSettings) -> s
     if not others:
         return f"{text}, and better than at all others beyond noise"
     return f"{text}; {listed(others)} cannot be told apart from it"
+
+
+def _rounded(share: float) -> str:
+    """``38``; ``0.2``: with a decimal where there is nothing before it."""
+    return f"{share:.0f}" if share >= 1 else f"{share:.1g}"
 
 
 def _gap(case: _Case) -> float:

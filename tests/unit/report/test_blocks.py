@@ -125,6 +125,8 @@ def test_models_stand_in_the_order_of_the_settings_with_both_sides() -> None:
     ]  # fmt: skip
     assert norms["Costs $5 or $6, intermediate Z"][0][1] == [12, 250]
     assert {axes.get_yscale() for axes in figures["norms"].axes} == {"log"}
+    ticks = [t.get_text() for axes in figures["norms"].axes for t in axes.get_yticklabels()]
+    assert "1×" in ticks and not any("$" in tick for tick in ticks)  # "$" is no formula here
     assert [shares for _, shares in lines(figures["outliers"])["Model B"]] == [[0], [1]]
 
 
