@@ -39,7 +39,7 @@ def paper() -> dict[str, Any]:
 def wide(models: int, seeds: int) -> dict[str, Any]:
     """The paper's main grid with this many models and calibration seeds."""
     study = paper()
-    del study["speed"]  # which names a model
+    del study["speed"], study["blocks"]  # which name a model
     model, calibration = study["models"]["mistral-7b"], study["calibrations"]["c4"]
     study["models"] = {f"model-{i:02}": model | {"label": f"Model {i}"} for i in range(models)}
     study["calibrations"] = {f"c4-s{seed}": calibration | {"seed": seed} for seed in range(seeds)}

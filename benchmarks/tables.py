@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from dass.config.load import read_config
 from dass.config.study import runs
+from dass.pruning.patterns import parse_pattern
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.speed.results import parse_speed
 from dass.speed.shapes import SHAPES
@@ -116,9 +117,12 @@ def disk_table(name: str) -> str:
     for key, model in study.models.items():
         shape = SHAPES[key.removeprefix("llama2-")]
         masks = shape.blocks * shape.mlp / 8  # one bit per weight
-        updated = 9 * masks  # and two bytes per kept weight, which are half
-        functions = [study.methods[run.method].function for run in runs(study) if run.model == key]
-        pruned = sum(updated if one == "sparsegpt" else masks for one in functions)
+        updated = 9 * masks  # and two bytes per kept weight, if they are half
+        pruned = 0.0
+        for run in (run for run in runs(study) if run.model == key):
+            kept = 1 - parse_pattern(run.pattern).sparsity
+            moves = study.methods[run.method].function == "sparsegpt"
+            pruned += masks * (1 + 16 * kept) if moves else masks
         assert model.parameters is not None
         sizes = [2e9 * model.parameters, masks, updated, pruned]
         totals = [totals[0] + sizes[0], totals[1] + pruned]

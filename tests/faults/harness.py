@@ -179,7 +179,8 @@ class Sick:
     def _files(self, form: str) -> list[Path]:
         tops = (self.folder / "results" / self.study, self.folder / MODEL)
         found = [path for top in tops for path in top.rglob(f"*.{form}")]
-        return [path for path in found if "exports" not in path.parts]
+        # The report says how long everything took.
+        return [p for p in found if "exports" not in p.parts and p.stem != "report"]
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -26,7 +26,7 @@ def small_study() -> dict:
     study["study"] = "small"
     study["standins"] = {"seed": 0, "documents": 400, "steps": 4}
     study["calibrations"]["toy"] |= {"sequences": 8, "length": 64}
-    study["perplexity"]["length"] = 64
+    study["perplexity"] |= {"length": 64, "splits": ["validation", "test"]}
     del study["models"]["standin-gemma"]
     for model in study["models"].values():
         model["zero_shot_limit"] = 10

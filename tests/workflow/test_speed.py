@@ -77,7 +77,7 @@ def test_the_target_speed_prunes_for_prefill_only(
 ) -> None:
     monkeypatch.setenv("DASS_SPEED_GPU", "1")
     jobs = fresh.plan("speed", config="config/demo.yaml")  # whose prefill is off
-    assert (jobs["speed_metric"], jobs["speed_gpu"], jobs["speed_cpu"]) == (12, 1, 2)
+    assert (jobs["speed_metric"], jobs["speed_gpu"], jobs["speed_cpu"]) == (4, 1, 1)
     assert "prune_run" not in jobs and "speed_prefill" not in jobs
     jobs = fresh.plan("speed", config=fresh.write_study(speed_study(), "speed.yaml"))
     assert jobs["prune_run"] == jobs["speed_prefill"] == 2
