@@ -158,7 +158,7 @@ def test_files_that_are_damaged(
         again = [name] if re.search("delete it|prune again", lines[0]) else []
         if not again:
             shutil.copy2(kept, file)  # fetched again, as the line says
-        finished.completes(*again, target)
+        finished.goes_on(*again, target)
         finished.counted(kind, target)
     comes_out_right(finished, undisturbed)
 
