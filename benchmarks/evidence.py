@@ -24,11 +24,8 @@ import yaml
 from dass.config.load import load_config
 from dass.config.study import StudyConfig
 from dass.report.block_sections import block_sections
-from dass.report.document import Drawing, Section
+from dass.report.document import Drawing, Section, experiment_section
 from dass.report.experiment import TableSettings
-from dass.report.experiment_tables import perplexity_table, zero_shot_table
-from dass.report.figures import figure_captions, perplexity_figure, zero_shot_figure
-from dass.report.findings import findings
 from dass.report.plots import save_figure
 from dass.report.settings import block_settings, table_settings
 from dass.results.schema import ActivationsResult, BlocksResult, read_result
@@ -76,30 +73,23 @@ def settings_of(experiment: str) -> TableSettings:
     return table_settings(study(), experiment)
 
 
-def part(experiment: str) -> str:
-    """Findings, tables and figures of an experiment, in Markdown."""
-    rows, settings = summary_rows(), settings_of(experiment)
-    tables = [perplexity_table(rows, settings)]
-    kinds = ["perplexity"]
-    if settings.tasks:
-        tables.append(zero_shot_table(rows, settings))
-        kinds.append("zero_shot")
-    said = "\n".join(f"- {sentence}" for sentence in findings(rows, settings))
-    captions = figure_captions(settings)
-    pictures = [
-        f"![{caption}](evidence/{experiment}-{kind}.svg)"
-        for kind, caption in zip(kinds, captions, strict=False)
-    ]
-    return "\n\n".join([said, *(table.markdown().strip() for table in tables), *pictures])
+@cache
+def section_of(experiment: str) -> Section:
+    """What the report says of an experiment."""
+    return experiment_section(summary_rows(), settings_of(experiment))
 
 
-def blocks_part() -> str:
-    """What the report says about the blocks, in Markdown."""
-    section = archived()[1]
+def markdown(section: Section) -> str:
+    """A section's findings, tables and figures."""
     said = "\n".join(f"- {sentence}" for sentence in section.findings)
     tables = [table.markdown().strip() for table in section.tables]
     pictures = [f"![{one.caption}](evidence/{_svg(one)})" for one in section.figures]
     return "\n\n".join([said, *tables, *pictures])
+
+
+def blocks_part() -> str:
+    """What the report says about the blocks, in Markdown."""
+    return markdown(archived()[1])
 
 
 def _svg(drawing: Drawing) -> str:
@@ -122,14 +112,6 @@ def about() -> str:
     )
 
 
-def write_figures(experiment: str) -> None:
-    """The figures of an experiment, beside the page."""
-    rows, settings = summary_rows(), settings_of(experiment)
-    save_figure(perplexity_figure(rows, settings), FIGURES / f"{experiment}-perplexity.svg")
-    if settings.tasks:
-        save_figure(zero_shot_figure(rows, settings), FIGURES / f"{experiment}-zero_shot.svg")
-
-
 def experiments() -> list[str]:
     """Those that the page shows, in its order."""
     return re.findall(r"<!-- experiment ([\w-]+) -->", PAGE.read_text("utf-8"))
@@ -139,7 +121,11 @@ def rendered(page: str) -> str:
     """The page with each part made again, from `<!-- experiment name -->` to `<!-- end -->`."""
 
     def made(match: re.Match[str]) -> str:
-        kinds = {"experiment": lambda: part(match[3]), "about": about, "section": blocks_part}
+        kinds = {
+            "experiment": lambda: markdown(section_of(match[3])),
+            "about": about,
+            "section": blocks_part,
+        }
         return f"{match[1]}{kinds[match[2]]()}\n<!-- end -->"
 
     parts = r"(<!-- (experiment|about|section) ([\w-]+) -->\n).*?<!-- end -->"
@@ -170,10 +156,9 @@ def main() -> None:
             0 if current == page else f"{PAGE} is not current: run python benchmarks/evidence.py"
         )
     PAGE.write_text(current, encoding="utf-8")
-    for experiment in experiments():
-        write_figures(experiment)
-    for drawing in archived()[1].figures:
-        save_figure(drawing.figure, FIGURES / _svg(drawing))
+    for section in [*map(section_of, experiments()), archived()[1]]:
+        for drawing in section.figures:
+            save_figure(drawing.figure, FIGURES / _svg(drawing))
 
 
 if __name__ == "__main__":

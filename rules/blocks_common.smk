@@ -1,24 +1,23 @@
 # What the rules of blocks.smk share: which results are made, params and sizes of their jobs.
 from dataclasses import asdict
 
+from dass.report.block_tables import ERRORS
 from dass.report.settings import block_settings
 
 BLOCK_RUNS = block_runs(STUDY)
 BLOCK_WINDOWS = STUDY.blocks.windows if STUDY.blocks else None
 ACTIVATIONS = f"{RESULTS}/activations/{{model}}/{{calibration}}"
-BLOCK_ACTIVATIONS = list(
-    dict.fromkeys(f"{ACTIVATIONS}.json".format(**run._asdict()) for run in BLOCK_RUNS)
-)
-BLOCK_ERRORS = [f"{RUN}/blocks.json".format(**run._asdict()) for run in BLOCK_RUNS]
+BLOCK_ACTIVATIONS = list(dict.fromkeys(pruned(f"{ACTIVATIONS}.json", among=BLOCK_RUNS)))
+BLOCK_ERRORS = pruned(f"{RUN}/blocks.json", among=BLOCK_RUNS)
 BLOCK_TABLES = [
     f"{RESULTS}/tables/blocks/{kind}.{form}"
-    for kind in ("glu_error", "hidden_error")
+    for kind in ERRORS
     for form in ("tex", "md")
     if BLOCK_RUNS
 ]
 BLOCK_FIGURES = [
     f"{RESULTS}/figures/blocks/{kind}.pdf"
-    for kind in ("norms", "outliers", "glu_error", "hidden_error", "kept")
+    for kind in ("norms", "outliers", *ERRORS, "kept")
     if BLOCK_RUNS
 ]
 

@@ -183,26 +183,19 @@ def model_folder(wildcards):
 # Files of runs
 
 
-def pruned(pattern, model=None):
+def pruned(pattern, model=None, among=RUNS):
     """Fill {model}, {calibration}, {method} and {pattern} in for each run, of all models or of one."""
     return [
-        pattern.format(**run._asdict()) for run in RUNS if model in (None, run.model)
+        pattern.format(**run._asdict()) for run in among if model in (None, run.model)
     ]
 
 
 def evaluated(kind, model=None):
     """Result files of this kind of each run that has one, dense first; of all models or of one."""
-    evaluated_runs = [
-        run
-        for run in RUNS
-        if model in (None, run.model)
-        and (kind == "perplexity" or run in ZERO_SHOT_RUNS)
-    ]
-    dense = dict.fromkeys(run.model for run in evaluated_runs)
-    files = [f"{RESULTS}/runs/{name}/dense/{kind}.json" for name in dense]
-    return files + [
-        f"{RUN}/{kind}.json".format(**run._asdict()) for run in evaluated_runs
-    ]
+    among = RUNS if kind == "perplexity" else ZERO_SHOT_RUNS
+    models = dict.fromkeys(run.model for run in among if model in (None, run.model))
+    dense = [f"{RESULTS}/runs/{name}/dense/{kind}.json" for name in models]
+    return dense + pruned(f"{RUN}/{kind}.json", model, among)
 
 
 # Inputs and params of single rules
@@ -285,6 +278,7 @@ def evaluations(kind):
     return lambda wildcards: evaluated(kind, wildcards.model)
 
 
+@lru_cache(None)
 def shown():
     """What the tables and figures of each experiment show."""
     return {name: asdict(table_settings(STUDY, name)) for name in EXPERIMENTS}

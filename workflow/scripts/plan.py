@@ -29,9 +29,6 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
-CONFIG = "DASS_CONFIG_SHA256"
-"""Set by the Snakefile, repeated by results."""
-
 
 def plain(value: Any) -> Any:
     """A value as JSON; files are their names."""
@@ -60,6 +57,8 @@ def planned(config: Path, targets: set[str]) -> Iterator[Any]:
 def jobs(config: Path, targets: set[str], everything: bool = False) -> list[Job]:
     """Rule, params, inputs, outputs, log, threads and memory of every job that has a script."""
     with planned(config, targets) as workflow:
+        from dass.runtime.provenance import CONFIG  # the Snakefile has found the library
+
         needed = set(workflow.dag.needrun_jobs(exclude_finished=False))
         return [
             {

@@ -59,8 +59,10 @@ def do(job: Job) -> None:
     """What the job's rule would do, in this process."""
     import torch
 
+    from dass.runtime.provenance import CONFIG
+
     torch.set_num_threads(job["threads"])
-    os.environ["DASS_CONFIG_SHA256"] = job["config"]
+    os.environ[CONFIG] = job["config"]
     for file in map(Path, files_of(job["output"])):
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():

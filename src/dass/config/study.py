@@ -277,6 +277,11 @@ def experiment_runs(study: StudyConfig, name: str) -> list[RunKey]:
     experiment, select = study.experiments[name], study.select or SelectConfig()
     if select.experiments is not None and name not in select.experiments:
         return []
+    draws = {
+        (calibration, method): draws_for(study, calibration, method)
+        for calibration in experiment.calibrations
+        for method in experiment.methods
+    }
     return [
         RunKey(model, draw, method, pattern)
         for model, calibration, method, pattern in itertools.product(
@@ -285,7 +290,7 @@ def experiment_runs(study: StudyConfig, name: str) -> list[RunKey]:
             _selected(experiment.methods, select.methods),
             _selected(experiment.patterns, select.patterns),
         )
-        for draw in draws_for(study, calibration, method)
+        for draw in draws[calibration, method]
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dass.report.block_tables import ERRORS, TITLE, BlockSettings, measured_on
-from dass.report.plots import OTHERS, STYLES, log_ticks, panels
+from dass.report.plots import DENSE_STYLE, log_ticks, panels, styles_of
 from dass.report.words import pattern_label, sentences
 from dass.results.schema import ActivationsResult, BlockNorms, BlocksResult, NormSpread
 
@@ -36,7 +36,7 @@ def norms_figure(results: Sequence[ActivationsResult], settings: BlockSettings) 
             axes.fill_between(places, below, above, color=colour, alpha=alpha, linewidth=0)
         loudest = [one.percentiles["100"] for one in own]
         axes.plot(places, loudest, color=colour, marker="o", markersize=2, linewidth=1)
-        axes.axhline(1, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axhline(1, **DENSE_STYLE)
         axes.set_yscale("log")
         log_ticks(axes, "×")
 
@@ -165,9 +165,7 @@ def _lines(
 
 def method_styles(settings: BlockSettings) -> dict[str, tuple[str, str]]:
     """Method -> colour and marker; the paper's methods have theirs, as in every figure."""
-    others = [method for method in settings.methods if method not in STYLES]
-    own = {method: OTHERS[n % len(OTHERS)] for n, method in enumerate(others)}
-    return {method: (STYLES | own)[method] for method in settings.methods}
+    return styles_of({method: method for method in settings.methods})
 
 
 def _figure(shown: Sequence[Draw], x: str, y: str, marks: dict[str, Artist]) -> Figure:

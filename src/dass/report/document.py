@@ -90,15 +90,16 @@ def make_report(
         more: sections that follow, e.g. on speed.
         differences: from the paper, by :func:`dass.report.differences.paper_differences`.
     """
-    sections = [_section(rows, settings, published) for settings in experiments]
+    sections = [experiment_section(rows, settings, published) for settings in experiments]
     opening = [text for text in (description, note) if text]
     provenance = provenance_lines(rows)
     return Report(title, opening, [*sections, *more], provenance, list(differences))
 
 
-def _section(
-    rows: Sequence[SummaryRow], settings: TableSettings, published: Sequence[Published]
+def experiment_section(
+    rows: Sequence[SummaryRow], settings: TableSettings, published: Sequence[Published] = ()
 ) -> Section:
+    """Findings, tables and figures of an experiment, of what was measured for it."""
     captions = figure_captions(settings)
     folder = f"figures/{settings.experiment}"
     tables = [perplexity_table(rows, settings)]
