@@ -23,3 +23,7 @@ class DataError(DassError):
 
 class NumericError(DassError):
     """A computation produced values that nothing after it may trust."""
+
+
+class DeviceError(DassError):
+    """The machine's GPU, or what comes with its driver, cannot do what is asked."""

@@ -20,6 +20,7 @@ ROOMS = {
     "data": "text to token windows; whatever is fetched from a hub",
     "models": "a model block by block: weights, GLUs, batches of activations",
     "pruning": "what to remove: methods, masks, patterns, the pruned file",
+    "packed": "pruned weights packed, and products with them that pay at decode",
     "evaluation": "what a run is worth: perplexity, zero-shot accuracy",
     "config": "the settings of a study: validated, closed, documented",
     "results": "result files, their summary, published numbers",

@@ -1,0 +1,156 @@
+// What the packed kernels share. y = act(G x) * (U x), or y = W x, for 1 to 16 tokens.
+//
+// A warp multiplies a tile of ROWS rows on tensor cores, with float32 sums, and reads its weights
+// in the layout of mma.m16n8k16's fragments: a lane (g = lane / 4, t = lane % 4) owns rows that
+// depend on g alone and, in each block of 32 columns, the columns 8t to 8t + 7.
+//
+// Compiled by NVRTC with these defined:
+//   GROUP   4 or 8: M of N:M, 0: a bitmap;  OUTPUT  1: groups along the output, 0: along the input
+//   TILES   1: up to 8 tokens, 2: up to 16;  WARPS  per block of threads
+//   MATRICES  1, or 2 for gate and up;  ACTIVATION  0 SiLU, 1 tanh-GELU, 2 GELU (two matrices)
+//   BF16    1: bfloat16, 0: float16
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define ROWS (OUTPUT && GROUP == 8 ? 64 : 32)
+#define PARTS (ROWS / 16)            // tensor-core tiles in a tile's rows
+#define CHUNK_COLUMNS (4096 / ROWS)  // a chunk is 128 weights a lane
+#define BLOCKS (CHUNK_COLUMNS / 32)
+
+// 16 bytes from global to shared memory, in the background.
+__device__ __forceinline__ void copy(uint4* to, const uint4* from) {
+  u32 address;
+  asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }"
+      : "=r"(address) : "l"(to));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" :: "r"(address), "l"(from));
+}
+
+__device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
+  u32 d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
+  return d;
+}
+
+__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+#if BF16
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+#else
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+#endif
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ u32 rounded(float value) {
+  unsigned short bits;
+#if BF16
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#endif
+  return bits;
+}
+
+__device__ __forceinline__ float widened(u32 bits) {
+#if BF16
+  return __uint_as_float(bits << 16);
+#else
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"((unsigned short)bits));
+  return value;
+#endif
+}
+
+__device__ __forceinline__ float activation(float x) {
+#if ACTIVATION == 0
+  return x / (1.0f + __expf(-x));
+#elif ACTIVATION == 1
+  float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
+  return 0.5f * x * (1.0f + (2.0f / (1.0f + __expf(-2.0f * inner)) - 1.0f));
+#else
+  return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+#endif
+}
+
+// The quad with this code, of the values a, b in order: (places 0, 1), (places 2, 3). The table's
+// selectors take half 3, which must be zero unless all four are kept, where nothing is kept.
+__device__ __forceinline__ void spread(u32 a, u32 b, u32 selectors, u32& low, u32& high) {
+  low = permute(a, b, selectors);
+  high = permute(a, b, selectors >> 16);
+}
+
+// The selectors of all sixteen codes.
+__device__ __forceinline__ void fill(u32* table) {
+  if (threadIdx.x < 16) {
+    u32 selectors = 0;
+    for (int place = 0, rank = 0; place < 4; ++place) {
+      int half = (threadIdx.x >> place) & 1 ? rank++ : 3;
+      selectors |= (u32)((2 * half) | ((2 * half + 1) << 4)) << (8 * place);
+    }
+    table[threadIdx.x] = selectors;
+  }
+  __syncthreads();
+}
+
+// What a lane needs of the tokens for a chunk that begins at `column`.
+__device__ __forceinline__ void load_tokens(
+    uint4 (&xs)[BLOCKS][TILES], const char* x, int column, int columns, int tokens, int lane) {
+#pragma unroll
+  for (int n = 0; n < TILES; ++n) {
+    const int token = 8 * n + lane / 4;
+    const char* row = x + 2 * ((long long)token * columns + column + 8 * (lane % 4));
+#pragma unroll
+    for (int block = 0; block < BLOCKS; ++block)
+      xs[block][n] = token < tokens ? __ldg((const uint4*)(row + 64 * block)) : make_uint4(0, 0, 0, 0);
+  }
+}
+
+// The row of a tile that `sums[part][n][2 * lower + …]` of a lane with this g belongs to.
+__device__ __forceinline__ int row_of(int part, int lower, int g) {
+#if OUTPUT
+  return GROUP * g + 2 * part + lower;
+#else
+  return 16 * part + 8 * lower + g;
+#endif
+}
+
+// The sums of all warps, in a fixed order: the upper half hands over to the lower half.
+__device__ __forceinline__ void finish(
+    float (&sums)[MATRICES][PARTS][TILES][4], float* partial, unsigned short* out, int rows,
+    int tokens) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int count = MATRICES * PARTS * TILES * 4;
+  float* own = &sums[0][0][0][0];
+  __syncthreads();
+#pragma unroll
+  for (int active = WARPS / 2; active > 0; active /= 2) {
+    if (warp >= active && warp < 2 * active)
+#pragma unroll
+      for (int i = 0; i < count; ++i)
+        partial[((warp - active) * count + i) * 32 + lane] = own[i];
+    __syncthreads();
+    if (warp < active)
+#pragma unroll
+      for (int i = 0; i < count; ++i)
+        own[i] += partial[(warp * count + i) * 32 + lane];
+    __syncthreads();
+  }
+  if (warp > 0) return;
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part)
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = blockIdx.x * ROWS + row_of(part, i / 2, lane / 4);
+        const int token = 8 * n + 2 * (lane % 4) + i % 2;
+        if (row >= rows || token >= tokens) continue;
+        float y = sums[0][part][n][i];
+#if MATRICES == 2
+        // Rounded where the model's own code rounds: after each product, and after the activation.
+        float active = widened(rounded(activation(widened(rounded(y)))));
+        y = active * widened(rounded(sums[1][part][n][i]));
+#endif
+        out[(long long)token * rows + row] = (unsigned short)rounded(y);
+      }
+}

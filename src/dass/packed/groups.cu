@@ -1,0 +1,175 @@
+// Products of N:M weights that formats.py packed: half of each group, and a nibble for each quad.
+//
+// The kept values are put back among four with byte permutes. Two matrices are copied through
+// shared memory, two chunks a warp; one matrix is held in registers, two chunks as well: each is
+// the faster way for its number of sums.
+#define VECTORS 9  // of 16 bytes a lane and chunk: codes, then values
+
+__device__ __forceinline__ uint4 stream(const uint4* p) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  return v;
+}
+
+#if GROUP == 4
+// The selectors of four quads of 2:4, whose codes number the six masks in lexicographic order: for
+// each quad that of places 0 and 1, and that of places 2 and 3, in the low 16 bits. A permutation
+// looks four codes up at once.
+__device__ __forceinline__ void selectors_of(u32 codes, u32 (&low)[4], u32 (&high)[4]) {
+  const u32 place0 = permute(0x44101010, 0x4444, codes), place1 = permute(0x10444432, 0x4410, codes);
+  const u32 place2 = permute(0x32443244, 0x1044, codes), place3 = permute(0x44324444, 0x3232, codes);
+  low[0] = permute(place0, place1, 0x5140), low[2] = permute(place0, place1, 0x7362);
+  high[0] = permute(place2, place3, 0x5140), high[2] = permute(place2, place3, 0x7362);
+  low[1] = low[0] >> 16, low[3] = low[2] >> 16, high[1] = high[0] >> 16, high[3] = high[2] >> 16;
+}
+#else
+// Two quads of one group of 8 with four values.
+__device__ __forceinline__ void spread8(
+    u32 a, u32 b, u32 first, u32 second, const u32* table, u32 (&low)[2], u32 (&high)[2]) {
+  u32 count = __popc(first);
+  spread(a, count == 4 ? b : b & 0xffffu, table[first], low[0], high[0]);
+  u64 rest = (((u64)b << 32) | a) >> (8 * count) >> (8 * count);
+  spread((u32)rest, (u32)(rest >> 32), table[second], low[1], high[1]);
+}
+#endif
+
+// One chunk of a tile: the lane's codes and values, times the tokens.
+__device__ __forceinline__ void chunk_product(
+    float (&sums)[PARTS][TILES][4], const uint4& codes, const uint4 (&values)[VECTORS - 1],
+    const uint4 (&x)[BLOCKS][TILES], const u32* table) {
+  const u32 code[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+  for (int block = 0; block < BLOCKS; ++block) {
+    const uint4 (&xs)[TILES] = x[block];
+#if OUTPUT && GROUP == 4
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int v = 2 * block + half;
+      const u32 word[4] = {values[v].x, values[v].y, values[v].z, values[v].w};
+      u32 p[4], q[4], low[4], high[4];
+      selectors_of(code[v / 2] >> (16 * (v % 2)), low, high);
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        p[j] = permute(word[j], 0, low[j]), q[j] = permute(word[j], 0, high[j]);
+      const u32 top[4] = {permute(p[0], p[1], 0x5410), permute(p[0], p[1], 0x7632),
+                          permute(p[2], p[3], 0x5410), permute(p[2], p[3], 0x7632)};
+      const u32 bottom[4] = {permute(q[0], q[1], 0x5410), permute(q[0], q[1], 0x7632),
+                             permute(q[2], q[3], 0x5410), permute(q[2], q[3], 0x7632)};
+#pragma unroll
+      for (int n = 0; n < TILES; ++n) {
+        u32 b0 = half ? xs[n].z : xs[n].x, b1 = half ? xs[n].w : xs[n].y;
+        multiply(sums[0][n], top, b0, b1);
+        multiply(sums[1][n], bottom, b0, b1);
+      }
+    }
+#elif OUTPUT
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      u32 p[2][4], q[2][4];  // of the rows' two quads, each of four columns
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int v = 4 * block + 2 * half + j / 2;
+        const u32 a = j % 2 ? values[v].z : values[v].x, b = j % 2 ? values[v].w : values[v].y;
+        const u32 both = (code[v / 2] >> (16 * (v % 2) + 8 * (j % 2))) & 255;
+        u32 low[2], high[2];
+        spread8(a, b, both & 15, both >> 4, table, low, high);
+        p[0][j] = low[0], q[0][j] = high[0], p[1][j] = low[1], q[1][j] = high[1];
+      }
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        const u32* r = part % 2 ? q[part / 2] : p[part / 2];
+        const u32 a[4] = {permute(r[0], r[1], 0x5410), permute(r[0], r[1], 0x7632),
+                          permute(r[2], r[3], 0x5410), permute(r[2], r[3], 0x7632)};
+#pragma unroll
+        for (int n = 0; n < TILES; ++n)
+          multiply(sums[part][n], a, half ? xs[n].z : xs[n].x, half ? xs[n].w : xs[n].y);
+      }
+    }
+#else
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      const int v = 2 * block + part;
+      const u32 nibbles = code[v / 2] >> (16 * (v % 2));
+      u32 a[2][4];  // of the two steps of 16 columns
+#if GROUP == 4
+      const u32 word[4] = {values[v].x, values[v].y, values[v].z, values[v].w};
+      u32 low[4], high[4];
+      selectors_of(nibbles, low, high);
+#pragma unroll
+      for (int j = 0; j < 4; ++j)  // row g: steps 0 and 1; row g + 8: steps 0 and 1
+        a[j % 2][j / 2] = permute(word[j], 0, low[j]), a[j % 2][j / 2 + 2] = permute(word[j], 0, high[j]);
+#else
+      u32 low[2], high[2];
+      spread8(values[v].x, values[v].y, nibbles & 15, (nibbles >> 4) & 15, table, low, high);
+      a[0][0] = low[0], a[0][2] = high[0], a[1][0] = low[1], a[1][2] = high[1];
+      spread8(values[v].z, values[v].w, (nibbles >> 8) & 15, (nibbles >> 12) & 15, table, low, high);
+      a[0][1] = low[0], a[0][3] = high[0], a[1][1] = low[1], a[1][3] = high[1];
+#endif
+#pragma unroll
+      for (int n = 0; n < TILES; ++n) {
+        multiply(sums[part][n], a[0], xs[n].x, xs[n].y);
+        multiply(sums[part][n], a[1], xs[n].z, xs[n].w);
+      }
+    }
+#endif
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
+    const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,
+    int columns, int tokens, int chunks) {
+  __shared__ u32 table[16];
+  extern __shared__ uint4 memory[];  // of each warp two chunks; sums at the end
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  fill(table);
+  float sums[MATRICES][PARTS][TILES][4] = {};
+  const long long tile = (long long)blockIdx.x * chunks * VECTORS * 32 + lane;
+  uint4 xs[BLOCKS][TILES];
+#if MATRICES == 2
+  uint4* const stages = memory + warp * 2 * VECTORS * 32 + lane;  // a lane reads what it copied
+  auto fetch = [&](int chunk, int m) {
+    if (chunk < chunks) {
+      const uint4* from = (m ? second : first) + tile + (long long)chunk * VECTORS * 32;
+#pragma unroll
+      for (int v = 0; v < VECTORS; ++v) copy(stages + (m * VECTORS + v) * 32, from + 32 * v);
+    }
+    asm volatile("cp.async.commit_group;");
+  };
+  fetch(warp, 0);
+  for (int chunk = warp; chunk < chunks; chunk += WARPS) {
+    load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      fetch(chunk + m * WARPS, 1 - m);
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      const uint4* at = stages + m * VECTORS * 32;
+      uint4 values[VECTORS - 1];
+      const uint4 codes = at[0];
+#pragma unroll
+      for (int v = 0; v < VECTORS - 1; ++v) values[v] = at[32 * (v + 1)];
+      chunk_product(sums[m], codes, values, xs, table);
+    }
+  }
+#else
+  uint4 codes, values[VECTORS - 1], next_codes, next_values[VECTORS - 1];
+  auto load = [&](int chunk) {
+    if (chunk < chunks) {
+      const uint4* at = first + tile + (long long)chunk * VECTORS * 32;
+      next_codes = stream(at);
+#pragma unroll
+      for (int v = 0; v < VECTORS - 1; ++v) next_values[v] = stream(at + 32 * (v + 1));
+    }
+  };
+  load(warp);
+  for (int chunk = warp; chunk < chunks; chunk += WARPS) {
+    codes = next_codes;
+#pragma unroll
+    for (int v = 0; v < VECTORS - 1; ++v) values[v] = next_values[v];
+    load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
+    load(chunk + WARPS);
+    chunk_product(sums[0], codes, values, xs, table);
+  }
+#endif
+  finish(sums, (float*)memory, out, rows, tokens);
+}

@@ -1,0 +1,125 @@
+"""CUDA source to a kernel that can be launched, by the NVRTC that comes with PyTorch.
+
+No compiler and no CUDA toolkit is needed at the user's. Kernels are compiled once a process for
+each set of definitions and launched on the current stream, so that a CUDA graph captures them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+
+from dass.errors import DeviceError
+
+Launch = Callable[..., None]
+
+MOST_SHARED_MEMORY = 8
+"""The driver's number of the attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
+
+
+@functools.cache
+def kernel(
+    source: str, name: str, definitions: tuple[tuple[str, int], ...], memory: int, device: int
+) -> Launch:
+    """The kernel ``name`` of a file beside this one, compiled for a device.
+
+    Args:
+        source: the file's name.
+        name: an ``extern "C"`` function.
+        definitions: macro -> value.
+        memory: bytes of shared memory that launches may take, beside what the kernel declares.
+        device: its index.
+
+    Returns:
+        ``launch(blocks, threads, memory, *arguments)`` with bytes of shared memory; tensors are
+        passed as pointers, ints as ints.
+
+    Raises:
+        DeviceError: NVRTC does not compile it, or the driver does not take it.
+    """
+    folder = files(__package__)
+    text = "".join(folder.joinpath(part).read_text() for part in ("common.cuh", source))
+    major, minor = torch.cuda.get_device_capability(device)
+    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17"]
+    options += [f"-D{macro}={value}" for macro, value in definitions]
+    with torch.cuda.device(device):
+        torch.cuda.current_stream().synchronize()  # a context, before the driver is called
+        function = _load(_compile(text, source, options), name)
+        _check(_driver().cuFuncSetAttribute(function, MOST_SHARED_MEMORY, memory), name)
+
+    def launch(blocks: int, threads: int, memory: int, *arguments: Tensor | int) -> None:
+        held = [
+            ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else ctypes.c_int(one)
+            for one in arguments
+        ]
+        pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
+        stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+        _check(
+            _driver().cuLaunchKernel(
+                function, blocks, 1, 1, threads, 1, 1, memory, stream, pointers, None
+            ),
+            name,
+        )
+
+    return launch
+
+
+@functools.cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+@functools.cache
+def _compiler() -> ctypes.CDLL:
+    version = (torch.version.cuda or "").split(".")[0]
+    for name in (f"libnvrtc.so.{version}", "libnvrtc.so"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise DeviceError(
+        "NVRTC, which compiles the packed kernels, cannot be loaded; install PyTorch with CUDA"
+    )
+
+
+def _compile(text: str, name: str, options: list[str]) -> bytes:
+    """Machine code of a CUDA source text."""
+    nvrtc, program = _compiler(), ctypes.c_void_p()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), name.encode(), 0, None, None)
+    try:
+        arguments = (ctypes.c_char_p * len(options))(*(one.encode() for one in options))
+        failed = nvrtc.nvrtcCompileProgram(program, len(options), arguments)
+        if failed:
+            log = _text(nvrtc, "ProgramLog", program).decode(errors="replace")
+            raise DeviceError(f"NVRTC does not compile {name}: {' '.join(log.split())[:500]}")
+        return _text(nvrtc, "CUBIN", program)
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _text(nvrtc: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
+    size = ctypes.c_size_t()
+    getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    getattr(nvrtc, f"nvrtcGet{what}")(program, buffer)
+    return buffer.raw
+
+
+def _load(code: bytes, name: str) -> ctypes.c_void_p:
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    _check(_driver().cuModuleLoadData(ctypes.byref(module), code), name)
+    _check(_driver().cuModuleGetFunction(ctypes.byref(function), module, name.encode()), name)
+    return function
+
+
+def _check(result: int, name: str) -> None:
+    if result:
+        text = ctypes.c_char_p()
+        _driver().cuGetErrorString(result, ctypes.byref(text))
+        what = (text.value or b"unknown error").decode()
+        raise DeviceError(f"the packed kernel {name!r} cannot run on this GPU ({what})")

@@ -1,0 +1,131 @@
+"""Whole models on packed weights: in place, and from a file beside an export."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from dass.errors import DataError, ModelError
+from dass.models.glu import find_glu
+from dass.packed.linear import PackedGLU
+from dass.packed.model import PACKED, load_packed, pack_folder, pack_model
+from dass.pruning.masks import keep_mask
+from dass.pruning.patterns import NofM
+from tests.conftest import TinyModel
+
+ARCHITECTURES = ["llama", "mistral", "gemma", "qwen2", "phi3"]
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def export(request: pytest.FixtureRequest, tiny_model: TinyModel, tmp_path: Path) -> Path:
+    """A folder of a bfloat16 model that is pruned to 2:4, gate and up along the output."""
+    return pruned_folder(tiny_model(request.param), tmp_path / "export")
+
+
+def pruned_folder(source: Path, folder: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    for block in model.model.layers:
+        for projection in find_glu(block, "").projections:
+            axis = "input" if projection.role == "down" else "output"
+            weight = projection.weight
+            mask = keep_mask(weight.float().abs(), NofM(2, 4), "row", axis)
+            weight.masked_fill_(~mask, 0)
+    model.save_pretrained(folder)
+    return folder
+
+
+def logits(model, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=tokens, use_cache=False).logits.float()
+
+
+def test_a_model_that_is_packed_in_place_says_the_same(export: Path, tokens) -> None:
+    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.bfloat16).eval()
+    wanted = logits(model, tokens)
+    assert pack_model(model) == {}
+    assert sum(isinstance(module, PackedGLU) for module in model.modules()) == len(
+        model.model.layers
+    )
+    # On a CPU the weights are unpacked: the same products, to the bit.
+    assert torch.equal(logits(model, tokens), wanted)
+
+
+def test_a_packed_file_makes_the_same_model(export: Path, tokens) -> None:
+    wanted = logits(AutoModelForCausalLM.from_pretrained(export, dtype=torch.bfloat16), tokens)
+    assert pack_folder(export, torch.bfloat16) == export / PACKED
+    model = load_packed(export, "cpu")
+    assert torch.equal(logits(model, tokens), wanted)
+    assert not [name for name, p in model.named_parameters() if p.is_meta]
+
+
+def test_the_packed_model_generates(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
+    pack_folder(folder, torch.bfloat16)
+    prompt = torch.tensor([[3, 5, 8]])
+    both = [
+        model.generate(prompt, max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
+        for model in (
+            load_packed(folder, "cpu"),
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16),
+        )
+    ]
+    assert torch.equal(*both)
+
+
+def test_what_cannot_be_packed_stays_and_says_why(tiny_model: TinyModel, tokens) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model("llama"), dtype=torch.bfloat16).eval()
+    wanted = logits(model, tokens)
+    left = pack_model(model)
+    assert len(left) == len(model.model.layers)
+    assert "are neither 2:4 nor 4:8" in next(iter(left.values()))
+    assert torch.equal(logits(model, tokens), wanted)
+    assert pack_model(model, bitmap=True) == {}
+    assert torch.equal(logits(model, tokens), wanted)
+
+
+def test_another_form_of_mlp_stays(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    mlp = model.model.layers[0].mlp
+    forward = mlp.forward
+    mlp.forward = lambda x: 2 * forward(x)
+    left = pack_model(model)
+    assert list(left) == ["model.layers.0"]
+    assert "something else than down(act(gate(x)) * up(x))" in left["model.layers.0"]
+
+
+def test_a_damaged_or_missing_packed_file_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
+    with pytest.raises(DataError, match="no such file"):
+        load_packed(folder, "cpu")
+    file = pack_folder(folder, torch.bfloat16)
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        load_packed(folder, "cpu")
+    save_file({"a": torch.zeros(1)}, file)
+    with pytest.raises(DataError, match="damaged"):
+        load_packed(folder, "cpu")
+
+
+def test_a_packed_file_of_a_deeper_model_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
+    pack_folder(folder, torch.bfloat16)
+    other = pruned_folder(tiny_model("llama"), tmp_path / "other")
+    shutil.copy(folder / PACKED, other / PACKED)
+    config = (other / "config.json").read_text()
+    weights = load_file(other / "model.safetensors")
+    count = len({name.split(".")[2] for name in weights if ".layers." in name})
+    kept = {n: t for n, t in weights.items() if f".layers.{count - 1}." not in n}
+    save_file(kept, other / "model.safetensors", metadata={"format": "pt"})
+    (other / "config.json").write_text(
+        config.replace(f'"num_hidden_layers": {count}', f'"num_hidden_layers": {count - 1}')
+    )
+    with pytest.raises(ModelError, match="another model"):
+        load_packed(other, "cpu")
