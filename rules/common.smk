@@ -36,7 +36,7 @@ from dass.data.model_folder import (
 )
 from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
-from dass.pruning.methods import find_class
+from dass.pruning.methods import classes_of, make_method
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
@@ -120,8 +120,9 @@ def modules(stage):
 
 @lru_cache(None)
 def method_files(method):
-    """The files behind a method of the study."""
-    files = class_files(find_class(STUDY.methods[method].function))
+    """The files behind a method of the study, and behind what it starts from."""
+    block = STUDY.methods[method]
+    files = class_files(*classes_of(block.function, block.arguments))
     return [os.path.relpath(file) for file in files]
 
 

@@ -21,7 +21,8 @@ def threads_of(wildcards):
 def pruning_memory(wildcards, attempt):
     """mem_mb of pruning, by what the engine keeps on the host at most; more when retried."""
     calibration = DRAWS[wildcards.calibration]
-    needs = find_class(STUDY.methods[wildcards.method].function).needs
+    method = STUDY.methods[wildcards.method]
+    needs = make_method(method.function, method.arguments).needs
     states = 2 * calibration.sequences * calibration.length if needs else 0
     return attempt * job_memory(
         billions(wildcards.model),

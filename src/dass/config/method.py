@@ -5,13 +5,13 @@ import inspect
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, create_model
+from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, create_model
 from pydantic.errors import PydanticUserError
 
-from dass.config.types import Label, Numeral, Strict, failure
+from dass.config.types import Label, Numeral, Strict, failure, shown
 from dass.errors import ConfigError
 from dass.pruning.method import Argument
-from dass.pruning.methods import find_class, make_method
+from dass.pruning.methods import START, find_class, is_refinement, make_method
 
 
 class MethodConfig(Strict):
@@ -28,9 +28,38 @@ class MethodConfig(Strict):
         return self.model_dump(mode="json", exclude={"function", "label"})
 
 
+def _validated_start(block: Any) -> Any:
+    """The block of what a refinement starts from: a method's, without a label."""
+    if not isinstance(block, dict):
+        raise failure(("", f"write a method, as in {{function: {START}}}, not {shown(block)}"))
+    if block.get("label") is not None:
+        raise failure(("label", "write the label beside start: it is that of both together"))
+    return _validated(block)
+
+
+DEFAULT_START = {"function": START}
+
+
+class RefinementConfig(MethodConfig):
+    """What the blocks of all refinements have beside their fields."""
+
+    start: Annotated[
+        SerializeAsAny[MethodConfig],
+        BeforeValidator(_validated_start),
+        WithJsonSchema({"type": "object", "required": ["function"], "default": DEFAULT_START}),
+    ] = Field(default_factory=lambda: _validated(DEFAULT_START))
+    """The method whose mask is refined: a block of `function` and its arguments."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All arguments, those of the start among them."""
+        start = {"function": self.start.function} | self.start.arguments
+        return super().arguments | {"start": start}
+
+
 @cache
 def block_of(cls: type) -> type[MethodConfig]:
-    """The block of a method: a key for each field of its dataclass.
+    """The block of a method: a key for each field of its dataclass, and a refinement's ``start``.
 
     Raises:
         ConfigError: it is no dataclass, or a field cannot be written in a config.
@@ -39,10 +68,11 @@ def block_of(cls: type) -> type[MethodConfig]:
     if not dataclasses.is_dataclass(cls):
         raise ConfigError(f"{where} is no dataclass; make it one: its fields are its arguments")
     fields: dict[str, Any] = {}
+    base = RefinementConfig if is_refinement(cls) else MethodConfig
     try:
         hints = get_type_hints(cls, include_extras=True)
         for field in dataclasses.fields(cls):
-            if field.name in MethodConfig.model_fields or hasattr(MethodConfig, field.name):
+            if field.name in base.model_fields or hasattr(base, field.name):
                 raise ConfigError(
                     f"{where}: the name of its field {field.name} is taken; rename it"
                 )
@@ -53,7 +83,7 @@ def block_of(cls: type) -> type[MethodConfig]:
                 required = default is dataclasses.MISSING
                 fields[field.name] = (_declared(hints[field.name]), ... if required else default)
         about = (inspect.getdoc(cls) or "").partition("\n")[0]
-        return create_model(cls.__name__, __base__=MethodConfig, __doc__=about, **fields)
+        return create_model(cls.__name__, __base__=base, __doc__=about, **fields)
     except (NameError, AttributeError, TypeError, PydanticUserError) as error:
         what = str(error).partition("\n")[0].partition(". ")[0]
         raise ConfigError(f"{where}: its fields cannot be written in a config ({what})") from None

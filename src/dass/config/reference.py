@@ -119,6 +119,8 @@ def _words(value: Any) -> str:
     if kind == "array":
         items = value["items"]
         return f"list of {'names' if items == {'type': 'string'} else _words(items)}"
+    if kind == "object" and "required" in value:
+        return "block"
     if kind == "object":
         if names := value.get("propertyNames", {}).get("enum"):
             return f"text for any of {', '.join(f'`{name}`' for name in names)}"

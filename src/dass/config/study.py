@@ -18,10 +18,10 @@ from dass.config.blocks import (
     StandinsConfig,
     ZeroShotConfig,
 )
-from dass.config.method import AnyMethod
+from dass.config.method import AnyMethod, RefinementConfig
 from dass.config.speed import SpeedConfig
 from dass.config.types import STUDY, Label, Name, Printed, Problem, RunName, Strict, nearest
-from dass.errors import ConfigError
+from dass.errors import ConfigError, PatternError
 from dass.latex import latex_name
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
@@ -77,8 +77,8 @@ class StudyConfig(Strict):
 
     def _problems(self) -> Iterator[Problem]:
         checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets,
-                  _check_draws, _check_experiments, _check_x, _check_blocks, _check_block_runs,
-                  _check_speed, _check_select)  # fmt: skip
+                  _check_draws, _check_experiments, _check_groups, _check_x, _check_blocks,
+                  _check_block_runs, _check_speed, _check_select)  # fmt: skip
         found = [problem for check in checks for problem in check(self)]
         if not found and not runs(self):
             yield "select", "leaves nothing to run; no experiment has this combination"
@@ -154,6 +154,24 @@ def _check_draws(study: StudyConfig) -> Iterator[Problem]:
                 yield f"calibrations.{name}", f"has a draw {draw}, as has {first}; rename one"
 
 
+def _check_groups(study: StudyConfig) -> Iterator[Problem]:
+    """A refinement can move within the N:M groups of what it starts from."""
+    asked = [(b.methods, b.patterns) for b in study.experiments.values()]
+    if study.blocks is not None:
+        asked.append((study.blocks.methods, study.blocks.patterns))
+    pairs = [pair for lists in asked for pair in itertools.product(*lists)]
+    for name, pattern in dict.fromkeys(pairs):
+        if name in study.methods and isinstance(block := study.methods[name], RefinementConfig):
+            from dass.pruning.method_calls import check_groups  # with torch: only where it may fail
+
+            try:
+                method = make_method(block.function, block.arguments)
+                check_groups(method, parse_pattern(pattern))
+            except PatternError as error:
+                yield f"methods.{name}", str(error)
+                break
+
+
 def _check_x(study: StudyConfig) -> Iterator[Problem]:
     """What an experiment's figure has on its axis differs between its runs."""
     unknown = {key for key, _ in _check_experiments(study)}
@@ -163,7 +181,8 @@ def _check_x(study: StudyConfig) -> Iterator[Problem]:
             continue
         known = ["sparsity", *CALIBRATION_AXES]
         for method in experiment.methods:
-            known += study.methods[method].arguments
+            own = study.methods[method].arguments
+            known += [key for key, value in own.items() if not isinstance(value, dict)]
         if experiment.x not in known:
             near = nearest(experiment.x, dict.fromkeys(known))
             yield f"experiments.{name}.x", f"nothing that differs between runs; {near}"

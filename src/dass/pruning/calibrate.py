@@ -1,7 +1,6 @@
 """What one pass of the calibration tokens through a dense block tells about its GLU."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ def collect(
 ) -> Statistics:
     """Run every batch through the dense block as far as ``down`` and sum up what is needed.
 
-    Norms are summed up over batches in float64, Gram matrices in float32.
+    Sums of values and of squares are summed up over batches in float64, Gram matrices in float32.
 
     Args:
         block: decoder block ``index``, and
@@ -25,26 +24,19 @@ def collect(
         batches: what goes in; unchanged.
         needs: which statistics to collect; with none, nothing is run.
     """
-    squares: dict[Need, Tensor] = {}
-    grams: dict[Need, Gram] = {}
+    inputs_of = {name: _Sums(name, needs) for name in ("input", "intermediate")}
 
-    def see(norm: Need, product: Need, last: bool) -> Callable[..., None]:
+    def see(sums: _Sums, last: bool) -> Callable[..., None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].flatten(0, -2)
-            if norm in needs:
-                squares[norm] = sum_of_squares(x) + squares.get(norm, 0)
-            if product in needs:
-                grams.setdefault(product, Gram()).add(x)
+            sums.add(inputs[0])
             if last:
                 raise _SeenEnough  # the product with `down` is of no use here
 
         return hook
 
     hooks = [
-        glu.gate.linear.register_forward_pre_hook(see("input_norm", "input_gram", False)),
-        glu.down.linear.register_forward_pre_hook(
-            see("intermediate_norm", "intermediate_gram", True)
-        ),
+        glu.gate.linear.register_forward_pre_hook(see(inputs_of["input"], False)),
+        glu.down.linear.register_forward_pre_hook(see(inputs_of["intermediate"], True)),
     ]
     try:
         for batch in batches if needs else []:
@@ -58,9 +50,53 @@ def collect(
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, Any] = {need: total.sqrt().float() for need, total in squares.items()}
-    found |= {need: gram.matrix() for need, gram in grams.items()}
-    return Statistics(**found)
+    found: dict[str, Tensor] = {}
+    for sums in inputs_of.values():
+        found |= sums.statistics()
+    return Statistics(**found)  # type: ignore[arg-type]
+
+
+class _Sums:
+    """What is summed up of the inputs of one layer; ``name`` begins the names of statistics."""
+
+    def __init__(self, name: str, needs: frozenset[Need]) -> None:
+        self._name = name
+        self._needs = {need.removeprefix(f"{name}_") for need in needs if need.startswith(name)}
+        self._tokens = 0
+        self._totals: dict[str, Tensor] = {}
+        self._gram = Gram()
+
+    def add(self, x: Tensor) -> None:
+        """Add the tokens of [sequences, length, channels]."""
+        tokens = x.flatten(0, -2)
+        self._tokens += len(tokens)
+        if self._needs & {"norm", "variance"}:
+            self._add("squares", sum_of_squares(tokens))
+        if self._needs & {"mean", "variance"}:
+            sums = x.sum(-2, dtype=torch.float32).double().flatten(0, -2)
+            self._add("values", sums.sum(0))
+            self._add("squared means", sums.square().sum(0) / x.shape[-2])
+        if "gram" in self._needs:
+            self._gram.add(tokens)
+
+    def _add(self, total: str, more: Tensor) -> None:
+        self._totals[total] = more + self._totals.get(total, 0)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Those that are needed, by their names; none where no token was seen."""
+        found: dict[str, Tensor] = {}
+        if not self._tokens:
+            return found
+        if "norm" in self._needs:
+            found["norm"] = self._totals["squares"].sqrt().float()
+        if "gram" in self._needs:
+            found["gram"] = self._gram.matrix()
+        if "mean" in self._needs:
+            found["mean"] = (self._totals["values"] / self._tokens).float()
+        if "variance" in self._needs:
+            variance = (self._totals["squares"] - self._totals["squared means"]) / self._tokens
+            found["variance"] = variance.clamp_min(0).float()
+        return {f"{self._name}_{one}": value for one, value in found.items()}
 
 
 def sum_of_squares(x: Tensor) -> Tensor:

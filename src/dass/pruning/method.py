@@ -2,11 +2,13 @@
 
 A method is a frozen dataclass, and its fields are its arguments in a config. It says which
 statistics of the calibration tokens it ``needs``, and per role how its scores are compared
-(:meth:`ScoreMethod.comparison`). It comes in one of two kinds:
+(:meth:`ScoreMethod.comparison`). It comes in one of three kinds:
 
 * a :class:`ScoreMethod` gives a score to each weight; :func:`dass.pruning.masks.keep_mask` does
   the rest;
-* an :class:`UpdateMethod` chooses the mask itself and may change the weights that stay.
+* an :class:`UpdateMethod` chooses the mask itself and may change the weights that stay;
+* a :class:`Refinement` makes a mask of another method better. The config names that method under
+  ``start``, and both together are a :class:`Refined` method.
 """
 
 from __future__ import annotations
@@ -20,7 +22,16 @@ from dass.terms import Role
 if TYPE_CHECKING:
     from torch import Tensor
 
-Need = Literal["input_norm", "intermediate_norm", "input_gram", "intermediate_gram"]
+Need = Literal[
+    "input_norm",
+    "intermediate_norm",
+    "input_gram",
+    "intermediate_gram",
+    "input_mean",
+    "intermediate_mean",
+    "input_variance",
+    "intermediate_variance",
+]
 """A field of :class:`Statistics`."""
 
 
@@ -40,7 +51,7 @@ class Statistics:
     """What one pass of the calibration tokens through a dense block tells about its GLU.
 
     X is the input of ``gate`` and ``up``; Z = act(gate(x)) · up(x) is the input of ``down``.
-    All are sums over every calibration token, float32, on the weights' device. A field that
+    All are over every calibration token, float32, on the weights' device. A field that
     the method did not ask for is None.
     """
 
@@ -52,6 +63,14 @@ class Statistics:
     """[hidden, hidden]: XᵀX."""
     intermediate_gram: Tensor | None = None
     """[intermediate, intermediate]: ZᵀZ."""
+    input_mean: Tensor | None = None
+    """[hidden]: mean of X_j over tokens."""
+    intermediate_mean: Tensor | None = None
+    """[intermediate]: mean of Z_i over tokens."""
+    input_variance: Tensor | None = None
+    """[hidden]: variance of X_j within a sequence, its mean over sequences; not Bessel's."""
+    intermediate_variance: Tensor | None = None
+    """[intermediate]: variance of Z_i, likewise."""
 
     derived: dict[str, Any] = field(default_factory=dict)
     """What a method computed from these and wants again for the block's other projections."""
@@ -77,7 +96,9 @@ class Comparison(NamedTuple):
 class ScoreMethod(Protocol):
     """A method that scores weights and leaves the kept ones as they are."""
 
-    needs: ClassVar[frozenset[Need]]
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The statistics that it reads."""
 
     def comparison(self, role: Role) -> Comparison:
         """How the scores of the projection ``role`` are compared."""
@@ -90,7 +111,9 @@ class ScoreMethod(Protocol):
 class UpdateMethod(Protocol):
     """A method that chooses the mask and updates the weights that stay."""
 
-    needs: ClassVar[frozenset[Need]]
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The statistics that it reads."""
 
     def comparison(self, role: Role) -> Comparison:
         """Within what the method compares entries, and along what it lays N:M groups."""
@@ -105,4 +128,48 @@ class UpdateMethod(Protocol):
         """
 
 
-Method = ScoreMethod | UpdateMethod
+@runtime_checkable
+class Refinement(Protocol):
+    """What makes a mask better; the weights that stay are the dense model's."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The statistics that it reads, beside those of the method that it starts from."""
+
+    axes: ClassVar[frozenset[Axis]]
+    """Along which dimensions N:M groups may lie; a start that lays others is refused."""
+
+    def refine(
+        self,
+        role: Role,
+        weight: Tensor,
+        statistics: Statistics,
+        mask: Tensor,
+        pattern: Pattern,
+        axis: Axis,
+        name: str,
+    ) -> Tensor:
+        """A better mask, bool [out, in], than ``mask``, which stays as it is.
+
+        It keeps as many entries as ``mask``; for N:M as many of each group along ``axis``.
+        """
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A refinement and the method whose mask it starts from; of an update method the mask only."""
+
+    refinement: Refinement
+    start: Method
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The statistics that either reads."""
+        return self.refinement.needs | self.start.needs
+
+    def comparison(self, role: Role) -> Comparison:
+        """As the start compares: its groups stay."""
+        return self.start.comparison(role)
+
+
+Method = ScoreMethod | UpdateMethod | Refined

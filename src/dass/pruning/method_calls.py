@@ -11,10 +11,19 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from dass.errors import ConfigError, DassError
-from dass.pruning.method import Comparison, Method, ScoreMethod, Statistics, UpdateMethod
-from dass.pruning.patterns import Axis, Pattern, Scope
-from dass.terms import Role
+from dass.errors import ConfigError, DassError, PatternError
+from dass.pruning.masks import keep_mask
+from dass.pruning.method import (
+    Comparison,
+    Method,
+    Refined,
+    Refinement,
+    ScoreMethod,
+    Statistics,
+    UpdateMethod,
+)
+from dass.pruning.patterns import Axis, NofM, Pattern, Scope
+from dass.terms import ROLES, Role
 
 
 def comparison_of(method: Method, role: Role) -> Comparison:
@@ -23,6 +32,8 @@ def comparison_of(method: Method, role: Role) -> Comparison:
     Raises:
         ConfigError: it fails, or says nothing that is known.
     """
+    if isinstance(method, Refined):
+        return comparison_of(method.start, role)
     with _explained(method, "comparison", role):
         found: Any = method.comparison(role)
     try:
@@ -36,6 +47,53 @@ def comparison_of(method: Method, role: Role) -> Comparison:
             f"Comparison(scope, axis) of {scopes}, and {axes}; correct the method"
         )
     return Comparison(scope, axis)
+
+
+def check_groups(method: Method, pattern: Pattern) -> None:
+    """Refuse a refinement that cannot move within the N:M groups of the method it starts from.
+
+    Raises:
+        PatternError: which groups, and what to do.
+    """
+    if not isinstance(method, Refined):
+        return
+    check_groups(method.start, pattern)
+    for role in ROLES if isinstance(pattern, NofM) else ():
+        if (axis := comparison_of(method, role).axis) not in method.refinement.axes:
+            raise PatternError(
+                f"{_name(method.refinement)} cannot refine {pattern} groups along the {axis}, as "
+                f"{_name(_first(method))} lays those of {role}; choose another start, or an "
+                "unstructured pattern"
+            )
+
+
+def mask_of(
+    method: ScoreMethod | Refined,
+    role: Role,
+    weight: Tensor,
+    statistics: Statistics,
+    pattern: Pattern,
+    name: str,
+) -> Tensor:
+    """Bool mask [out, in] of what a method keeps that leaves the kept weights as they are.
+
+    Raises:
+        ConfigError: the method fails, or gives something else.
+        NumericError, PatternError: as :func:`dass.pruning.masks.keep_mask`.
+    """
+    if isinstance(method, ScoreMethod):
+        scores = scores_of(method, role, weight, statistics, name)
+        return keep_mask(scores, pattern, *comparison_of(method, role), name)
+    if isinstance(method.start, UpdateMethod):
+        _, start = update_of(method.start, role, weight, statistics, pattern, name)
+    else:
+        start = mask_of(method.start, role, weight, statistics, pattern, name)
+    axis, refinement = comparison_of(method, role).axis, method.refinement
+    with _explained(refinement, "refine", name):
+        mask: Any = refinement.refine(role, weight, statistics, start, pattern, axis, name)
+    if not _is_like(mask, weight) or mask.dtype != torch.bool:
+        raise _wrong(refinement, "refine", name, _form(mask), "a bool mask", weight)
+    return mask  # type: ignore[no-any-return]
 
 
 def scores_of(
@@ -80,6 +138,10 @@ def update_of(
     return updated, mask
 
 
+def _first(method: Method) -> Method:
+    return _first(method.start) if isinstance(method, Refined) else method
+
+
 def _is_like(value: object, weight: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == weight.shape
 
@@ -91,7 +153,7 @@ def _form(value: object) -> str:
 
 
 def _wrong(
-    method: Method, call: str, name: str, given: str, wanted: str, weight: Tensor
+    method: Method | Refinement, call: str, name: str, given: str, wanted: str, weight: Tensor
 ) -> ConfigError:
     return ConfigError(
         f"{name}: {call}() of method {_name(method)} gives {given}, not {wanted} of the weight's "
@@ -99,12 +161,12 @@ def _wrong(
     )
 
 
-def _name(method: Method) -> str:
+def _name(method: Method | Refinement) -> str:
     return f"{type(method).__module__}:{type(method).__qualname__}"
 
 
 @contextmanager
-def _explained(method: Method, call: str, name: str) -> Iterator[None]:
+def _explained(method: Method | Refinement, call: str, name: str) -> Iterator[None]:
     """Whatever a custom method raises, as one line with the place; our own keep their traceback."""
     try:
         yield

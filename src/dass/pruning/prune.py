@@ -26,9 +26,8 @@ from dass.models.glu import GLU, Projection, find_glu
 from dass.models.numerics import all_finite
 from dass.models.streamed import StreamedModel, check_finite
 from dass.pruning.calibrate import collect
-from dass.pruning.masks import keep_mask
-from dass.pruning.method import Method, ScoreMethod, Statistics
-from dass.pruning.method_calls import comparison_of, scores_of, update_of
+from dass.pruning.method import Method, Statistics, UpdateMethod
+from dass.pruning.method_calls import check_groups, comparison_of, mask_of, update_of
 from dass.pruning.patterns import NofM, Pattern, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
 from dass.pruning.resume import BlockCheckpoints
@@ -95,7 +94,8 @@ def prune(
 
     Raises:
         ConfigError: a custom method fails, or does not give what it should.
-        PatternError: the pattern does not fit a matrix of the model (before any work).
+        PatternError: the pattern does not fit a matrix of the model, or a refinement its groups
+            (before any work).
         ModelError: a block has no GLU, or several (before any work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
     """
@@ -213,6 +213,7 @@ def _check_fits(model: StreamedModel, method: Method, pattern: Pattern) -> None:
     axes = {role: comparison_of(method, role).axis for role in ROLES}
     if not isinstance(pattern, NofM):
         return
+    check_groups(method, pattern)
     for index, layer in enumerate(model.layers):
         where = f"{model.folder.name}, block {index}"
         for projection in find_glu(layer, where).projections:
@@ -247,7 +248,7 @@ def _prune_block(
         pruned.masks[name] = pack(mask)
         pruned.shapes[name] = tuple(weight.shape)
         pruned.sparsity[name] = 1 - kept[projection.parameter] / mask.numel()
-        if not isinstance(method, ScoreMethod):
+        if isinstance(method, UpdateMethod):
             pruned.values[name] = _to_host(weight[mask])
     return pruned
 
@@ -270,16 +271,14 @@ def _prune_projection(
 ) -> tuple[Tensor, int]:
     """Prune one projection in place; return the mask of what is kept, and of how many."""
     weight = projection.weight
-    if isinstance(method, ScoreMethod):
-        scores = scores_of(method, projection.role, weight, statistics, name)
-        scope, axis = comparison_of(method, projection.role)
-        mask = keep_mask(scores, pattern, scope, axis, name)
-        weight.masked_fill_(~mask, 0)
-    else:
+    if isinstance(method, UpdateMethod):
         updated, mask = update_of(method, projection.role, weight, statistics, pattern, name)
         if not all_finite(updated):
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
         weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
+    else:
+        mask = mask_of(method, projection.role, weight, statistics, pattern, name)
+        weight.masked_fill_(~mask, 0)
     return mask, _checked_count(mask, pattern, name)
 
 

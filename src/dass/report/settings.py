@@ -126,6 +126,13 @@ def _distinct(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for block in blocks.values() for name in block)
     differ = [n for n in names if len({repr(block.get(n)) for block in blocks.values()}) > 1]
     return {
-        key: [f"{name} {block[name]}" for name in differ if name in block]
+        key: [f"{name} {_words(block[name])}" for name in differ if name in block]
         for key, block in blocks.items()
     }
+
+
+def _words(value: Any) -> str:
+    """A setting as a curve's name shows it; a start by its function and arguments."""
+    if not isinstance(value, dict):
+        return str(value)
+    return " ".join(f"{k} {_words(v)}".removeprefix("function ") for k, v in value.items())

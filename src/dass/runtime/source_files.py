@@ -43,14 +43,18 @@ def module_files(*modules: str) -> list[str]:
     return sorted(str(_file(name)) for name in found if not _is_excluded(name))
 
 
-def class_files(cls: type) -> list[str]:
-    """The files behind a method's class: the library's, or the custom one's own package."""
-    return module_files(cls.__module__.removeprefix("dass.")) if _is_ours(cls) else _own_files(cls)
+def class_files(*classes: type) -> list[str]:
+    """The files behind methods' classes: the library's, or the custom one's own package."""
+    return sorted({file for cls in classes for file in _files_of(cls)})
 
 
 def code_hash(files: Iterable[str | Path]) -> str:
     """One SHA-256 of the content of these files, wherever they lie."""
     return hashlib.sha256("".join(sorted(map(sha256, files))).encode()).hexdigest()
+
+
+def _files_of(cls: type) -> list[str]:
+    return module_files(cls.__module__.removeprefix("dass.")) if _is_ours(cls) else _own_files(cls)
 
 
 def _is_ours(cls: type) -> bool:

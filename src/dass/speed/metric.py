@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dass.models.shape import Shape
-from dass.pruning.masks import keep_mask
-from dass.pruning.method import Method, ScoreMethod, Statistics
+from dass.pruning.method import Method, ScoreMethod, Statistics, UpdateMethod
+from dass.pruning.method_calls import mask_of
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import Pattern, parse_pattern
 from dass.runtime.job import device as found_device
@@ -55,6 +55,10 @@ def statistics_of(shape: Shape, device: str, grams: bool) -> Statistics:
     return Statistics(
         input_norm=x.norm(dim=0),
         intermediate_norm=z.norm(dim=0),
+        input_mean=x.mean(0),
+        intermediate_mean=z.mean(0),
+        input_variance=x.var(0, correction=0),
+        intermediate_variance=z.var(0, correction=0),
         input_gram=x.t() @ x if grams else None,
         intermediate_gram=z.t() @ z if grams else None,
     )
@@ -74,11 +78,10 @@ def mask_block(
     # A method may keep what the projections of a block share, for that block only.
     own = replace(statistics, derived={})
     for role, weight in weights.items():
-        if isinstance(method, ScoreMethod):
-            scores = method.score(role, weight, own)
-            keep_mask(scores, pattern, *method.comparison(role), role)
-        else:
+        if isinstance(method, UpdateMethod):
             method.update(role, weight, own, pattern, role)
+        else:
+            mask_of(method, role, weight, own, pattern, role)
 
 
 def benchmark(

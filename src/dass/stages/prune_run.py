@@ -8,7 +8,7 @@ import torch
 
 from dass.data.token_file import load_windows, token_hash, tokens_about
 from dass.models.streamed import StreamedModel
-from dass.pruning.methods import find_class, make_method
+from dass.pruning.methods import classes_of, make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile
@@ -64,7 +64,7 @@ def prune_run(
         "function": function, "arguments": arguments, "dtype": dtype, "bos": bos,
         "propagation": propagation,
     }  # fmt: skip
-    about = settings | _made_of(run, model, tokens, function)
+    about = settings | _made_of(run, model, tokens, classes_of(function, arguments))
     with alone(Path(pruned_file).parent):
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
@@ -92,9 +92,11 @@ def prune_run(
         checkpoints.remove()
 
 
-def _made_of(run: str, model: StreamedModel, tokens: str | Path, function: str) -> dict[str, Any]:
+def _made_of(
+    run: str, model: StreamedModel, tokens: str | Path, classes: list[type]
+) -> dict[str, Any]:
     """What a pruned file is made of, beside its settings; the same on every machine."""
-    method = class_files(find_class(function))
+    method = class_files(*classes)
     return {
         "run": run,
         "model": model_source(model.folder, model.weights.files),

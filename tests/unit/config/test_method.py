@@ -105,6 +105,66 @@ def test_a_whole_number_is_a_number() -> None:
     assert arguments == {"alpha": 1.0} and isinstance(arguments["alpha"], float)
 
 
+def test_a_refinement_holds_the_arguments_of_its_start() -> None:
+    start = {"function": "dass", "alpha": 1}
+    refined = {"function": "sparseswaps", "label": "S", "start": start}
+    study = load_config(changed({"methods/s": refined, "methods/d": {"function": "dsnot"}}))
+    arguments = {"swaps": 100, "start": {"function": "dass", "alpha": 1.0}}
+    assert study.methods["s"].arguments == arguments
+    default = {"cycles": 50, "threshold": 0.1, "start": {"function": "wanda"}}
+    assert study.methods["d"].arguments == default
+    nested = changed({"methods/s": refined | {"start": {"function": "dsnot", "start": start}}})
+    assert load_config(nested).methods["s"].arguments["start"]["start"]["alpha"] == 1.0
+    for one in (study, load_config(nested)):
+        assert load_config(json.loads(one.model_dump_json())) == one
+
+
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        ("wanda", ".start: write a method, as in {function: wanda}, not 'wanda'"),
+        (None, ".start: write a method, as in {function: wanda}, not nothing"),
+        ({}, ".start.function: missing; it is required"),
+        (
+            {"function": "wandas"},
+            ".start.function: no built-in method 'wandas'; did you mean wanda? (a custom one is "
+            "written package.module:Class)",
+        ),
+        ({"function": "dass", "alpah": 1}, ".start.alpah: unknown key; did you mean alpha?"),
+        ({"function": "dass", "alpha": -1}, ".start.alpha: must be at least 0, not -1"),
+        (
+            {"function": "wanda", "label": "W"},
+            ".start.label: write the label beside start: it is that of both together",
+        ),
+    ],
+)
+def test_a_start_that_is_no_method(start: Any, line: str) -> None:
+    refined = {"function": "sparseswaps", "start": start}
+    assert message(changed({"methods/s": refined})) == f"methods.s{line}"
+
+
+def test_a_start_of_what_refines_nothing() -> None:
+    line = message(changed({"methods/wanda/start": {"function": "dass"}}))
+    assert line == "methods.wanda.start: unknown key; known keys: function, label"
+
+
+def test_groups_that_a_refinement_cannot_move_in_are_refused_before_the_first_job() -> None:
+    refined = {"function": "dsnot", "start": {"function": "dass"}}
+    asked = {"methods/d": refined, "experiments/main/methods": ["wanda", "d"]}
+    assert message(changed(asked)) == (
+        "methods.d: dass.pruning.methods.dsnot:DSnoT cannot refine 2of4 groups along the output, "
+        "as dass.pruning.methods.dass:DaSS lays those of gate; choose another start, or an "
+        "unstructured pattern"
+    )
+    load_config(changed(asked | {"experiments/main/patterns": ["u50"]}))
+
+
+def test_the_axis_of_a_figure_is_no_start() -> None:
+    asked = {"methods/s": {"function": "sparseswaps"}, "experiments/main/methods": ["wanda", "s"]}
+    line = message(changed(asked | {"experiments/main/x": "start"}))
+    assert line.startswith("experiments.main.x: nothing that differs between runs; ")
+
+
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"powr": 1.0}, "methods.mine.powr: unknown key; did you mean power?"),
     (

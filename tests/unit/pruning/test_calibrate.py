@@ -18,6 +18,10 @@ from tests.conftest import TinyModel
 X = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
 NORMS: frozenset[Need] = frozenset({"input_norm", "intermediate_norm"})
 GRAMS: frozenset[Need] = frozenset({"input_gram", "intermediate_gram"})
+MOMENTS: frozenset[Need] = frozenset(
+    {"input_mean", "intermediate_mean", "input_variance", "intermediate_variance"}
+)
+ALL = NORMS | GRAMS | MOMENTS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -49,6 +53,24 @@ def test_squares_do_not_overflow_in_half_precision() -> None:
     assert sum_of_squares(x).item() == pytest.approx(300**3, rel=1e-6)
 
 
+def test_moments_by_hand() -> None:
+    """(1, 2), (3, −1) is one sequence, of variances 1 and 2.25; in the other nothing varies."""
+    sums = calibrate._Sums("input", frozenset({"input_mean", "input_variance"}))
+    sums.add(X.unsqueeze(0))
+    sums.add(torch.full((1, 2, 2), 4.0).half())
+    found = sums.statistics()
+    assert set(found) == {"input_mean", "input_variance"}
+    assert found["input_mean"].tolist() == [3.0, 2.25]
+    assert found["input_variance"].tolist() == pytest.approx([0.5, 1.125], rel=1e-5)
+
+
+def test_the_variance_of_what_never_varies_is_not_negative() -> None:
+    sums = calibrate._Sums("input", frozenset({"input_variance"}))
+    sums.add(torch.full((2, 7, 3), 0.1))
+    variance = sums.statistics()["input_variance"]
+    assert (variance >= 0).all() and variance.max() < 1e-8
+
+
 def statistics_of(model: StreamedModel, tokens: Tensor, needs: frozenset[Need]) -> Statistics:
     batches = batches_of(model, tokens)
     before = [batch.hidden.clone() for batch in batches]
@@ -70,7 +92,7 @@ def test_against_the_inputs_of_the_mlp(
 ) -> None:
     monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": in_flight})
     model = StreamedModel(tiny_model(architecture), torch.float32)
-    found = statistics_of(model, tokens, NORMS | GRAMS)
+    found = statistics_of(model, tokens, ALL)
     seen: dict[str, Tensor] = {}
     inputs = model.block_inputs(tokens)
     args, kwargs = inputs.arguments[0]
@@ -87,15 +109,20 @@ def test_against_the_inputs_of_the_mlp(
         assert norm.dtype == gram.dtype == torch.float32
         torch.testing.assert_close(norm.double(), rows.norm(dim=0), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(gram.double(), rows.t() @ rows, rtol=1e-4, atol=1e-4)
+        mean, variance = found.get(f"{which}_mean"), found.get(f"{which}_variance")  # type: ignore[arg-type]
+        assert mean.dtype == variance.dtype == torch.float32
+        torch.testing.assert_close(mean.double(), rows.mean(0), rtol=1e-4, atol=1e-6)
+        expected = seen[name].double().unflatten(0, tokens.shape).var(1, correction=0).mean(0)
+        torch.testing.assert_close(variance.double(), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("need", sorted(NORMS | GRAMS))
+@pytest.mark.parametrize("need", sorted(ALL))
 def test_only_what_is_needed_is_collected(
     need: Need, tiny_model: TinyModel, tokens: Tensor
 ) -> None:
     model = StreamedModel(tiny_model("llama"), torch.float32)
     found = statistics_of(model, tokens, frozenset({need}))
-    collected = {name: getattr(found, name) for name in NORMS | GRAMS}
+    collected = {name: getattr(found, name) for name in ALL}
     assert [name for name, value in collected.items() if value is not None] == [need]
 
 

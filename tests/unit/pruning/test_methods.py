@@ -14,7 +14,8 @@ from torch import Tensor
 from dass.errors import ConfigError, NumericError, PatternError
 from dass.pruning.columns import inverse_factor
 from dass.pruning.masks import keep_mask
-from dass.pruning.method import ScoreMethod, Statistics, UpdateMethod
+from dass.pruning.method import Refined, ScoreMethod, Statistics, UpdateMethod
+from dass.pruning.method_calls import mask_of
 from dass.pruning.methods import built_in, make_method
 from dass.pruning.methods.dass import DaSS
 from dass.pruning.methods.grouped import Grouped
@@ -371,10 +372,13 @@ def test_methods_are_made_by_name(function: str, arguments: dict[str, Any], expe
 
 
 def test_every_built_in_is_of_exactly_one_kind() -> None:
-    assert set(built_in()) == {"magnitude", "wanda", "sparsegpt", "dass", "grouped"}
+    assert set(built_in()) == {
+        "admm", "dass", "dsnot", "grouped", "magnitude", "ria", "sparsegpt", "sparseswaps", "wanda",
+    }  # fmt: skip
     for function in built_in():
         method = make_method(function, {})
-        assert isinstance(method, ScoreMethod) != isinstance(method, UpdateMethod)
+        kinds = [isinstance(method, kind) for kind in (ScoreMethod, UpdateMethod, Refined)]
+        assert sum(kinds) == 1
 
 
 OWN = """
@@ -408,6 +412,22 @@ class Nothing:
     needs = frozenset()
     def comparison(self, role): ...
 
+class NoAxes:
+    needs = frozenset()
+    def refine(self, role, weight, statistics, mask, pattern, axis, name): ...
+
+class WrongAxes(NoAxes):
+    axes = frozenset({"row"})
+
+class WrongCall(NoAxes):
+    axes = frozenset({"input"})
+    def refine(self, role, weight, statistics, mask): ...
+
+class Refines(NoAxes):
+    axes = frozenset({"input"})
+    def refine(self, role, weight, statistics, mask, pattern, axis, name):
+        return mask.float()
+
 number = 3
 """
 
@@ -427,6 +447,19 @@ def test_a_custom_method_needs_no_registration() -> None:
 
 
 @pytest.mark.usefixtures("own")
+def test_a_custom_refinement_gives_a_bool_mask() -> None:
+    method = make_method("my_own_methods:Refines", {"start": {"function": "magnitude"}})
+    assert isinstance(method, Refined) and method.start == Magnitude()
+    says = (
+        "m: refine() of method my_own_methods:Refines gives float32 [2, 3], not a bool mask of the "
+        "weight's shape [2, 3]; correct the method"
+    )
+    with pytest.raises(ConfigError) as error:
+        mask_of(method, "up", IN, Statistics(), parse_pattern("u50"), "m")
+    assert str(error.value) == says
+
+
+@pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("function", "arguments", "says"),
     [
@@ -434,7 +467,8 @@ def test_a_custom_method_needs_no_registration() -> None:
         (
             "a:b:c",
             {},
-            "no built-in method 'a:b:c'; available: dass, grouped, magnitude, sparsegpt, wanda",
+            "no built-in method 'a:b:c'; available: admm, dass, dsnot, grouped, magnitude, ria, "
+            "sparsegpt, sparseswaps, wanda",
         ),
         (":Sign", {}, "':Sign'"),
         ("my_own_methods:", {}, "'my_own_methods:'"),
@@ -451,6 +485,9 @@ def test_a_custom_method_needs_no_registration() -> None:
         ("my_own_methods:NoComparison", {}, "is no method: it needs .*comparison"),
         ("my_own_methods:Nothing", {}, "is no method: it needs .*score"),
         ("my_own_methods:number", {}, "is no method"),
+        ("my_own_methods:NoAxes", {}, "is no method: it needs .*`axes` and refine"),
+        ("my_own_methods:WrongAxes", {}, "its `axes` are .*any of input, output"),
+        ("my_own_methods:WrongCall", {}, r"refine\(\) cannot be called as \(role, .*, name\)"),
         ("dass", {"alpa": 0.5}, r"does not take \{'alpa': 0.5\}"),
     ],
 )

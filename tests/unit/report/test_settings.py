@@ -141,6 +141,20 @@ def test_methods_of_one_function_are_one_curve_under_its_name() -> None:
     assert TableSettings(**json.loads(json.dumps(asdict(settings)))) == settings
 
 
+def test_curves_of_one_refinement_are_named_by_their_starts() -> None:
+    starts: list[dict[str, Any]] = [{"function": "wanda"}, {"function": "dass", "alpha": 0.5}]
+    more = {
+        f"{start['function']}{swaps}": {"function": "sparseswaps", "swaps": swaps, "start": start}
+        for start in starts
+        for swaps in (1, 5)
+    }
+    settings = along("swaps", more)
+    assert {name: settings.curves[name] for name in more} == {
+        "wanda1": "SparseSwaps, start wanda", "wanda5": "SparseSwaps, start wanda",
+        "dass1": "SparseSwaps, start dass alpha 0.5", "dass5": "SparseSwaps, start dass alpha 0.5",
+    }  # fmt: skip
+
+
 def test_curves_that_differ_in_another_argument_say_so() -> None:
     """Two lines of two dampings each, and one that stands alone with its label."""
     more = {

@@ -146,6 +146,18 @@ def test_the_source_of_a_custom_method_is_named(
     assert first["method"] != again["method"] and first["code"] != again["code"]
 
 
+def test_the_source_of_a_refinements_start_is_named(
+    pipeline: Pipeline, own_method: Path, tmp_path: Path
+) -> None:
+    arguments = {"swaps": 2, "start": {"function": "own_method:Own"}}
+    first = pipeline.prune(tmp_path / "run", "sparseswaps", arguments=arguments)
+    assert first.settings["arguments"] == arguments
+    own_method.write_text(METHOD + "\n# another version\n")
+    again = pipeline.prune(tmp_path / "run", "sparseswaps", arguments=arguments)
+    for key in ("method", "code"):
+        assert first.provenance[key] != again.provenance[key]
+
+
 def deterministic(value: Any) -> Any:
     """A result without what no two runs share: seconds, dates, memory."""
     if isinstance(value, dict):

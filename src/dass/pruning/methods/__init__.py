@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dass.errors import ConfigError
-from dass.pruning.method import Method, Need, ScoreMethod, UpdateMethod
+from dass.pruning.method import Method, Need, Refined, Refinement, ScoreMethod, UpdateMethod
+from dass.pruning.patterns import Axis
 
 CALLS = {
     "comparison": ("role",),
     "score": ("role", "weight", "statistics"),
     "update": ("role", "weight", "statistics", "pattern", "name"),
+    "refine": ("role", "weight", "statistics", "mask", "pattern", "axis", "name"),
 }
 """What a method's functions are called with."""
+
+START = "wanda"
+"""What a refinement starts from where the config does not say."""
 
 
 def built_in() -> tuple[str, ...]:
@@ -55,7 +60,8 @@ def find_class(function: str) -> type:
         ) from None
     if not _is_method(found):
         raise ConfigError(
-            f"{function!r} is no method: it needs `needs`, comparison(), and score() or update()"
+            f"{function!r} is no method: it needs `needs`, comparison(), and score() or update(); "
+            "or, to refine another's mask, `needs`, `axes` and refine()"
         )
     return found  # type: ignore[no-any-return]
 
@@ -63,17 +69,54 @@ def find_class(function: str) -> type:
 def make_method(function: str, arguments: dict[str, Any]) -> Method:
     """Build the method ``function`` with ``arguments``.
 
+    A refinement's argument ``start`` is what it starts from: ``function``, and its arguments.
+
     Raises:
         ConfigError: as :func:`find_class`; or it does not take the arguments, needs statistics
             that there are not, or has a function that cannot be called as methods' are.
     """
     cls = find_class(function)
+    start, own = _parted(cls, function, arguments)
     try:
-        method: Method = cls(**arguments)
+        made = cls(**own)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"method {function!r} does not take {arguments}: {error}") from None
-    _check_interface(method, function)
-    return method
+        raise ConfigError(f"method {function!r} does not take {own}: {error}") from None
+    _check_interface(made, function)
+    if start is None:
+        return made  # type: ignore[no-any-return]
+    return Refined(made, make_method(*start))
+
+
+def classes_of(function: str, arguments: dict[str, Any]) -> list[type]:
+    """The class of a method, and those of what it starts from.
+
+    Raises:
+        ConfigError: as :func:`make_method`.
+    """
+    cls = find_class(function)
+    start, _ = _parted(cls, function, arguments)
+    return [cls] if start is None else [cls, *classes_of(*start)]
+
+
+def is_refinement(cls: type) -> bool:
+    """Whether a class refines the mask of another method."""
+    return callable(getattr(cls, "refine", None))
+
+
+def _parted(
+    cls: type, function: str, arguments: dict[str, Any]
+) -> tuple[tuple[str, dict[str, Any]] | None, dict[str, Any]]:
+    """(function and arguments of what a refinement starts from, arguments of its own)."""
+    own = dict(arguments)
+    if not is_refinement(cls):
+        return None, own
+    start = own.pop("start", {"function": START})
+    if not isinstance(start, dict) or not isinstance(start.get("function"), str):
+        raise ConfigError(
+            f"method {function!r}: `start` is {start!r}; write it as a method, as in "
+            f"{{function: {START}}}"
+        )
+    return (start["function"], {k: v for k, v in start.items() if k != "function"}), own
 
 
 def _packages(module: str) -> list[str]:
@@ -89,6 +132,12 @@ def _check_interface(method: Any, function: str) -> None:
             f"method {function!r}: its `needs` are {needs!r}; make them a frozenset of any of "
             f"{', '.join(known)}"
         )
+    axes: Any = getattr(method, "axes", frozenset())
+    if is_refinement(type(method)) and not (axes and set(axes) <= set(get_args(Axis))):
+        raise ConfigError(
+            f"method {function!r}: its `axes` are {axes!r}; make them a frozenset of any of "
+            f"{', '.join(get_args(Axis))}"
+        )
     for name, arguments in CALLS.items():
         if not callable(call := getattr(method, name, None)):
             continue
@@ -102,12 +151,13 @@ def _check_interface(method: Any, function: str) -> None:
 
 
 def _is_method(value: Any) -> bool:
-    names = ("needs", "comparison")
-    kinds = ("score", "update")
-    return (
-        isinstance(value, type)
-        and all(hasattr(value, name) for name in names)
-        and any(callable(getattr(value, kind, None)) for kind in kinds)
+    """Whether it has what one of the kinds of methods has."""
+    if not isinstance(value, type) or not hasattr(value, "needs"):
+        return False
+    if is_refinement(value):
+        return hasattr(value, "axes")
+    return hasattr(value, "comparison") and any(
+        callable(getattr(value, kind, None)) for kind in ("score", "update")
     )
 
 
@@ -127,4 +177,15 @@ def _did_you_mean(function: str) -> str:
     return f"available: {', '.join(built_in())} ({custom})"
 
 
-__all__ = ["Method", "ScoreMethod", "UpdateMethod", "built_in", "find_class", "make_method"]
+__all__ = [
+    "Method",
+    "Refined",
+    "Refinement",
+    "ScoreMethod",
+    "UpdateMethod",
+    "built_in",
+    "classes_of",
+    "find_class",
+    "is_refinement",
+    "make_method",
+]
