@@ -70,6 +70,7 @@ os.environ[CONFIG] = sha256(STUDY.model_dump_json().encode()).hexdigest()
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
+RATIOS = f"{RESULTS}/ratios/{{model}}/{{calibration}}/{{ratios}}"
 WINDOWS = f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"
 TEXT = f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors"
 REQUESTS = f"{RESULTS}/requests/{{model}}.safetensors"
@@ -149,6 +150,7 @@ def one_of(names):
 # Whatever else a target names is no file of this study.
 CALIBRATION = one_of(DRAWS)
 METHOD = one_of(STUDY.methods)
+RATIOS_NAME = one_of(STUDY.ratios)
 PATTERN = r"u\d+(\.\d+)?|\d+of\d+"
 
 
@@ -173,6 +175,11 @@ def of_calibration(key):
 def of_method(key):
     """This key of the wildcards' method in the config."""
     return lambda wildcards: getattr(STUDY.methods[wildcards.method], key)
+
+
+def of_ratios(key):
+    """This key of the wildcards' ratios in the config."""
+    return lambda wildcards: getattr(STUDY.ratios[wildcards.ratios], key)
 
 
 def model_folder(wildcards):
@@ -229,6 +236,39 @@ def text_folder(wildcards):
 def files_of_method(wildcards):
     """The files behind the wildcards' method: it is the only one that a run depends on."""
     return method_files(wildcards.method)
+
+
+def ratios_of_run(run):
+    """How far a run's method prunes each block: a file, or none where all are alike."""
+    name = STUDY.methods[run.method].ratios
+    if name is None:
+        return []
+    folder = RATIOS.format(model=run.model, calibration=run.calibration, ratios=name)
+    return f"{folder}/{run.pattern}.json"
+
+
+SCORES = {
+    "owl": f"{RATIOS}/outlier_shares.json",
+    "alphapruning": f"{RESULTS}/ratios/{{model}}/tail_exponents.json",
+    "list": [],
+}
+
+
+def scores_of_blocks(wildcards):
+    """What the wildcards' ratios are made of; nothing where they were written down."""
+    return SCORES[STUDY.ratios[wildcards.ratios].kind]
+
+
+def ratio_files():
+    """The ratios of all runs whose methods name some, and the scores behind them."""
+    files = {}
+    for run in RUNS:
+        if of_run := ratios_of_run(run):
+            name = STUDY.methods[run.method].ratios
+            if scores := SCORES[STUDY.ratios[name].kind]:
+                files[scores.format(**run._asdict(), ratios=name)] = None
+            files[of_run] = None
+    return list(files)
 
 
 def dense_gate(wildcards):

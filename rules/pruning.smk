@@ -18,6 +18,7 @@ rule prune_run:
         model=model_input,
         tokens=WINDOWS,
         gate=dense_gate,
+        ratios=ratios_of_run,
         method=files_of_method,
         modules=modules("prune_run"),
     output:

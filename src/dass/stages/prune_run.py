@@ -9,11 +9,18 @@ import torch
 from dass.data.token_file import load_windows, token_hash, tokens_about
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import find_class, make_method
-from dass.pruning.patterns import parse_pattern
+from dass.pruning.patterns import Pattern, block_pattern, parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile
 from dass.pruning.resume import BlockCheckpoints
-from dass.results.schema import PeakMemory, PruningResult, Run, write_result
+from dass.results.schema import (
+    PeakMemory,
+    PruningResult,
+    RatiosResult,
+    Run,
+    read_result,
+    write_result,
+)
 from dass.runtime.files import alone
 from dass.runtime.job import device
 from dass.runtime.provenance import (
@@ -41,6 +48,7 @@ def prune_run(
     propagation: Propagation,
     pruned_file: str | Path,
     result_file: str | Path,
+    ratios: str | Path | None = None,
 ) -> None:
     """Prune one model by one method to one pattern; goes on where a killed job stopped.
 
@@ -53,6 +61,7 @@ def prune_run(
         function, arguments: the method, built-in or ``package.module:Class``, and its arguments.
         propagation: whose outputs reach the next block, see :func:`dass.pruning.prune.prune`.
         pruned_file, result_file: what to write.
+        ratios: how far each block is pruned, as the stage ``ratios`` saved it; None: all alike.
     """
     started = time.monotonic()
     name = Run.parse(run)
@@ -60,16 +69,20 @@ def prune_run(
     method, pattern = make_method(function, arguments), parse_pattern(name.pattern)
     model = StreamedModel(folder, getattr(torch, dtype), device())
     windows = load_windows(tokens, "windows", model.vocabulary)
-    settings = {
+    settings: dict[str, Any] = {
         "function": function, "arguments": arguments, "dtype": dtype, "bos": bos,
         "propagation": propagation,
     }  # fmt: skip
+    patterns: Pattern | list[Pattern] = pattern
+    if ratios:
+        settings["ratios"] = shares = read_result(ratios, RatiosResult).block_ratios
+        patterns = [block_pattern(own, pattern, f"block {n}") for n, own in enumerate(shares)]
     about = settings | _made_of(run, model, tokens, function)
     with alone(Path(pruned_file).parent):
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
         )
-        pruned = prune(model, windows, method, pattern, checkpoints, propagation)
+        pruned = prune(model, windows, method, patterns, checkpoints, propagation)
         Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
         written = checkpoints.join(pruned_file, model.n_blocks, about)
         text = about["calibration"].get("origin")
