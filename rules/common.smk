@@ -36,7 +36,7 @@ from dass.data.model_folder import (
 )
 from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
-from dass.pruning.methods import find_class
+from dass.pruning.methods import find_class, make_method
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
@@ -236,6 +236,31 @@ def text_folder(wildcards):
 def files_of_method(wildcards):
     """The files behind the wildcards' method: it is the only one that a run depends on."""
     return method_files(wildcards.method)
+
+
+def is_given(method):
+    """Whether a method's masks come from elsewhere, from files."""
+    return hasattr(find_class(STUDY.methods[method].function), "files")
+
+
+def arguments_of_run(run):
+    """The arguments of a run's method; in a path, <model> and <pattern> stand for the run's."""
+    method = STUDY.methods[run.method]
+    if not is_given(run.method):
+        return method.arguments
+    path = method.arguments["path"].replace("<model>", run.model)
+    return method.arguments | {"path": path.replace("<pattern>", run.pattern)}
+
+
+def files_given(run):
+    """The masks from elsewhere that a run's method reads; nothing for one that makes its own."""
+    function = STUDY.methods[run.method].function
+    if not is_given(run.method):
+        return []
+    try:
+        return [str(f) for f in make_method(function, arguments_of_run(run)).files()]
+    except DassError as error:
+        stop(f"methods.{run.method}.path: {error}")
 
 
 def ratios_of_run(run):

@@ -24,7 +24,7 @@ from dass.config.speed import SpeedConfig
 from dass.config.types import STUDY, Label, Name, Printed, Problem, RunName, Strict, nearest
 from dass.errors import ConfigError, PatternError
 from dass.latex import latex_name
-from dass.pruning.methods import make_method
+from dass.pruning.methods import find_class, make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.ratios import check_listed
 from dass.terms import DatasetKind
@@ -257,6 +257,9 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
     if timed is not None and timed.methods != "all":
         key = "speed.metric.methods"
         yield from _check_names(key, timed.methods, "method", study.methods, "methods")
+        for name in set(timed.methods) & study.methods.keys():
+            if hasattr(find_class(study.methods[name].function), "files"):
+                yield key, f"{name} takes masks from files, which is no metric; remove it"
 
 
 def _check_select(study: StudyConfig) -> Iterator[Problem]:

@@ -293,18 +293,19 @@ def _prune_projection(
         if not all_finite(updated):
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
         weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
-    return mask, _checked_count(mask, pattern, name)
+    return mask, _checked_count(mask, pattern, name, getattr(method, "tolerance", 0.0))
 
 
-def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
+def _checked_count(mask: Tensor, pattern: Pattern, name: str, tolerance: float) -> int:
     """How many entries a mask keeps; counted once, since it waits for the GPU.
 
-    No mask may miss its sparsity by more than the rounding down of its groups allows.
+    No mask may miss its sparsity by more than the rounding down of its groups allows, and by the
+    method's own ``tolerance``, if it has one: masks that it was given may be rounded otherwise.
     """
     count = int(mask.count_nonzero())
     achieved = 1 - count / mask.numel()
     allowed = 1 / min(mask.shape)
-    if not -1e-9 <= pattern.sparsity - achieved <= allowed:
+    if not -1e-9 - tolerance <= pattern.sparsity - achieved <= allowed + tolerance:
         wanted = pattern.sparsity
         raise NumericError(
             f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}; correct the method"

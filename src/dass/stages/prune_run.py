@@ -35,6 +35,9 @@ from dass.runtime.provenance import (
 from dass.runtime.source_files import class_files, code_hash, module_files
 from dass.terms import Bos, Dtype, Propagation
 
+PROVENANCE = ("model", "calibration", "method", "code", "given")
+"""What a result says of what it was made of, beside its settings."""
+
 
 def prune_run(
     *,
@@ -78,6 +81,8 @@ def prune_run(
         settings["ratios"] = shares = read_result(ratios, RatiosResult).block_ratios
         patterns = [block_pattern(own, pattern, f"block {n}") for n, own in enumerate(shares)]
     about = settings | _made_of(run, model, tokens, function)
+    if check := getattr(method, "check_model", None):  # of masks that were made elsewhere
+        about["given"] = check(model, about["model"])
     with alone(Path(pruned_file).parent):
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
@@ -98,7 +103,7 @@ def prune_run(
             peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
             tokens=windows.numel(),
             provenance=provenance(started, {"model": origin(folder), "calibration": text})
-            | {key: about[key] for key in ("model", "calibration", "method", "code")}
+            | {key: about[key] for key in PROVENANCE if key in about}
             | {"pruned_file": written},
         )
         write_result(result_file, result)

@@ -371,9 +371,9 @@ def test_methods_are_made_by_name(function: str, arguments: dict[str, Any], expe
 
 
 def test_every_built_in_is_of_exactly_one_kind() -> None:
-    assert set(built_in()) == {"magnitude", "wanda", "sparsegpt", "dass", "grouped"}
+    assert set(built_in()) == {"magnitude", "wanda", "sparsegpt", "dass", "grouped", "given"}
     for function in built_in():
-        method = make_method(function, {})
+        method = make_method(function, {"path": "masks"} if function == "given" else {})
         assert isinstance(method, ScoreMethod) != isinstance(method, UpdateMethod)
 
 
