@@ -434,7 +434,8 @@ def test_a_custom_method_needs_no_registration() -> None:
         (
             "a:b:c",
             {},
-            "no built-in method 'a:b:c'; available: dass, grouped, magnitude, sparsegpt, wanda",
+            "no built-in method 'a:b:c'; available: dass, given, grouped, magnitude, sparsegpt, "
+            "wanda",
         ),
         (":Sign", {}, "':Sign'"),
         ("my_own_methods:", {}, "'my_own_methods:'"),
