@@ -26,6 +26,7 @@ wildcard_constraints:
     model=one_of(STUDY.models),
     calibration=CALIBRATION,
     method=METHOD,
+    ratios=RATIOS_NAME,
     pattern=PATTERN,
     dataset=one_of(STUDY.datasets),
     experiment=one_of(EXPERIMENTS),
@@ -49,6 +50,7 @@ rule all:
 include: "rules/resources.smk"
 include: "rules/standins.smk"
 include: "rules/calibration.smk"
+include: "rules/ratios.smk"
 include: "rules/pruning.smk"
 include: "rules/evaluation.smk"
 include: "rules/blocks_common.smk"

@@ -1,5 +1,5 @@
 # A look into decoder blocks: how far activations are spread, and what pruning does to each block.
-# Nothing here runs unless the study has a `blocks` block.
+# Nothing here runs unless the study has a `blocks` block, but for norms that OWL's ratios need.
 rule blocks:
     # Named target: tables and figures of the blocks; prunes the runs that they show.
     input:

@@ -36,7 +36,7 @@ from dass.data.model_folder import (
 )
 from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
-from dass.pruning.methods import classes_of, make_method
+from dass.pruning.methods import classes_of, find_class, make_method
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
@@ -70,6 +70,7 @@ os.environ[CONFIG] = sha256(STUDY.model_dump_json().encode()).hexdigest()
 RESULTS = f"results/{STUDY.study}"
 RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
+RATIOS = f"{RESULTS}/ratios/{{model}}/{{calibration}}/{{ratios}}"
 WINDOWS = f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"
 TEXT = f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors"
 REQUESTS = f"{RESULTS}/requests/{{model}}.safetensors"
@@ -150,6 +151,7 @@ def one_of(names):
 # Whatever else a target names is no file of this study.
 CALIBRATION = one_of(DRAWS)
 METHOD = one_of(STUDY.methods)
+RATIOS_NAME = one_of(STUDY.ratios)
 PATTERN = r"u\d+(\.\d+)?|\d+of\d+"
 
 
@@ -174,6 +176,11 @@ def of_calibration(key):
 def of_method(key):
     """This key of the wildcards' method in the config."""
     return lambda wildcards: getattr(STUDY.methods[wildcards.method], key)
+
+
+def of_ratios(key):
+    """This key of the wildcards' ratios in the config."""
+    return lambda wildcards: getattr(STUDY.ratios[wildcards.ratios], key)
 
 
 def model_folder(wildcards):
@@ -230,6 +237,64 @@ def text_folder(wildcards):
 def files_of_method(wildcards):
     """The files behind the wildcards' method: it is the only one that a run depends on."""
     return method_files(wildcards.method)
+
+
+def is_given(method):
+    """Whether a method's masks come from elsewhere, from files."""
+    return hasattr(find_class(STUDY.methods[method].function), "files")
+
+
+def arguments_of_run(run):
+    """The arguments of a run's method; in a path, <model> and <pattern> stand for the run's."""
+    method = STUDY.methods[run.method]
+    if not is_given(run.method):
+        return method.arguments
+    path = method.arguments["path"].replace("<model>", run.model)
+    return method.arguments | {"path": path.replace("<pattern>", run.pattern)}
+
+
+def files_given(run):
+    """The masks from elsewhere that a run's method reads; nothing for one that makes its own."""
+    function = STUDY.methods[run.method].function
+    if not is_given(run.method):
+        return []
+    try:
+        return [str(f) for f in make_method(function, arguments_of_run(run)).files()]
+    except DassError as error:
+        stop(f"methods.{run.method}.path: {error}")
+
+
+def ratios_of_run(run):
+    """How far a run's method prunes each block: a file, or none where all are alike."""
+    name = STUDY.methods[run.method].ratios
+    if name is None:
+        return []
+    folder = RATIOS.format(model=run.model, calibration=run.calibration, ratios=name)
+    return f"{folder}/{run.pattern}.json"
+
+
+SCORES = {
+    "owl": f"{RATIOS}/outlier_shares.json",
+    "alphapruning": f"{RESULTS}/ratios/{{model}}/tail_exponents.json",
+    "list": [],
+}
+
+
+def scores_of_blocks(wildcards):
+    """What the wildcards' ratios are made of; nothing where they were written down."""
+    return SCORES[STUDY.ratios[wildcards.ratios].kind]
+
+
+def ratio_files():
+    """The ratios of all runs whose methods name some, and the scores behind them."""
+    files = {}
+    for run in RUNS:
+        if of_run := ratios_of_run(run):
+            name = STUDY.methods[run.method].ratios
+            if scores := SCORES[STUDY.ratios[name].kind]:
+                files[scores.format(**run._asdict(), ratios=name)] = None
+            files[of_run] = None
+    return list(files)
 
 
 def dense_gate(wildcards):

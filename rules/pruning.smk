@@ -18,7 +18,9 @@ rule prune_run:
         model=model_input,
         tokens=WINDOWS,
         gate=dense_gate,
+        ratios=ratios_of_run,
         method=files_of_method,
+        given=files_given,
         modules=modules("prune_run"),
     output:
         pruned_file=PRUNED,
@@ -42,7 +44,7 @@ rule prune_run:
         dtype=of_model("dtype"),
         bos=of_model("bos"),
         function=of_method("function"),
-        arguments=of_method("arguments"),
+        arguments=arguments_of_run,
         propagation=of_calibration("propagation"),
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"

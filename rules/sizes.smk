@@ -32,6 +32,12 @@ def pruning_memory(wildcards, attempt):
     )
 
 
+def weights_memory(wildcards, attempt):
+    """mem_mb of a job that reads a model's weights block by block, and runs none of them."""
+    dtype = STUDY.models[wildcards.model].dtype
+    return attempt * job_memory(billions(wildcards.model), dtype, 0, grams=True)
+
+
 def evaluation_memory(wildcards, attempt):
     """mem_mb of an evaluation; with less the engine reads the model's weights more than once."""
     dtype = STUDY.models[wildcards.model].dtype

@@ -41,7 +41,7 @@ def speed_results(kind):
         methods = [
             method
             for method in dict.fromkeys(run.method for run in RUNS)
-            if asked == "all" or method in asked
+            if (asked == "all" and not is_given(method)) or method in asked
         ]
         return expand(
             f"{SPEED}/metric/{{model}}/{{method}}.json", model=subjects, method=methods

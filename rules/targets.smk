@@ -79,7 +79,7 @@ def gone(*kinds):
             requests = expand(REQUESTS, model=MODELS) if TASKS else []
             return pruned(WINDOWS) + expand(TEXT, model=MODELS) + requests
         if kind == "masks":
-            return pruned(PRUNED) + pruned(f"{RUN}/pruning.json")
+            return ratio_files() + pruned(PRUNED) + pruned(f"{RUN}/pruning.json")
         if kind == "results":
             return [file for kind in EVALUATIONS for file in evaluated(kind)]
         if kind == "summaries":

@@ -80,5 +80,32 @@ TASKS = {
         answer="label",
         answers=lambda row: (0, 1),
     ),
+    "boolq": Task(
+        label="BoolQ",
+        file="super_glue/boolq/default.yaml",
+        split="validation",
+        columns={"passage": str, "question": str, "label": int},
+        answer="label",
+        answers=lambda row: (0, 1),
+    ),
+    "sglue_rte": Task(
+        label="RTE",
+        file="super_glue/rte/default.yaml",
+        split="validation",
+        columns={"premise": str, "hypothesis": str, "label": int},
+        answer="label",
+        answers=lambda row: (0, 1),
+    ),
+    "openbookqa": Task(
+        label="OBQA",
+        file="openbookqa/openbookqa.yaml",
+        split="test",
+        columns={"question_stem": str, "choices": dict, "answerKey": str},
+        answer="answerKey",
+        answers=_labels_with_text,
+    ),
 }
-"""The paper's five tasks, under lm-eval's names."""
+"""All tasks, under lm-eval's names: the paper's, then what Wanda's seven have besides."""
+
+PAPER_TASKS = ("hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa")
+"""The paper's five."""

@@ -31,6 +31,9 @@ Metric = Literal["acc", "acc_norm"]
 Propagation = Literal["pruned", "dense"]
 """Whose outputs reach the next block while a model is pruned."""
 
+RatiosKind = Literal["owl", "alphapruning", "list"]
+"""What the ratios of a model's blocks follow."""
+
 DatasetKind = Literal["documents", "text", "task"]
 """What a data set is for: calibration, perplexity, or one zero-shot task."""
 

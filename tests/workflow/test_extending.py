@@ -35,16 +35,16 @@ class Loud:
 '''
 
 TASK = '''
-    "openbookqa": Task(
-        label="OBQA",
-        file="openbookqa/openbookqa.yaml",
-        split="test",
-        columns={"question_stem": str, "choices": dict, "answerKey": str},
+    "commonsense_qa": Task(
+        label="CSQA",
+        file="commonsense_qa/default.yaml",
+        split="validation",
+        columns={"question": str, "choices": dict, "answerKey": str},
         answer="answerKey",
         answers=_labels_with_text,
     ),
 }
-"""The paper's five tasks'''
+"""All tasks'''
 
 
 @pytest.mark.parametrize("function", ["loud", "my_methods:Loud"])
@@ -78,26 +78,26 @@ def test_a_method_is_one_file_and_one_config_entry(
 def test_a_task_is_one_entry_and_its_data(study: Workflow) -> None:
     tasks = study.folder / "src/dass/tasks.py"
     text = tasks.read_text()
-    assert text.count('\n}\n"""The paper\'s five tasks') == 1
-    tasks.write_text(text.replace('\n}\n"""The paper\'s five tasks', TASK))
-    folder = study.folder / "data" / "openbookqa"
+    assert text.count('\n}\n"""All tasks') == 1
+    tasks.write_text(text.replace('\n}\n"""All tasks', TASK))
+    folder = study.folder / "data" / "commonsense_qa"
     folder.mkdir(parents=True)
     rows = [
-        {"question_stem": f"{subject} is a kind of", "answerKey": "A",
-         "choices": {"label": ["A", "B"], "text": ["animal", "stone"]}}
+        {"question": f"what is {subject}?", "answerKey": "A",
+         "choices": {"label": list("ABCDE"), "text": ["an animal", "a stone", "a", "b", "c"]}}
         for subject in ("the cat", "the dog", "a bird")
     ]  # fmt: skip
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = small_study()
-    settings["datasets"]["openbookqa"] = {"kind": "task", "path": "data/openbookqa"}
-    settings["zero_shot"]["tasks"] = {"openbookqa": "openbookqa"}
+    settings["datasets"]["commonsense_qa"] = {"kind": "task", "path": "data/commonsense_qa"}
+    settings["zero_shot"]["tasks"] = {"commonsense_qa": "commonsense_qa"}
     config = study.write_study(settings, "task.yaml")
     result = "results/small/runs/standin-llama/dense/zero_shot.json"
     table = "results/small/tables/main/zero_shot.md"
     finished = study.snakemake(result, table, config=config)
     assert finished.code == 0, finished.output
     measured = json.loads((study.folder / result).read_text())["tasks"]
-    assert set(measured) == {"openbookqa"}
-    assert measured["openbookqa"]["samples"] == 3
-    assert "OBQA" in (study.folder / table).read_text()
+    assert set(measured) == {"commonsense_qa"}
+    assert measured["commonsense_qa"]["samples"] == 3
+    assert "CSQA" in (study.folder / table).read_text()
     shutil.rmtree(folder)

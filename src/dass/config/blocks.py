@@ -1,7 +1,7 @@
 """The blocks of a config, but for methods (:mod:`.method`) and benchmarks (:mod:`.speed`)."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -19,13 +19,14 @@ from dass.config.types import (
     Repository,
     Seed,
     Seeds,
+    Share,
     Strict,
     Switch,
     TaskName,
     Text,
     once,
 )
-from dass.terms import Bos, DatasetKind, Dtype, Metric, Propagation, Rows, Split
+from dass.terms import Bos, DatasetKind, Dtype, Metric, Propagation, RatiosKind, Rows, Split
 
 StandinPart = Literal[
     "documents", "wikitext", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "piqa"
@@ -150,6 +151,47 @@ class CalibrationConfig(Strict):
     propagation: Propagation = "pruned"
     """What a block's statistics are collected on: outputs of the `pruned` blocks before it, as the
     paper does, or of the `dense` ones."""
+
+
+class RatiosConfig(Strict):
+    """How far each block is pruned. Methods name it in their `ratios`; the share of zeros in all
+    blocks together stays that of the pattern."""
+
+    kind: RatiosKind
+    """`owl`: the more outliers among a block's weights, the fewer zeros; `alphapruning`: the
+    heavier the tails of its matrices' spectra, the fewer; `list`: as `shares` says."""
+    outlier: Positive | None = None
+    """`owl`: a weight is an outlier if its Wanda score is above so many times the block's mean,
+    OWL's M; without it, 5."""
+    deviation: Positive | None = None
+    """`owl`: from the lowest to the highest, ratios span twice this, OWL's λ; without it, 0.08."""
+    epsilon: Share | None = None
+    """`alphapruning`: before they are scaled to the pattern's sparsity, ratios span
+    from 1 − epsilon to 1 + epsilon; without it, 0.3."""
+    shares: list[Share] | None = None
+    """`list`: the share of zeros of each block, first to last; their mean must be the pattern's."""
+
+    @property
+    def outliers_above(self) -> float:
+        """`outlier`, or its default."""
+        return 5.0 if self.outlier is None else self.outlier
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What turns scores into ratios, defaults included."""
+        if self.kind == "owl":
+            return {"deviation": 0.08 if self.deviation is None else self.deviation}
+        if self.kind == "alphapruning":
+            return {"epsilon": 0.3 if self.epsilon is None else self.epsilon}
+        return {"shares": self.shares}
+
+    def _problems(self) -> Iterator[Problem]:
+        kinds = {"outlier": "owl", "deviation": "owl", "epsilon": "alphapruning", "shares": "list"}
+        for key, kind in kinds.items():
+            if getattr(self, key) is not None and kind != self.kind:
+                yield key, f"goes with kind {kind} only, not {self.kind}; remove it"
+        if self.kind == "list" and not self.shares:
+            yield "shares", "missing; give the share of zeros of each block, as in [0.4, 0.6]"
 
 
 class PerplexityConfig(Strict):

@@ -21,11 +21,13 @@ class MethodConfig(Strict):
     """A built-in method, or the class of a custom one, `package.module:Class`."""
     label: Label | None = None
     """Its name in tables and figures; without it, its key."""
+    ratios: str | None = None
+    """A key of `ratios`: how far each block is pruned; without it, all are pruned alike."""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """All arguments of the class, defaults included, as JSON values."""
-        return self.model_dump(mode="json", exclude={"function", "label"})
+        return self.model_dump(mode="json", exclude={"function", "label", "ratios"})
 
 
 def _validated_start(block: Any) -> Any:

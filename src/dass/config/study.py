@@ -14,6 +14,7 @@ from dass.config.blocks import (
     ModelConfig,
     PerplexityConfig,
     PublishedConfig,
+    RatiosConfig,
     SelectConfig,
     StandinsConfig,
     ZeroShotConfig,
@@ -23,8 +24,9 @@ from dass.config.speed import SpeedConfig
 from dass.config.types import STUDY, Label, Name, Printed, Problem, RunName, Strict, nearest
 from dass.errors import ConfigError, PatternError
 from dass.latex import latex_name
-from dass.pruning.methods import make_method
+from dass.pruning.methods import find_class, make_method
 from dass.pruning.patterns import parse_pattern
+from dass.pruning.ratios import check_listed
 from dass.terms import DatasetKind
 
 CALIBRATION_AXES = ("dataset", "sequences", "length", "propagation")
@@ -51,6 +53,8 @@ class StudyConfig(Strict):
     """Sets of calibration windows, by name."""
     methods: dict[RunName, AnyMethod] = Field(min_length=1)
     """Pruning functions with their arguments, by name."""
+    ratios: dict[Name, RatiosConfig] = Field(default_factory=dict)
+    """How far each block is pruned, by name, for methods that name one."""
     perplexity: PerplexityConfig
     """How perplexity is measured."""
     zero_shot: ZeroShotConfig | None = None
@@ -78,7 +82,7 @@ class StudyConfig(Strict):
     def _problems(self) -> Iterator[Problem]:
         checks = (_check_labels, _check_latex_labels, _check_standins, _check_datasets,
                   _check_draws, _check_experiments, _check_groups, _check_x, _check_blocks,
-                  _check_block_runs, _check_speed, _check_select)  # fmt: skip
+                  _check_block_runs, _check_ratios, _check_speed, _check_select)  # fmt: skip
         found = [problem for check in checks for problem in check(self)]
         if not found and not runs(self):
             yield "select", "leaves nothing to run; no experiment has this combination"
@@ -199,6 +203,28 @@ def _check_experiments(study: StudyConfig) -> Iterator[Problem]:
                 yield from _check_names(key, listed, section[:-1], known, section)
 
 
+def _check_ratios(study: StudyConfig) -> Iterator[Problem]:
+    """Ratios that methods name exist, and those written down come to the patterns."""
+    for name, method in study.methods.items():
+        if method.ratios is not None and method.ratios not in study.ratios:
+            near = nearest(method.ratios, study.ratios)
+            yield f"methods.{name}.ratios", f"no ratios {method.ratios!r} in ratios; {near}"
+    for name, block in study.ratios.items():
+        users = {method for method, own in study.methods.items() if own.ratios == name}
+        patterns = {
+            pattern: None
+            for experiment in study.experiments.values()
+            if users & set(experiment.methods)
+            for pattern in experiment.patterns
+        }
+        shares = block.shares or []
+        for pattern in patterns if shares else ():
+            try:  # taking blocks to be of one size
+                check_listed(shares, [1] * len(shares), parse_pattern(pattern))
+            except PatternError as error:
+                yield f"ratios.{name}.shares", str(error)
+
+
 def _check_blocks(study: StudyConfig) -> Iterator[Problem]:
     """What is looked into exists."""
     if study.blocks is None:
@@ -250,6 +276,9 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
     if timed is not None and timed.methods != "all":
         key = "speed.metric.methods"
         yield from _check_names(key, timed.methods, "method", study.methods, "methods")
+        for name in set(timed.methods) & study.methods.keys():
+            if hasattr(find_class(study.methods[name].function), "files"):
+                yield key, f"{name} takes masks from files, which is no metric; remove it"
 
 
 def _check_select(study: StudyConfig) -> Iterator[Problem]:
@@ -314,10 +343,12 @@ def experiment_runs(study: StudyConfig, name: str) -> list[RunKey]:
 
 
 def draws_for(study: StudyConfig, calibration: str, method: str) -> list[str]:
-    """The draws of a calibration that a method is run with: one where it reads no tokens."""
+    """The draws of a calibration that a method is run with: one where nothing reads tokens."""
     draws = list(draws_of(calibration, study.calibrations[calibration]))
     block = study.methods[method]
-    return draws if make_method(block.function, block.arguments).needs else draws[:1]
+    ratios = study.ratios.get(block.ratios or "")
+    reads = make_method(block.function, block.arguments).needs or (ratios and ratios.kind == "owl")
+    return draws if reads else draws[:1]
 
 
 def models_of(study: StudyConfig, block: ExperimentConfig | BlocksConfig) -> list[str]:

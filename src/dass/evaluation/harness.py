@@ -34,12 +34,12 @@ def build_requests(
     seed: int = 0,
     bos: Bos,
 ) -> dict[str, TaskRequests]:
-    """What is asked of a model in some of the paper's five tasks.
+    """What is asked of a model in some of the tasks.
 
     Args:
         tokenizer: of the model.
         tasks: the task's name, and the folder with its data in the official columns:
-            ``test.jsonl`` for the ARC tasks, ``validation.jsonl`` for the others. No other split
+            ``test.jsonl`` or ``validation.jsonl``, as :data:`dass.tasks.TASKS` says. No other split
             is read.
         max_length: the longest input in tokens; longer requests lose tokens on the left.
         limit: use only the first rows of each task, this many; None: all.

@@ -24,7 +24,7 @@ def evaluate(
     seed: int = 0,
     bos: Bos,
 ) -> dict[str, TaskResult]:
-    """Zero-shot accuracy on some of the paper's five tasks.
+    """Zero-shot accuracy on some of the tasks.
 
     Args:
         scorer: is called once, with the requests of all tasks.

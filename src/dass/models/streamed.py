@@ -176,6 +176,10 @@ class StreamedModel:
         """The checkpoint's name of a block's parameter."""
         return f"{self.prefix}.{block}.{name}"
 
+    def read(self, name: str) -> Tensor:
+        """One tensor by the model's name, read from its file."""
+        return self._read([name])[name]
+
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
         """Decoder block ``index`` with its weights in place; they are dropped afterwards.

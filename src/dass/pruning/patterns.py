@@ -77,6 +77,31 @@ def parse_pattern(text: str) -> Pattern:
     )
 
 
+def block_pattern(share: float, pattern: Pattern, where: str) -> Pattern:
+    """The pattern of one block, where blocks differ.
+
+    Args:
+        share: of the block's zeros; its fraction with a denominator up to 10^6 is meant.
+        pattern: what is asked for overall.
+        where: what to call the block in an error.
+
+    Raises:
+        PatternError: the share is not between 0 and 1, or no N of M.
+    """
+    exact = Fraction(share).limit_denominator(10**6)
+    if not 0 < exact < 1:
+        raise PatternError(f"{where}: a share of {share:g} zeros; it must be in (0, 1)")
+    if isinstance(pattern, Unstructured):
+        return Unstructured(100 * exact)
+    kept = pattern.group * (1 - exact)
+    if kept.denominator != 1:
+        raise PatternError(
+            f"{where}: a share of {share:g} zeros is no N of {pattern.group}; give a multiple of "
+            f"1/{pattern.group}"
+        )
+    return NofM(int(kept), pattern.group)
+
+
 def check_fit(shape: tuple[int, int], pattern: Pattern, axis: Axis, name: str) -> None:
     """Raise PatternError unless ``pattern`` fits a matrix [out, in] of this shape."""
     size = shape[1] if axis == "input" else shape[0]

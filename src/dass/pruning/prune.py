@@ -9,7 +9,7 @@ block; then the pruned block's outputs feed block l+1. A method that needs no st
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from dass.errors import NumericError
+from dass.errors import NumericError, PatternError
 from dass.models.attention import AttentionMemory
 from dass.models.batches import Batch, batches_of
 from dass.models.fused import fused
@@ -28,7 +28,7 @@ from dass.models.streamed import StreamedModel, check_finite
 from dass.pruning.calibrate import collect
 from dass.pruning.method import Method, Statistics, UpdateMethod
 from dass.pruning.method_calls import check_groups, comparison_of, mask_of, update_of
-from dass.pruning.patterns import NofM, Pattern, check_fit
+from dass.pruning.patterns import NofM, Pattern, Unstructured, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
 from dass.pruning.resume import BlockCheckpoints
 from dass.runtime.progress import Progress
@@ -76,7 +76,7 @@ def prune(
     model: StreamedModel,
     windows: Tensor,
     method: Method,
-    pattern: Pattern,
+    pattern: Pattern | Sequence[Pattern],
     checkpoints: BlockCheckpoints | None = None,
     propagation: Propagation = "pruned",
 ) -> Pruned:
@@ -86,7 +86,7 @@ def prune(
         model: the dense model.
         windows: int64 [sequences, length], the calibration tokens.
         method: how weights are scored or updated.
-        pattern: how many of which entries go.
+        pattern: how many of which entries go; or, of each block, its own.
         checkpoints: where masks and values go, block by block, instead of into what is returned;
             blocks that are there already are only run, so that the result is the same to the bit.
         propagation: whose outputs reach the next block: those of the pruned block, as in the paper,
@@ -94,12 +94,13 @@ def prune(
 
     Raises:
         ConfigError: a custom method fails, or does not give what it should.
-        PatternError: the pattern does not fit a matrix of the model, or a refinement its groups
-            (before any work).
+        PatternError: the pattern does not fit a matrix of the model, or a refinement its groups, or
+            there is not one for each block (before any work).
         ModelError: a block has no GLU, or several (before any work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
     """
-    _check_fits(model, method, pattern)
+    patterns = _of_blocks(model, pattern)
+    _check_fits(model, method, patterns)
     pruned, clock = Pruned(), _Clock()
     batches = batches_of(model, windows, _workspace(model, method)) if method.needs else []
     offload_to = batches[0].hidden.device if batches else None
@@ -122,7 +123,7 @@ def prune(
                     with clock("replay"), attention.replaying():
                         _advance(model, block, batches, index)
                 with clock("masks"):
-                    own = _prune_block(model, index, glu, statistics, method, pattern)
+                    own = _prune_block(model, index, glu, statistics, method, patterns[index])
                 del statistics
                 if propagation == "pruned":
                     with clock("replay"), attention.replaying():
@@ -208,13 +209,24 @@ def _speed(windows: Tensor, seconds: list[float]) -> str:
     return f"{windows.numel() * len(seconds) / sum(seconds):,.0f} tokens/s"
 
 
-def _check_fits(model: StreamedModel, method: Method, pattern: Pattern) -> None:
+def _of_blocks(model: StreamedModel, pattern: Pattern | Sequence[Pattern]) -> Sequence[Pattern]:
+    """The pattern of each block."""
+    patterns = [pattern] * model.n_blocks if isinstance(pattern, Unstructured | NofM) else pattern
+    if len(patterns) != model.n_blocks:
+        raise PatternError(
+            f"{model.folder.name}: {len(patterns)} patterns for {model.n_blocks} blocks; give one "
+            "for each"
+        )
+    return patterns
+
+
+def _check_fits(model: StreamedModel, method: Method, patterns: Sequence[Pattern]) -> None:
     """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
     axes = {role: comparison_of(method, role).axis for role in ROLES}
-    if not isinstance(pattern, NofM):
-        return
-    check_groups(method, pattern)
-    for index, layer in enumerate(model.layers):
+    for index, (layer, pattern) in enumerate(zip(model.layers, patterns, strict=True)):
+        if not isinstance(pattern, NofM):
+            continue
+        check_groups(method, pattern)
         where = f"{model.folder.name}, block {index}"
         for projection in find_glu(layer, where).projections:
             shape = (projection.weight.shape[0], projection.weight.shape[1])
@@ -279,18 +291,19 @@ def _prune_projection(
     else:
         mask = mask_of(method, projection.role, weight, statistics, pattern, name)
         weight.masked_fill_(~mask, 0)
-    return mask, _checked_count(mask, pattern, name)
+    return mask, _checked_count(mask, pattern, name, getattr(method, "tolerance", 0.0))
 
 
-def _checked_count(mask: Tensor, pattern: Pattern, name: str) -> int:
+def _checked_count(mask: Tensor, pattern: Pattern, name: str, tolerance: float) -> int:
     """How many entries a mask keeps; counted once, since it waits for the GPU.
 
-    No mask may miss its sparsity by more than the rounding down of its groups allows.
+    No mask may miss its sparsity by more than the rounding down of its groups allows, and by the
+    method's own ``tolerance``, if it has one: masks that it was given may be rounded otherwise.
     """
     count = int(mask.count_nonzero())
     achieved = 1 - count / mask.numel()
     allowed = 1 / min(mask.shape)
-    if not -1e-9 <= pattern.sparsity - achieved <= allowed:
+    if not -1e-9 - tolerance <= pattern.sparsity - achieved <= allowed + tolerance:
         wanted = pattern.sparsity
         raise NumericError(
             f"{name}: sparsity {achieved:.4f}, but {pattern} asks for {wanted}; correct the method"

@@ -11,7 +11,7 @@ from dass.report.table import Cell, RowGroup
 from dass.report.words import pattern_label
 from dass.results.schema import Run
 from dass.results.summary import SummaryRow
-from dass.tasks import TASKS
+from dass.tasks import PAPER_TASKS
 from dass.terms import DENSE, Metric, Split
 
 
@@ -53,7 +53,7 @@ class TableSettings:
     """Of perplexity."""
     metric: Metric = "acc_norm"
     """Of zero-shot accuracy; a task without acc_norm prints acc, marked."""
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    tasks: list[str] = field(default_factory=lambda: list(PAPER_TASKS))
     note: str = ""
     """What captions end with, e.g. that the models are stand-ins."""
     draws: dict[str, dict[str, int]] = field(default_factory=dict)

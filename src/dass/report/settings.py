@@ -108,7 +108,9 @@ def _method_curves(study: StudyConfig, methods: Sequence[str], x: str) -> dict[s
     """Method -> name of its curve, of those that have the argument."""
     blocks = {key: study.methods[key] for key in methods if x in study.methods[key].arguments}
     rest = {
-        key: {"function": block.function} | {a: v for a, v in block.arguments.items() if a != x}
+        key: {"function": block.function}
+        | {a: v for a, v in block.arguments.items() if a != x}
+        | ({"ratios": block.ratios} if block.ratios else {})
         for key, block in blocks.items()
     }
     names = {key: find_class(block.function).__name__ for key, block in blocks.items()}

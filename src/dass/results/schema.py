@@ -225,6 +225,47 @@ class ActivationsResult(Versioned):
         return f"{self.model}/{self.calibration}"
 
 
+class BlockScoresResult(Versioned):
+    """What tells the blocks of a dense model apart, as :mod:`dass.pruning.block_scores` has it."""
+
+    model: str
+    calibration: str | None
+    """None where no tokens are read."""
+    kind: Literal["owl", "alphapruning"]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    scores: Annotated[list[FromZero], Field(min_length=1)]
+    """Of each block: OWL's share of outliers, or AlphaPruning's exponent."""
+
+    @property
+    def run(self) -> str:
+        """What to call it in an error."""
+        return "/".join(part for part in (self.model, self.calibration) if part)
+
+
+class RatiosResult(Versioned):
+    """How far each block of a model is pruned to one pattern, by :mod:`dass.pruning.ratios`."""
+
+    model: str
+    calibration: str
+    ratios: str
+    """The config's key."""
+    pattern: str
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    scores: list[FromZero] | None
+    """As in the file of scores; None where the ratios were written down."""
+    block_weights: Annotated[list[Count], Field(min_length=1)]
+    """Weights in each block."""
+    block_ratios: Annotated[list[Share], Field(min_length=1)]
+    """Share of zeros that each block is pruned to."""
+
+    @property
+    def run(self) -> str:
+        """What to call it in an error."""
+        return f"{self.model}/{self.calibration}/{self.ratios}/{self.pattern}"
+
+
 class BlockError(Closed):
     """The errors that pruning makes in one block, and where it keeps weights."""
 
@@ -278,7 +319,10 @@ def read_result(path: str | Path, cls: type[File]) -> File:
     return result
 
 
-def write_result(path: str | Path, result: RunResult | ActivationsResult) -> None:
+Written = RunResult | ActivationsResult | BlockScoresResult | RatiosResult
+
+
+def write_result(path: str | Path, result: Written) -> None:
     """Write a result file, whole or not at all.
 
     Raises:

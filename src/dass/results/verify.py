@@ -30,7 +30,7 @@ from dass.runtime.records import Record, files_of, names_recorded, read_record, 
 Folders = Mapping[str, str | Path]
 Source = dict[str, str]
 RunsResult = PruningResult | PerplexityResult | ZeroShotResult | BlocksResult
-ORDER = ("calibration", "evaluation", "requests", "activations", "runs", "summary", "tables",
+ORDER = ("calibration", "evaluation", "requests", "activations", "ratios", "runs", "summary", "tables",
          "figures", "speed")  # fmt: skip
 """Folders of a study in the order in which they are made; single files come after all."""
 AGAIN = "delete it and run again"

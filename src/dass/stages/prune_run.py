@@ -9,11 +9,18 @@ import torch
 from dass.data.token_file import load_windows, token_hash, tokens_about
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import classes_of, make_method
-from dass.pruning.patterns import parse_pattern
+from dass.pruning.patterns import Pattern, block_pattern, parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile
 from dass.pruning.resume import BlockCheckpoints
-from dass.results.schema import PeakMemory, PruningResult, Run, write_result
+from dass.results.schema import (
+    PeakMemory,
+    PruningResult,
+    RatiosResult,
+    Run,
+    read_result,
+    write_result,
+)
 from dass.runtime.files import alone
 from dass.runtime.job import device
 from dass.runtime.provenance import (
@@ -28,6 +35,9 @@ from dass.runtime.provenance import (
 from dass.runtime.source_files import class_files, code_hash, module_files
 from dass.terms import Bos, Dtype, Propagation
 
+PROVENANCE = ("model", "calibration", "method", "code", "given")
+"""What a result says of what it was made of, beside its settings."""
+
 
 def prune_run(
     *,
@@ -41,6 +51,7 @@ def prune_run(
     propagation: Propagation,
     pruned_file: str | Path,
     result_file: str | Path,
+    ratios: str | Path | None = None,
 ) -> None:
     """Prune one model by one method to one pattern; goes on where a killed job stopped.
 
@@ -53,6 +64,7 @@ def prune_run(
         function, arguments: the method, built-in or ``package.module:Class``, and its arguments.
         propagation: whose outputs reach the next block, see :func:`dass.pruning.prune.prune`.
         pruned_file, result_file: what to write.
+        ratios: how far each block is pruned, as the stage ``ratios`` saved it; None: all alike.
     """
     started = time.monotonic()
     name = Run.parse(run)
@@ -60,16 +72,22 @@ def prune_run(
     method, pattern = make_method(function, arguments), parse_pattern(name.pattern)
     model = StreamedModel(folder, getattr(torch, dtype), device())
     windows = load_windows(tokens, "windows", model.vocabulary)
-    settings = {
+    settings: dict[str, Any] = {
         "function": function, "arguments": arguments, "dtype": dtype, "bos": bos,
         "propagation": propagation,
     }  # fmt: skip
+    patterns: Pattern | list[Pattern] = pattern
+    if ratios:
+        settings["ratios"] = shares = read_result(ratios, RatiosResult).block_ratios
+        patterns = [block_pattern(own, pattern, f"block {n}") for n, own in enumerate(shares)]
     about = settings | _made_of(run, model, tokens, classes_of(function, arguments))
+    if check := getattr(method, "check_model", None):  # of masks that were made elsewhere
+        about["given"] = check(model, about["model"])
     with alone(Path(pruned_file).parent):
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
         )
-        pruned = prune(model, windows, method, pattern, checkpoints, propagation)
+        pruned = prune(model, windows, method, patterns, checkpoints, propagation)
         Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
         written = checkpoints.join(pruned_file, model.n_blocks, about)
         text = about["calibration"].get("origin")
@@ -85,7 +103,7 @@ def prune_run(
             peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
             tokens=windows.numel(),
             provenance=provenance(started, {"model": origin(folder), "calibration": text})
-            | {key: about[key] for key in ("model", "calibration", "method", "code")}
+            | {key: about[key] for key in PROVENANCE if key in about}
             | {"pruned_file": written},
         )
         write_result(result_file, result)

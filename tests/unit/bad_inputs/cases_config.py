@@ -104,7 +104,7 @@ CASES = [
     config("an empty path", "models/b/path", "", "models.b.path: must not be empty"),
     config("a data set of the wrong kind", "calibrations/c/dataset", "text", "calibrations.c.dataset: data set 'text' is of kind text, but kind documents is needed here"),
     config("a data set that is not there", "perplexity/dataset", "txt", "perplexity.dataset: no data set 'txt' in datasets; did you mean text?"),
-    config("an unknown task", "zero_shot/tasks", {"boolq": "questions"}, "zero_shot.tasks.boolq: must be 'hellaswag', …, not 'boolq'"),
+    config("an unknown task", "zero_shot/tasks", {"rte": "questions"}, "zero_shot.tasks.rte: must be 'hellaswag', …, not 'rte'"),
     config("an experiment's model that is not there", "experiments/main/models", ["c"], "experiments.main.models: no model 'c' in models; there are: a, b"),
     config("an experiment's calibration that is not there", "experiments/main/calibrations", ["d"], "experiments.main.calibrations: no calibration 'd' in calibrations; …"),
     config("an experiment's method that is not there", "experiments/main/methods", ["wnada"], "experiments.main.methods: no method 'wnada' in methods; did you mean wanda?"),

@@ -139,9 +139,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "perplexity.table_split: validation is not measured; add it to splits (test)",
     ),
     (
-        {"zero_shot/tasks": {"boolq": "questions"}},
-        "zero_shot.tasks.boolq: must be 'hellaswag', 'winogrande', 'arc_easy', 'arc_challenge' "
-        "or 'piqa', not 'boolq'",
+        {"zero_shot/tasks": {"rte": "questions"}},
+        "zero_shot.tasks.rte: must be 'hellaswag', 'winogrande', 'arc_easy', 'arc_challenge', "
+        "'piqa', 'boolq', 'sglue_rte' or 'openbookqa', not 'rte'",
     ),
     # names
     ({"study": "My Study"},
@@ -220,8 +220,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"methods/dass": {"function": "my method", "alpha": 0.5}},
         "methods.dass.function: no built-in method 'my method'; available: admm, dass, "
-        "dsnot, grouped, magnitude, ria, sparsegpt, sparseswaps, wanda (a custom one is written "
-        "package.module:Class)",
+        "dsnot, given, grouped, magnitude, ria, sparsegpt, sparseswaps, wanda (a custom one is "
+        "written package.module:Class)",
     ),
     ({"methods/dass": {"alpha": 0.5}}, "methods.dass.function: missing; it is required"),
     (
@@ -298,9 +298,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 
 def test_a_task_that_is_added_is_configurable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TASKS, "boolq", TASKS["piqa"])
-    study = load_config(changed({"zero_shot/tasks": {"boolq": "questions"}}))
-    assert study.zero_shot is not None and study.zero_shot.tasks == {"boolq": "questions"}
+    monkeypatch.setitem(TASKS, "copa", TASKS["piqa"])
+    study = load_config(changed({"zero_shot/tasks": {"copa": "questions"}}))
+    assert study.zero_shot is not None and study.zero_shot.tasks == {"copa": "questions"}
 
 
 def test_the_small_study_is_sound() -> None:

@@ -96,8 +96,10 @@ def test_arguments_hold_the_defaults_too() -> None:
 
 @pytest.mark.parametrize("function", built_in())
 def test_defaults_are_those_of_the_class(function: str) -> None:
-    arguments = load_config(changed({"methods/m": {"function": function}})).methods["m"].arguments
-    assert make_method(function, arguments) == make_method(function, {})
+    required = {"path": "masks"} if function == "given" else {}
+    block = {"function": function} | required
+    arguments = load_config(changed({"methods/m": block})).methods["m"].arguments
+    assert make_method(function, arguments) == make_method(function, required)
 
 
 def test_a_whole_number_is_a_number() -> None:
@@ -169,11 +171,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"powr": 1.0}, "methods.mine.powr: unknown key; did you mean power?"),
     (
         {"power": 1.0, "zzz": 1},
-        "methods.mine.zzz: unknown key; known keys: function, label, power, steps, mode, flag, "
-        "limit, shares",
+        "methods.mine.zzz: unknown key; known keys: function, label, ratios, power, steps, mode, "
+        "flag, limit, shares",
     ),
     ({"power": 1.0, "unit": 2}, "methods.mine.unit: unknown key; known keys: function, label, "
-     "power, steps, mode, flag, limit, shares"),
+     "ratios, power, steps, mode, flag, limit, shares"),
     ({}, "methods.mine.power: missing; it is required"),
     (
         {"power": "two"},

@@ -101,7 +101,7 @@ def test_schema_accepts_the_studies(file: str) -> None:
     assert not accepts(methods={"x": {"function": "dass", "damping": 0.1}})
     assert accepts(methods={"x": {"function": "package.module:Class", "damping": [0.1]}})
     assert accepts(zero_shot={"tasks": {"piqa": "piqa"}})
-    assert not accepts(zero_shot={"tasks": {"boolq": "piqa"}})
+    assert not accepts(zero_shot={"tasks": {"copa": "piqa"}})
 
 
 BLOCKS = [
@@ -145,7 +145,7 @@ def test_examples_of_the_page_are_valid(tmp_path: Path, monkeypatch: pytest.Monk
     mapping = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     page = (ROOT / "docs/config.md").read_text()
     examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         for section, added in yaml.safe_load(example).items():
             mapping[section].update(added)

@@ -42,6 +42,9 @@ FILES = {
     "arc_easy": "test.jsonl",
     "arc_challenge": "test.jsonl",
     "piqa": "validation.jsonl",
+    "boolq": "validation.jsonl",
+    "sglue_rte": "validation.jsonl",
+    "openbookqa": "test.jsonl",
 }
 PETS = ["a cat", "a big dog", "the old  horse", "a goldfish", "one hen", "Émile's duck"]
 PLACES = ["in the barn", "on a roof", "under the bed ", "by the sea", "at home", "far away"]
@@ -80,12 +83,32 @@ def piqa(n: int) -> dict[str, Any]:
     return {"goal": goal, "sol1": PLACES[n % 6], "sol2": f"Ask {PETS[-n % 6]}.", "label": n % 2}
 
 
+def boolq(n: int) -> dict[str, Any]:
+    passage = f"We keep {PETS[n % 6]}. It sleeps {PLACES[n % 6]}."
+    return {"idx": n, "passage": passage, "question": f"is it {PLACES[-n % 6]}", "label": n % 2}
+
+
+def rte(n: int) -> dict[str, Any]:
+    premise, hypothesis = f"We keep {PETS[n % 6]}.", f"There is {PETS[-n % 6]} {PLACES[n % 6]}."
+    return {"idx": n, "premise": premise, "hypothesis": hypothesis, "label": n % 2}
+
+
+def openbookqa(n: int) -> dict[str, Any]:
+    labels = ["A", "B", "C", "D"]
+    choices = {"text": PLACES[n % 2 :][:4], "label": labels}
+    return {"id": f"q{n}", "question_stem": f"One finds {PETS[n % 6]}", "choices": choices,
+            "answerKey": labels[n % 4]}  # fmt: skip
+
+
 ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
     "hellaswag": hellaswag,
     "winogrande": winogrande,
     "arc_easy": arc,
     "arc_challenge": arc,
     "piqa": piqa,
+    "boolq": boolq,
+    "sglue_rte": rte,
+    "openbookqa": openbookqa,
 }
 
 
@@ -239,7 +262,7 @@ def lm_eval_says(lm: Any, official: Any, **more: Any) -> dict[str, Any]:
 def test_a_streamed_model_scores_as_lm_eval_does(
     case: tuple[Any, Any], data: dict[str, Path], official: Any, tmp_path: Path
 ) -> None:
-    """All five tasks, the model read block by block in several sweeps, against HFLM whole."""
+    """All tasks, the model read block by block in several sweeps, against HFLM whole."""
     model, tokenizer = case
     model.save_pretrained(tmp_path)
     scored: list[LogLikelihood] = []
@@ -566,6 +589,9 @@ def test_missing_column(name: str, column: str, tmp_path: Path, tokenizer: Any) 
         ("piqa", {"label": -1}, "none of [0, 1]"),
         ("piqa", {"label": "1"}, "'label' holds str"),
         ("piqa", {"goal": None}, "'goal' holds NoneType"),
+        ("boolq", {"label": -1}, "none of [0, 1]"),
+        ("sglue_rte", {"label": True}, "'label' holds bool"),
+        ("openbookqa", {"answerKey": "E"}, "the answer 'E'"),
     ],
 )
 @pytest.mark.parametrize("row", [0, 2])

@@ -104,6 +104,18 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
             "model": "m", "calibration": "c", "tokens": work / "calibration",
             "norms_file": work / "norms", "result_file": work / "norms.json",
         },
+        "outlier_shares": {
+            "model": "m", "calibration": "c", "folder": folder, "dtype": "float32",
+            "norms": work / "norms", "outlier": 5.0, "result_file": work / "outliers.json",
+        },
+        "tail_exponents": {
+            "model": "m", "folder": folder, "dtype": "float32", "result_file": work / "tails.json",
+        },
+        "ratios": {
+            "model": "m", "calibration": "c", "name": "r", "pattern": "u50",
+            "kind": "alphapruning", "arguments": {"epsilon": 0.3}, "folder": folder,
+            "dtype": "float32", "scores": work / "tails.json", "result_file": work / "ratios.json",
+        },
         "block_errors": model | {
             "run": "m/c/wanda/2of4", "pruned": run / "pruned.safetensors", "norms": work / "norms",
             "tokens": work / "evaluation", "dataset": "text", "split": "test", "windows": 1,

@@ -10,7 +10,7 @@ import pytest
 from dass.standins import DEFAULT_DOCUMENTS, DEFAULT_STEPS, FAMILIES, shipped
 from dass.standins.shipped import RECIPE, SHIPPED, make_standin, recipe, shipped_recipe
 from dass.standins.writing import write_corpus
-from dass.tasks import TASKS
+from dass.tasks import PAPER_TASKS
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_they_answer_questions_and_guessing_does_not(family: str, corpus: Path) 
     assert measure_perplexity(model, windows).perplexity < 4
     found = evaluate(
         lambda requests: score_continuations(model, requests), tokenizer,
-        {task: corpus / task for task in TASKS}, max_length=512, bos="text",
+        {task: corpus / task for task in PAPER_TASKS}, max_length=512, bos="text",
     )  # fmt: skip
     correct = {task: result.acc for task, result in found.items()}
     print(family, correct)
