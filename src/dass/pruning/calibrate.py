@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dass.models.batches import Batch
 from dass.models.glu import GLU
@@ -25,27 +26,12 @@ def collect(
         batches: what goes in; unchanged.
         needs: which statistics to collect; with none, nothing is run.
     """
-    squares: dict[Need, Tensor] = {}
-    grams: dict[Need, Gram] = {}
+    sums = Sums(needs)
 
-    def see(norm: Need, product: Need, last: bool) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].flatten(0, -2)
-            if norm in needs:
-                squares[norm] = sum_of_squares(x) + squares.get(norm, 0)
-            if product in needs:
-                grams.setdefault(product, Gram()).add(x)
-            if last:
-                raise _SeenEnough  # the product with `down` is of no use here
+    def enough(*_: Any) -> None:
+        raise _SeenEnough  # the product with `down` is of no use here
 
-        return hook
-
-    hooks = [
-        glu.gate.linear.register_forward_pre_hook(see("input_norm", "input_gram", False)),
-        glu.down.linear.register_forward_pre_hook(
-            see("intermediate_norm", "intermediate_gram", True)
-        ),
-    ]
+    hooks = [*watch(glu, sums), glu.down.linear.register_forward_pre_hook(enough)]
     try:
         for batch in batches if needs else []:
             try:
@@ -58,9 +44,54 @@ def collect(
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, Any] = {need: total.sqrt().float() for need, total in squares.items()}
-    found |= {need: gram.matrix() for need, gram in grams.items()}
-    return Statistics(**found)
+    return sums.statistics()
+
+
+class Sums:
+    """What is needed of one GLU, summed up over the tokens that reach it."""
+
+    def __init__(self, needs: frozenset[Need]) -> None:
+        self._needs = needs
+        self._squares: dict[Need, Tensor] = {}
+        self._grams: dict[Need, Gram] = {}
+        self.tokens = 0
+        """How many tokens have gone in."""
+
+    def add_input(self, x: Tensor) -> None:
+        """Add some tokens' X, [tokens, hidden]."""
+        self.tokens += len(x)
+        self._add("input_norm", "input_gram", x)
+
+    def add_intermediate(self, z: Tensor) -> None:
+        """Add some tokens' Z, [tokens, intermediate]."""
+        self._add("intermediate_norm", "intermediate_gram", z)
+
+    def _add(self, norm: Need, product: Need, x: Tensor) -> None:
+        if norm in self._needs:
+            self._squares[norm] = sum_of_squares(x) + self._squares.get(norm, 0)
+        if product in self._needs:
+            self._grams.setdefault(product, Gram()).add(x)
+
+    def statistics(self) -> Statistics:
+        """Norms and Gram matrices; the sums are given up."""
+        found: dict[str, Any] = {n: total.sqrt().float() for n, total in self._squares.items()}
+        found |= {need: gram.matrix() for need, gram in self._grams.items()}
+        return Statistics(**found)
+
+
+def watch(glu: GLU, sums: Sums) -> list[RemovableHandle]:
+    """Hooks that add up what goes into a GLU of linear layers, and into its ``down``."""
+
+    def see(add: Callable[[Tensor], None]) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            add(inputs[0].flatten(0, -2))
+
+        return hook
+
+    return [
+        glu.gate.linear.register_forward_pre_hook(see(sums.add_input)),
+        glu.down.linear.register_forward_pre_hook(see(sums.add_intermediate)),
+    ]
 
 
 def sum_of_squares(x: Tensor) -> Tensor:

@@ -61,18 +61,19 @@ class BlockCheckpoints:
         masks: dict[str, Tensor],
         values: dict[str, Tensor],
         shapes: dict[str, tuple[int, ...]],
-        sparsity: dict[str, float],
-        seconds: float,
+        own: dict[str, Any],
     ) -> None:
-        """Keep what pruning a block gave, as :func:`dass.pruning.pruned_file.save_pruned`."""
+        """Keep what pruning a block gave, as :func:`dass.pruning.pruned_file.save_pruned`.
+
+        ``own`` is what else is known of the block: what :meth:`read` gives as its settings.
+        """
         if not (self.folder / ABOUT).exists():
             write_json(self.folder / ABOUT, self.about)
-        own = {"sparsity": sparsity, "seconds": seconds}
         save_pruned(self.path(block), masks, values, shapes, own)
         write_json(self.path(block).with_suffix(".json"), sha256(self.path(block)))
 
     def read(self, block: int) -> PrunedFile:
-        """A block's checkpoint; its settings hold ``sparsity`` and ``seconds``."""
+        """A block's checkpoint; its settings say what else is known of the block."""
         return PrunedFile(self.path(block))
 
     def join(self, out: str | Path, blocks: int, settings: dict[str, Any]) -> str:
