@@ -188,6 +188,61 @@ def test_from_pruning_to_a_reloaded_export(
     torch.testing.assert_close(whole_logits(tmp_path / "out", tokens), sparse, rtol=1e-5, atol=1e-5)
 
 
+def test_in_half_precision(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
+    """Statistics of bfloat16 activations, near those of float32; the export as the overlay."""
+    folder = tiny_model("qwen2_moe")
+    model = StreamedModel(folder, torch.bfloat16)
+    pruned = prune(model, tokens, make_method("sparsegpt", {}), parse_pattern("2of4"))
+    exact = pruned_of(folder, tokens, "sparsegpt", "2of4")
+    bits = [
+        (unpack(one.masks[n], one.shapes[n]) for n in sorted(one.masks)) for one in (pruned, exact)
+    ]
+    same = torch.cat([(ours == theirs).flatten() for ours, theirs in zip(*bits, strict=True)])
+    assert same.double().mean() > 0.95
+    save_pruned(tmp_path / "pruned", pruned.masks, pruned.values, pruned.shapes, {})
+    export_checkpoint(folder, tmp_path / "pruned", tmp_path / "out", torch.bfloat16)
+    overlay = PrunedFile(tmp_path / "pruned")
+    sparse = streamed_logits(StreamedModel(folder, torch.bfloat16, overlay=overlay), tokens)
+    exported = whole_logits(tmp_path / "out", tokens, torch.bfloat16)
+    torch.testing.assert_close(exported, sparse, rtol=0.02, atol=0.02)
+
+
+def test_experts_that_are_modules_of_their_own(tiny_model: TinyModel, tokens: Tensor) -> None:
+    """Each sees what it is called with; one is never called."""
+    model = StreamedModel(tiny_model("llama"), torch.float32)
+    kinds = [type(model.layers[0].mlp)] * 3
+
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList(kind(model.model.config) for kind in kinds)
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(0, 1)
+            left = flat[:, 0] > 0
+            out = torch.empty_like(flat)
+            out[left], out[~left] = self.experts[0](flat[left]), self.experts[2](flat[~left])
+            return out.view_as(x)
+
+    mixture, seen = Mixture().requires_grad_(False), []
+    mixture.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, 1)))
+    batches = batches_of(model, tokens)
+    with torch.inference_mode(), model.block(0) as block:
+        own, block.mlp = block.mlp, mixture
+        glus = find_glus(block, "here")
+        found = BlockStatistics.collected(block, glus, batches, 0, ALL)
+        x = torch.cat(seen).double()
+        left = x[:, 0] > 0
+        for glu, rows in zip(glus, (x[left], x[:0], x[~left]), strict=True):
+            wanted = rows.norm(dim=0) if len(rows) else torch.ones(32).double()
+            torch.testing.assert_close(
+                found.of(glu).get("input_norm").double(), wanted, rtol=1e-6, atol=0
+            )
+        block.mlp = own
+    assert list(found.tokens.values()) == [int(left.sum()), 0, int((~left).sum())]
+    assert list(found.tokens) == ["mlp.experts.0", "mlp.experts.1", "mlp.experts.2"]
+
+
 def test_routers_and_all_else_stay_as_they_are(
     tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
 ) -> None:
