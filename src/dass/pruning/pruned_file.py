@@ -127,12 +127,16 @@ def save_pruned(
 class PrunedFile:
     """A pruned file, opened for reading; calling it applies it to a tensor of the dense model.
 
+    Args:
+        path: of the file.
+        of_block: whether it is of a single block, which may have nothing to prune.
+
     Raises:
         DataError: the file is missing, damaged or of another format: its metadata and what its
             header says of each tensor fit each other.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, of_block: bool = False) -> None:
         self.path = Path(path)
         try:
             self._file = safe_open(self.path, framework="pt")
@@ -147,6 +151,8 @@ class PrunedFile:
             self.about = About(**unseal(metadata.get("about", "")))
             self.shapes = {n: tuple(torch.Size(size)) for n, size in self.about.shapes.items()}
             self.settings = dict(self.about.settings)
+            if not keys and not of_block:
+                raise ValueError("its tensors")
             self._check_header(keys)
             self.experts = self._experts()
             """Parameter of all experts -> how many there are."""
@@ -158,10 +164,7 @@ class PrunedFile:
         return DataError(f"{self.path}: damaged pruned file ({what}); prune again")
 
     def _check_header(self, keys: set[str]) -> None:
-        """Each matrix has its mask, and its values if it has any; there is nothing else.
-
-        The file of one block may hold none.
-        """
+        """Each matrix has its mask, and its values if it has any; there is nothing else."""
         if keys != self.about.hashes.keys():
             raise ValueError("its tensors")
         for name, shape in self.shapes.items():

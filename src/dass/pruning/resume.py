@@ -74,7 +74,7 @@ class BlockCheckpoints:
 
     def read(self, block: int) -> PrunedFile:
         """A block's checkpoint; its settings say what else is known of the block."""
-        return PrunedFile(self.path(block))
+        return PrunedFile(self.path(block), of_block=True)
 
     def join(self, out: str | Path, blocks: int, settings: dict[str, Any]) -> str:
         """Write the pruned file of all blocks; returns its SHA-256.
@@ -106,7 +106,7 @@ def join_pruned(paths: Sequence[Path], out: str | Path, settings: dict[str, Any]
     size = 0
     for path in paths:
         own, start = _read_header(path)
-        said = PrunedFile(path).about
+        said = PrunedFile(path, of_block=True).about
         about.shapes.update(said.shapes)
         about.hashes.update(said.hashes)
         for name, entry in own.items():
