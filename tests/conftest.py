@@ -141,20 +141,123 @@ REFUSED: dict[str, dict[str, Any]] = {
     "gpt2": {"class": "GPT2Config"},
     "starcoder2": {"class": "Starcoder2Config"},
     "nemotron": {"class": "NemotronConfig"},
-    "mixtral": {"class": "MixtralConfig", "num_local_experts": 2},
-    "qwen3_moe": {"class": "Qwen3MoeConfig", "num_experts": 2, "moe_intermediate_size": 32},
-    "deepseek_v3": {
-        "class": "DeepseekV3Config",
-        "first_k_dense_replace": 1,
+    "gpt_oss": {"class": "GptOssConfig", "num_local_experts": 2, "head_dim": 8},
+    "nemotron_h": {
+        "class": "NemotronHConfig",
+        "layers_block_type": ["mamba", "moe", "attention"],
+        "head_dim": 8,
         "n_routed_experts": 2,
         "num_experts_per_tok": 1,
-        "n_group": 1,
-        "topk_group": 1,
         "moe_intermediate_size": 32,
-        **LATENT,
+        "moe_shared_expert_intermediate_size": 32,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "ssm_state_size": 8,
+        "n_groups": 1,
     },
 }
-"""Architectures without a GLU, or with several in a block (deepseek_v3: in its later ones)."""
+"""Architectures without a GLU, or with experts of another form."""
+
+DEEPSEEK: dict[str, Any] = {
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 32,
+    **LATENT,
+}
+
+EXPERTS: dict[str, dict[str, Any]] = {
+    "mixtral": {"class": "MixtralConfig", "num_local_experts": 4},
+    "qwen2_moe": {
+        "class": "Qwen2MoeConfig",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 48,
+    },
+    "qwen3_moe": {
+        "class": "Qwen3MoeConfig",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "head_dim": 8,
+        "mlp_only_layers": [1],
+    },
+    "olmoe": {"class": "OlmoeConfig", "num_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": {"class": "DeepseekV2Config", **DEEPSEEK},
+    "deepseek_v3": {"class": "DeepseekV3Config", **DEEPSEEK},
+    "granitemoe": {"class": "GraniteMoeConfig", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "granitemoeshared": {
+        "class": "GraniteMoeSharedConfig",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 48,
+    },
+}
+"""Mixtures of experts; deepseek's first block and qwen3_moe's second one are dense."""
+
+FOUR = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+LINEAR = {
+    "head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "shared_expert_intermediate_size": 48,
+}
+WITHOUT_LATENT = {key: value for key, value in DEEPSEEK.items() if key not in LATENT}
+
+MORE_EXPERTS: dict[str, dict[str, Any]] = {
+    "dots1": {"class": "Dots1Config", "head_dim": 8, **WITHOUT_LATENT},
+    "ernie4_5_moe": {
+        "class": "Ernie4_5_MoeConfig",
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_intermediate_size": 32,
+        "moe_num_shared_experts": 1,
+        "moe_layer_start_index": 1,
+    },
+    "flex_olmo": {"class": "FlexOlmoConfig", "num_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": {"class": "Glm4MoeConfig", "head_dim": 8, **WITHOUT_LATENT},
+    "hunyuan_v1_moe": {
+        "class": "HunYuanMoEV1Config",
+        "num_experts": 4,
+        "moe_topk": 2,
+        "head_dim": 8,
+    },
+    "jamba": {
+        "class": "JambaConfig",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "use_mamba_kernels": False,
+        "mamba_d_state": 8,
+    },
+    "lfm2_moe": {
+        "class": "Lfm2MoeConfig",
+        "num_dense_layers": 1,
+        "layer_types": ["conv", "full_attention", "conv"],
+        **FOUR,
+    },
+    "minimax_m2": {
+        "class": "MiniMaxM2Config",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "head_dim": 8,
+        "rotary_dim": 8,
+    },
+    "phimoe": {"class": "PhimoeConfig", "num_local_experts": 4},
+    "qwen3_5_moe_text": {"class": "Qwen3_5MoeTextConfig", **FOUR, **LINEAR},
+    "qwen3_next": {"class": "Qwen3NextConfig", **FOUR, **LINEAR},
+}
+"""More of them, tested by one method and to one pattern."""
 
 TinyModel = Callable[..., Path]
 
@@ -236,14 +339,16 @@ def build_model(architecture: str) -> Any:
     import torch
     import transformers
 
-    settings = dict((SUPPORTED | MORE | REFUSED)[architecture])
+    settings = dict((SUPPORTED | MORE | EXPERTS | MORE_EXPERTS | REFUSED)[architecture])
     config = getattr(transformers, settings.pop("class"))(**COMMON | settings)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(zlib.crc32(architecture.encode()))
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 1:
+            if parameter.dim() == 3:  # of all experts
+                parameter.copy_(noise / parameter.shape[2] ** 0.5)
+            elif parameter.dim() == 1:
                 parameter.add_(0.2 * noise)
             else:
                 parameter.copy_(noise / parameter.shape[1] ** 0.5)

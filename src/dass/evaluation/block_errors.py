@@ -1,5 +1,8 @@
 """What pruning does to each decoder block: the error of its GLU, and of all that came before it.
 
+Of a mixture of experts the GLU is the smallest module that holds all that is pruned in the block;
+its router gets the same input in both models, so that it sends tokens to the same experts.
+
 A dense and a pruned model go through the same windows side by side, block by block. Block l of the
 pruned model reads what its pruned blocks 0..l-1 give, as it does when the model is used.
 """
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
 from dass.models.batches import Batch, batches_of
-from dass.models.glu import GLU, Projection, find_glu, glu_module
+from dass.models.glu import GLU, Projection, common_module, find_glus, glus_of
 from dass.models.streamed import StreamedModel, check_finite
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.progress import Progress
@@ -93,16 +96,24 @@ def _errors_of(
         with _watching(pruned_glu) as calls:
             peaks.append(other.advance(pruned, index))
         for args, kwargs, output in calls:
-            glu.add(dense_glu(*args, **kwargs), output)
+            glu.add(_states(dense_glu(*args, **kwargs)), _states(output))
         device = peaks[0].device
         hidden.add(batch.hidden.to(device), other.hidden.to(device))
     check_finite(peaks, where)
     return BlockErrors(glu.value(), hidden.value())
 
 
+def _states(output: Any) -> Tensor:
+    """The hidden states that a module gives, alone or before other things."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
 def _module(block: nn.Module, where: str) -> nn.Module:
-    """The block's GLU as a module."""
-    module = glu_module(block, find_glu(block, where))
+    """The block's GLU, or all of its experts, as a module."""
+    if not (glus := find_glus(block, where)):
+        raise ModelError(f"{where}: has no GLU; leave the model out of `blocks`")
+    module = common_module(block, glus)
     if module is block:
         raise ModelError(
             f"{where} ({type(block).__name__}): its GLU is not a module of its own, whose error "
@@ -112,11 +123,11 @@ def _module(block: nn.Module, where: str) -> nn.Module:
 
 
 @contextmanager
-def _watching(module: nn.Module) -> Iterator[list[tuple[Any, dict[str, Any], Tensor]]]:
+def _watching(module: nn.Module) -> Iterator[list[tuple[Any, dict[str, Any], Any]]]:
     """What a module is called with meanwhile, and what it gives."""
-    calls: list[tuple[Any, dict[str, Any], Tensor]] = []
+    calls: list[tuple[Any, dict[str, Any], Any]] = []
 
-    def see(_module: nn.Module, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+    def see(_module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         calls.append((args, kwargs, output))
 
     hook = module.register_forward_hook(see, with_kwargs=True)
@@ -134,20 +145,23 @@ def kept_shares(
     Args:
         model: the dense model.
         pruned: of the model.
-        norms: [intermediate] for each block: ‖Z‖ of each neuron in the dense model.
+        norms: [intermediate] for each block: ‖Z‖ of each neuron in the dense model, GLU by GLU.
         where: what to call the norms in an error.
 
     Raises:
         DataError: the norms are of another model.
     """
-    glus = [find_glu(layer, model.folder.name) for layer in model.layers]
-    if [len(own) for own in norms] != [glu.intermediate_size for glu in glus]:
+    glus = glus_of(model.layers, model.folder.name)
+    if [len(own) for own in norms] != [sum(g.intermediate_size for g in own) for own in glus]:
         raise DataError(
             f"{where}: norms of another model than {model.folder}; delete it, run again"
         )
     return [
-        kept_by_decile(kept_of_neurons(glu, pruned, f"{model.prefix}.{index}"), own)
-        for index, (glu, own) in enumerate(zip(glus, norms, strict=True))
+        kept_by_decile(
+            torch.cat([kept_of_neurons(glu, pruned, f"{model.prefix}.{index}") for glu in block]),
+            own,
+        )
+        for index, (block, own) in enumerate(zip(glus, norms, strict=True))
     ]
 
 
@@ -175,7 +189,7 @@ def kept_of_neurons(glu: GLU, mask_of: PrunedFile, prefix: str) -> Tensor:
     """
 
     def share(projection: Projection) -> Tensor:
-        mask = mask_of.mask(f"{prefix}.{projection.parameter}")[projection.rows]
+        mask = mask_of.mask(f"{prefix}.{projection.matrix}")[projection.rows]
         return mask.double().mean(1)
 
     return (share(glu.gate) + share(glu.up)) / 2

@@ -78,7 +78,7 @@ def tokens_in_flight(model: StreamedModel, offload_to: torch.device) -> int:
         return TOKENS_IN_FLIGHT["cpu"]
     wanted = TOKENS_IN_FLIGHT["cuda"] if offload_to.type == "cuda" else TOKENS_IN_FLIGHT_FROM_HOST
     # Gate, up, their product and its activation; some ten hidden states, a few of them float32.
-    per_token = model.dtype.itemsize * (4 * model.intermediate_size + 16 * model.hidden_size)
+    per_token = model.dtype.itemsize * (4 * model.neurons_per_token + 16 * model.hidden_size)
     room = min(WORKSPACE, free_memory(model.device) / 3)
     return min(wanted, int(room / per_token))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dass.models.attention import find_attention
-from dass.models.glu import GLU, find_glu, glu_module
+from dass.models.glu import GLU, find_glus
 from dass.models.numerics import HALF, kernels_take
 
 Operation = Callable[[Tensor], Tensor]
@@ -32,7 +32,8 @@ _known_rotary: dict[tuple[Any, torch.dtype], bool] = {}
 def fused(block: nn.Module) -> Iterator[None]:
     """Run what is inside with the block's norms and rotary embeddings as single kernels.
 
-    Does nothing unless the block's weights are in half precision on a GPU.
+    Does nothing unless the block's weights are in half precision on a GPU. Experts keep the
+    model's own code.
     """
     weight = next(block.parameters())
     if not kernels_take(weight, *HALF):
@@ -40,9 +41,9 @@ def fused(block: nn.Module) -> Iterator[None]:
         return
     norms = [module for module in block.modules() if _is_candidate(module, weight)]
     forwards = {norm: _norm_forward(norm) for norm in norms if _form_of(norm) is not None}
-    glu = find_glu(block, "block")
-    if (activation := _activation_of(block, glu)) is not None:
-        forwards[glu_module(block, glu)] = _gated_forward(glu, activation)
+    for glu in find_glus(block, "block"):
+        if not glu.is_routed and (activation := _activation_of(block, glu)) is not None:
+            forwards[block.get_submodule(glu.path)] = _gated_forward(glu, activation)
     for module, forward in forwards.items():
         module.forward = forward
     try:
@@ -150,7 +151,7 @@ def _activation_of(block: nn.Module, glu: GLU) -> str | None:
     """The activation with which the kernel does what the MLP's own code does; None: with none."""
     from dass.models.fused_triton import ACTIVATIONS
 
-    mlp = glu_module(block, glu)
+    mlp = block.get_submodule(glu.path)
     key = (repr(mlp), glu.down.weight.dtype)
     if key not in _known_activations:
         agreeing = (one for one in ACTIVATIONS if _gates_agree(mlp, glu, one))

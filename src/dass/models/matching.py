@@ -8,7 +8,7 @@ with a warning; here either ends in an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from dass.data.model_config import CONFIG
 from dass.data.model_folder import FLOATING, Stored, check_blocks
 from dass.errors import ModelError
+from dass.models.weights import Source, Stack
 
 HEADS = ("num_attention_heads", "num_key_value_heads")
 """Keys of config.json of which sizes are products with `head_dim`."""
@@ -37,8 +38,12 @@ def decoder_blocks(model: nn.Module, folder: Path) -> tuple[str, nn.ModuleList]:
     raise ModelError(f"{folder}: no list of {count} decoder blocks in {type(model).__name__}")
 
 
-def stored_names(folder: Path, model: nn.Module, tensors: Mapping[str, Stored]) -> dict[str, str]:
+def stored_names(
+    folder: Path, model: nn.Module, tensors: Mapping[str, Stored]
+) -> dict[str, Source]:
     """For each tensor of a model the name, in the files, of the one that it is filled from.
+
+    A parameter of all experts may be stored as a matrix per expert, as most hubs' checkpoints are.
 
     Args:
         folder: of the model, for errors.
@@ -50,11 +55,14 @@ def stored_names(folder: Path, model: nn.Module, tensors: Mapping[str, Stored]) 
             the model asks for tensors of several dtypes.
     """
     _check_one_dtype(folder, model)
-    renamed = _renamed(folder, model, tensors)
+    renamed, stacks = _renamed(folder, model, tensors)
     state = model.state_dict()
-    found = {name: stored for stored, name in renamed.items() if name in state}
+    found: dict[str, Source] = {n: stored for stored, n in renamed.items() if n in state}
+    found |= stacks
     left_over = _not_ignored(model, {name for name in renamed.values() if name not in state})
-    _check_blocks(folder, model, {n: s for s, n in renamed.items() if n in state or n in left_over})
+    held = {n: s for s, n in renamed.items() if n in state or n in left_over}
+    held |= {name: stack.experts[0][0] for name, stack in stacks.items()}
+    _check_blocks(folder, model, held)
     for stored, name in renamed.items():
         if name in left_over:
             raise ModelError(
@@ -68,8 +76,18 @@ def stored_names(folder: Path, model: nn.Module, tensors: Mapping[str, Stored]) 
             f"which {CONFIG} asks for{_switches(model, missing[0])}; fetch the model again"
         )
     for name, wanted in state.items():
-        _check_fits(folder, model, found[name], tensors[found[name]], wanted)
+        for stored, part in _parts(found[name], wanted):
+            _check_fits(folder, model, stored, tensors[stored], part)
     return found
+
+
+def _parts(source: Source, wanted: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each stored tensor that one of the model's is filled from, and the part that it fills."""
+    if isinstance(source, str):
+        yield source, wanted
+        return
+    for expert, names in enumerate(source.experts):
+        yield from zip(names, wanted[expert].chunk(len(names)), strict=True)
 
 
 def _check_one_dtype(folder: Path, model: Any) -> None:
@@ -83,12 +101,18 @@ def _check_one_dtype(folder: Path, model: Any) -> None:
         )
 
 
-def _renamed(folder: Path, model: Any, tensors: Mapping[str, Stored]) -> dict[str, str]:
-    """Stored name -> the model's, as transformers renames what older or larger models hold."""
+def _renamed(
+    folder: Path, model: Any, tensors: Mapping[str, Stored]
+) -> tuple[dict[str, str], dict[str, Stack]]:
+    """Stored name -> the model's, as transformers renames what older or larger models hold.
+
+    Also the parameters that are stored in parts: the model's name -> what is stacked.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
         WeightConverter,
         WeightRenaming,
+        apply_renamings,
         dot_natural_key,
         rename_source_key,
     )
@@ -99,23 +123,85 @@ def _renamed(folder: Path, model: Any, tensors: Mapping[str, Stored]) -> dict[st
     state, prefix = model.state_dict(), model.base_model_prefix
     renamed: dict[str, str] = {}
     filled: dict[str, str] = {}
+    stacked: dict[str, _Parts] = {}
+    first_parts: dict[str, str] = {}
     for stored in sorted(tensors, key=dot_natural_key):
         name, converted = rename_source_key(stored, renamings, converters, prefix, state)
         if name not in state and stored in state:
             name, converted = rename_source_key(stored, [], [], prefix, state)
+        filling, number = name, None  # filling: the parameter, or which part of a stack
         if converted is not None and name in state:
+            rule = next(one for one in converters if converted in one.source_patterns)
+            number = _stacked_as(rule, converted, apply_renamings(stored, renamings))
+            if number is None or state[name].dim() != 3:
+                raise ModelError(
+                    f"{tensors[stored].file}: {stored} is stored in another form than the model "
+                    "has it, and transformers converts it; this is not supported, choose another "
+                    "model"
+                )
+            parts = stacked.setdefault(name, _Parts(rule.source_patterns))
+            parts.stored.setdefault((number, converted), stored)
+            first_parts.setdefault(name, stored)
+            filling = f"{name}, expert {number}, {converted.rpartition('*.')[2]}"
+        # A parameter is filled once, a stack's part too, and none is filled in both ways.
+        other = filled.get(filling) or (filled if number is not None else first_parts).get(name)
+        if other is not None:
             raise ModelError(
-                f"{tensors[stored].file}: {stored} is stored in another form than the model "
-                "has it, and transformers converts it; this is not supported, choose another model"
-            )
-        if name in filled:
-            raise ModelError(
-                f"{tensors[stored].file}: holds {name} twice, as {filled[name]} and as {stored}; "
+                f"{tensors[stored].file}: holds {name} twice, as {other} and as {stored}; "
                 f"fetch the model again into {folder}"
             )
         renamed[stored] = name
-        filled |= {name: stored} if name in state else {}
-    return renamed
+        filled |= {filling: stored} if name in state else {}
+    whole = {n: parts.stack(folder, tensors, len(state[n])) for n, parts in stacked.items()}
+    return {s: n for s, n in renamed.items() if n not in stacked}, whole
+
+
+class _Parts:
+    """The stored matrices that one parameter of all experts is stacked from."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = patterns
+        self.stored: dict[tuple[int, str], str] = {}
+        """(expert, transformers' pattern of the name) -> stored name."""
+
+    def stack(self, folder: Path, tensors: Mapping[str, Stored], count: int) -> Stack:
+        """The stack of exactly ``count`` experts.
+
+        Raises:
+            ModelError: one of its matrices is missing, or is of an expert too many.
+        """
+        wanted = {(number, p) for number in range(count) for p in self._patterns}
+        for number, pattern in sorted(self.stored.keys() - wanted):
+            stored = self.stored[number, pattern]
+            raise ModelError(
+                f"{tensors[stored].file}: {stored} is of an expert too many: {folder / CONFIG} "
+                f"asks for {count}; correct it or fetch the model again"
+            )
+        for number, pattern in sorted(wanted - self.stored.keys()):
+            like = next(iter(self.stored.values()))
+            raise ModelError(
+                f"{folder}: no safetensors file holds {pattern.replace('*', str(number))} beside "
+                f"{like}, which {CONFIG} asks for; fetch the model again"
+            )
+        return Stack(tuple(tuple(self.stored[n, p] for p in self._patterns) for n in range(count)))
+
+
+def _stacked_as(rule: Any, pattern: str, name: str) -> int | None:
+    """Which expert's matrix a stored tensor is, where ``rule`` only stacks and joins rows.
+
+    Args:
+        rule: transformers' WeightConverter.
+        pattern: of its source patterns the one that matched.
+        name: of the stored tensor, renamed.
+    """
+    steps = [(type(step).__name__, vars(step).get("dim")) for step in rule.operations]
+    patterns = rule.source_patterns
+    known = [("MergeModulelist", 0), ("Concatenate", 1)][: min(len(patterns), 2)]
+    if steps != known or len(rule.target_patterns) != 1 or pattern.count("*") != 1:
+        return None
+    before, after = (re.escape(part) for part in pattern.split("*"))
+    found = re.search(rf"{before}(\d{{1,9}}){after}$", name)
+    return int(found[1]) if found else None
 
 
 def _not_ignored(model: Any, names: set[str]) -> set[str]:
@@ -139,10 +225,10 @@ def _check_blocks(folder: Path, model: nn.Module, names: Mapping[str, str]) -> N
     check_blocks(folder, found, len(blocks))
 
 
-def _tied(model: Any, found: Mapping[str, str], missing: set[str]) -> dict[str, str]:
+def _tied(model: Any, found: Mapping[str, Source], missing: set[str]) -> dict[str, Source]:
     """What missing tensors are filled from where config.json ties them to a stored one."""
     ties: dict[str, str] = model.all_tied_weights_keys
-    filled = {}
+    filled: dict[str, Source] = {}
     for name in missing:
         source = ties.get(name, name)
         group = [source, *(target for target, its in ties.items() if its == source)]

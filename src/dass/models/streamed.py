@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from dass.data.model_config import CONFIG
 from dass.data.pretrained import empty_model, longest_input, one_line
 from dass.errors import DassError, ModelError, NumericError
-from dass.models.glu import find_glu
+from dass.models.glu import glus_of
 from dass.models.matching import decoder_blocks, stored_names, text_config
 from dass.models.numerics import all_finite
 from dass.models.weights import Weights
@@ -92,7 +93,7 @@ class StreamedModel:
 
     Raises:
         ModelError: the folder is incomplete, holds what is not understood, or describes a model
-            that does not run; the architecture has no GLU.
+            that does not run; the architecture has no GLU, or experts that are not understood.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class StreamedModel:
         self.resident = self._fits() if resident is None else resident
         self.model = empty_model(self.folder, dtype)
         self.prefix, self.layers = decoder_blocks(self.model, self.folder)
-        # All blocks: some models have a mixture of experts in the later ones only.
-        glus = [find_glu(b, f"{self.folder.name}, block {i}") for i, b in enumerate(self.layers)]
-        self.glu_parameters = glus[0].parameters
+        glus = [glu for own in glus_of(self.layers, self.folder.name) for glu in own]
+        self.glu_parameters = tuple(dict.fromkeys(p for glu in glus for p in glu.parameters))
+        """The names of GLU weights within a block, of whichever blocks have them."""
+        self.intermediate_size = max(glu.intermediate_size for glu in glus)
+        """The number of intermediate neurons of the model's widest gated MLP."""
         self._stored = stored_names(self.folder, self.model, self.weights.stored)
-        """The model's name of each tensor -> its name in the files."""
+        """The model's name of each tensor -> what it is filled from."""
         self._names = [sorted(layer.state_dict()) for layer in self.layers]
         self._empty = [dict(layer.state_dict()) for layer in self.layers]
         self._resident_blocks: set[int] = set()
@@ -162,10 +165,17 @@ class StreamedModel:
         """The width of the hidden states."""
         return int(text_config(self.model).hidden_size)
 
-    @property
-    def intermediate_size(self) -> int:
-        """The number of intermediate neurons of the gated MLP."""
-        return find_glu(self.layers[0], self.folder.name).intermediate_size
+    @cached_property
+    def neurons_per_token(self) -> int:
+        """How many intermediate neurons compute on one token in a block, at most."""
+        chosen = getattr(text_config(self.model), "num_experts_per_tok", None)
+        few = chosen if isinstance(chosen, int) else None
+        most = 0
+        for own in glus_of(self.layers, self.folder.name):
+            routed = [glu.intermediate_size for glu in own if glu.is_routed]
+            always = sum(glu.intermediate_size for glu in own if not glu.is_routed)
+            most = max(most, always + sum(sorted(routed, reverse=True)[:few]))
+        return most
 
     @property
     def vocabulary(self) -> int:
@@ -274,7 +284,7 @@ class StreamedModel:
     def _read(self, names: list[str]) -> dict[str, Tensor]:
         """Read tensors by the model's names; tied ones are one tensor."""
         first = {self._stored[name]: name for name in reversed(names)}
-        read = self.weights.read(first, self.dtype, self.device)
+        read = {one: self.weights.read_source(one, self.dtype, self.device) for one in first}
         if self.overlay is not None:
             read = {stored: self.overlay(first[stored], read[stored]) for stored in first}
         return {name: read[self._stored[name]] for name in names}

@@ -1,6 +1,7 @@
 """The tensors of a model folder, read from its safetensors files one by one."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,18 @@ from torch import Tensor
 from dass.data.model_folder import check_folder, weight_files
 from dass.errors import ModelError, NumericError
 from dass.models.numerics import all_finite
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A parameter [experts, out, in] that files hold as matrices, expert by expert."""
+
+    experts: tuple[tuple[str, ...], ...]
+    """Of each expert the names of the stored matrices whose rows follow one another."""
+
+
+Source = str | Stack
+"""What a model's tensor is filled from: a stored one, or several."""
 
 
 class Weights:
@@ -42,6 +55,21 @@ class Weights:
             NumericError: a value is NaN or infinite.
         """
         return {name: self._read(name, dtype, device) for name in names}
+
+    def read_source(
+        self, source: Source, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """A model's tensor, put together if it is stored in parts; raises as :meth:`read`."""
+        if isinstance(source, str):
+            return self._read(source, dtype, device)
+        full: Tensor | None = None
+        for expert, names in enumerate(source.experts):
+            rows = torch.cat([self._read(name, dtype, device) for name in names])
+            if full is None:
+                full = rows.new_empty((len(source.experts), *rows.shape))
+            full[expert] = rows
+        assert full is not None
+        return full
 
     def _read(self, name: str, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
         if name not in self.stored:

@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 from dass.data.model_folder import files_exported
 from dass.data.pretrained import empty_model
 from dass.errors import DataError, ModelError, PatternError
-from dass.models.glu import GLU, find_glu, glu_module
+from dass.models.glu import GLU, find_glu
 from dass.models.matching import decoder_blocks, stored_names
 from dass.models.weights import Weights
 from dass.packed.best import pack_gates, pack_pruned
@@ -165,18 +165,16 @@ class _Folder:
         return {n: self._read(full) for full, n in names.items()}
 
     def _read(self, name: str, device: torch.device | str = "cpu") -> Tensor:
-        stored = self.stored[name]
-        return self.weights.read([stored], self.dtype, device)[stored]
+        return self.weights.read_source(self.stored[name], self.dtype, device)
 
     def filled(self, device: torch.device | str) -> nn.Module:
         """The model with all weights that its modules still ask for, on a device."""
         from transformers import GenerationConfig
 
-        shared: dict[str, Tensor] = {}
-        for name in self.model.state_dict():
-            stored = self.stored[name]
-            shared.setdefault(stored, self._read(name, device))
-        state = {name: shared[self.stored[name]] for name in self.model.state_dict()}
+        names = list(self.model.state_dict())
+        first = {self.stored[name]: name for name in reversed(names)}  # tied ones are one tensor
+        read = {source: self._read(name, device) for source, name in first.items()}
+        state = {name: read[self.stored[name]] for name in names}
         self.model.load_state_dict(state, assign=True)
         if (self.folder / "generation_config.json") in files_exported(self.folder):
             self.model.generation_config = GenerationConfig.from_pretrained(self.folder)
@@ -186,8 +184,8 @@ class _Folder:
 def _packed_mlp(block: nn.Module, name: str, bitmap: bool) -> tuple[str, PackedGLU]:
     """The path of a block's gated MLP, and the same on packed weights, checked on a probe."""
     glu = find_glu(block, name)
-    mlp = glu_module(block, glu)
-    path = next(path for path, module in block.named_modules() if module is mlp)
+    path = glu.path
+    mlp = block.get_submodule(path)
     where = f"{name}.{path}"
     if any(projection.linear.bias is not None for projection in glu.projections):
         raise ModelError(f"{where}: its projections have biases, which packed ones do not")

@@ -1,21 +1,25 @@
-"""How large the activations of each dense block's GLU are, channel by channel.
+"""How large the activations of each dense block's GLUs are, channel by channel.
 
 The paper's motivation: some intermediate neurons fire far louder than others, and a pruning metric
 that does not see them removes weights that matter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dass.errors import NumericError
+from dass.errors import ModelError, NumericError
 from dass.models.batches import batches_of
 from dass.models.fused import fused
-from dass.models.glu import GLU, find_glu
+from dass.models.glu import GLU, find_glus
 from dass.models.streamed import StreamedModel, check_finite
-from dass.pruning.calibrate import sum_of_squares
+from dass.pruning.block_statistics import BlockStatistics
+from dass.pruning.method import Need
 from dass.runtime.progress import Progress
+
+NEEDS: frozenset[Need] = frozenset({"input_norm", "intermediate_norm"})
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99, 100)
 
@@ -29,9 +33,9 @@ class Norms:
     """L2 norms over all calibration tokens of one block's channels."""
 
     input: Tensor
-    """float32 [hidden]: of the GLU's input X."""
+    """float32 [hidden]: of the GLU's input X, of several over all that goes into any of them."""
     intermediate: Tensor
-    """float32 [intermediate]: of Z = act(gate(X)) · up(X), what goes into ``down``."""
+    """float32 [intermediate]: of Z = act(gate(X)) · up(X), what goes into ``down``; GLU by GLU."""
 
 
 @torch.inference_mode()
@@ -41,6 +45,7 @@ def activation_norms(model: StreamedModel, windows: Tensor) -> list[Norms]:
     Squares are summed up over batches in float64, as :func:`dass.pruning.calibrate.collect` does.
 
     Raises:
+        ModelError: a block has no GLU.
         NumericError: an activation is not finite.
     """
     found = []
@@ -49,42 +54,31 @@ def activation_norms(model: StreamedModel, windows: Tensor) -> list[Norms]:
     for index in range(model.n_blocks):
         where = f"{model.folder.name}, block {index}"
         with model.block(index) as block, fused(block):
-            sums = _Sums(find_glu(block, where))
-            try:
+            glus = find_glus(block, where)
+            if len({glu.gate.weight.shape[1] for glu in glus}) != 1:
+                raise ModelError(
+                    f"{where}: has no GLU, or GLUs of inputs of several widths; leave the model "
+                    "out of `blocks`"
+                )
+            statistics = BlockStatistics(block, glus, NEEDS, batches[0].hidden.device)
+            with statistics.watching():
                 peaks = [batch.advance(block, index) for batch in batches]
-            finally:
-                sums.remove()
-        check_finite(peaks, where)
-        found.append(sums.norms())
+            check_finite(peaks, where)
+            found.append(_norms_of(glus, statistics))
         progress.step()
     return found
 
 
-class _Sums:
-    """Sums of squares of what goes into a GLU, and into its ``down``, while its block runs."""
-
-    def __init__(self, glu: GLU) -> None:
-        self._squares: dict[str, Tensor] = {}
-        self._hooks = [
-            self._watch(glu.gate.linear, "input"),
-            self._watch(glu.down.linear, "intermediate"),
-        ]
-
-    def _watch(self, linear: nn.Linear, name: str) -> torch.utils.hooks.RemovableHandle:
-        def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            more = sum_of_squares(inputs[0].flatten(0, -2))
-            self._squares[name] = more + self._squares.get(name, 0)
-
-        return linear.register_forward_pre_hook(see)
-
-    def remove(self) -> None:
-        """Watch no longer."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def norms(self) -> Norms:
-        """The roots of the sums, on the host."""
-        return Norms(**{n: total.sqrt().float().cpu() for n, total in self._squares.items()})
+def _norms_of(glus: Sequence[GLU], statistics: BlockStatistics) -> Norms:
+    """The norms of a block, on the host; an expert that no token reaches has none but zeros."""
+    inputs, intermediates = [], []
+    for glu in glus:
+        own = statistics.of(glu)
+        reached = statistics.tokens.get(glu.name) != 0
+        inputs.append(own.get("input_norm") * reached)
+        intermediates.append(own.get("intermediate_norm") * reached)
+    together = inputs[0] if len(inputs) == 1 else torch.stack(inputs).double().norm(dim=0).float()
+    return Norms(together.cpu(), torch.cat(intermediates).cpu())
 
 
 @dataclass(frozen=True)

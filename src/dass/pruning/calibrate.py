@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dass.models.batches import Batch
 from dass.models.glu import GLU
@@ -24,20 +25,12 @@ def collect(
         batches: what goes in; unchanged.
         needs: which statistics to collect; with none, nothing is run.
     """
-    inputs_of = {name: _Sums(name, needs) for name in ("input", "intermediate")}
+    sums = Sums(needs)
 
-    def see(sums: _Sums, last: bool) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            sums.add(inputs[0])
-            if last:
-                raise _SeenEnough  # the product with `down` is of no use here
+    def enough(*_: object) -> None:
+        raise _SeenEnough  # the product with `down` is of no use here
 
-        return hook
-
-    hooks = [
-        glu.gate.linear.register_forward_pre_hook(see(inputs_of["input"], False)),
-        glu.down.linear.register_forward_pre_hook(see(inputs_of["intermediate"], True)),
-    ]
+    hooks = [*watch(glu, sums), glu.down.linear.register_forward_pre_hook(enough)]
     try:
         for batch in batches if needs else []:
             try:
@@ -50,32 +43,59 @@ def collect(
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, Tensor] = {}
-    for sums in inputs_of.values():
-        found |= sums.statistics()
-    return Statistics(**found)  # type: ignore[arg-type]
+    return sums.statistics()
+
+
+class Sums:
+    """What is needed of one GLU, summed up over the tokens that reach it."""
+
+    def __init__(self, needs: frozenset[Need]) -> None:
+        self._input, self._intermediate = (_Sums(n, needs) for n in ("input", "intermediate"))
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens have gone in."""
+        return self._input.tokens
+
+    def add_input(self, x: Tensor) -> None:
+        """Add some tokens' X, [sequences, length, hidden] or, of an expert, [tokens, hidden]."""
+        self._input.add(x)
+
+    def add_intermediate(self, z: Tensor) -> None:
+        """Add some tokens' Z, [..., intermediate] like X."""
+        self._intermediate.add(z)
+
+    def statistics(self) -> Statistics:
+        """Those that are needed; the sums are given up."""
+        found = self._input.statistics() | self._intermediate.statistics()
+        return Statistics(**found)  # type: ignore[arg-type]
 
 
 class _Sums:
-    """What is summed up of the inputs of one layer; ``name`` begins the names of statistics."""
+    """What is summed up of the inputs of one layer; ``name`` begins the names of statistics.
+
+    A variance is that within a sequence, averaged over sequences; of an expert, to which tokens of
+    all sequences go, that over all its tokens.
+    """
 
     def __init__(self, name: str, needs: frozenset[Need]) -> None:
         self._name = name
         self._needs = {need.removeprefix(f"{name}_") for need in needs if need.startswith(name)}
-        self._tokens = 0
+        self.tokens = 0
         self._totals: dict[str, Tensor] = {}
         self._gram = Gram()
 
     def add(self, x: Tensor) -> None:
-        """Add the tokens of [sequences, length, channels]."""
+        """Add the tokens of [sequences, length, channels] or [tokens, channels]."""
         tokens = x.flatten(0, -2)
-        self._tokens += len(tokens)
+        self.tokens += len(tokens)
         if self._needs & {"norm", "variance"}:
             self._add("squares", sum_of_squares(tokens))
         if self._needs & {"mean", "variance"}:
-            sums = x.sum(-2, dtype=torch.float32).double().flatten(0, -2)
-            self._add("values", sums.sum(0))
-            self._add("squared means", sums.square().sum(0) / x.shape[-2])
+            sums = x.sum(-2, dtype=torch.float32).double()
+            self._add("values", sums.sum(0) if x.dim() > 2 else sums)
+            if x.dim() > 2:
+                self._add("squared means", sums.square().sum(0) / x.shape[-2])
         if "gram" in self._needs:
             self._gram.add(tokens)
 
@@ -85,18 +105,35 @@ class _Sums:
     def statistics(self) -> dict[str, Tensor]:
         """Those that are needed, by their names; none where no token was seen."""
         found: dict[str, Tensor] = {}
-        if not self._tokens:
+        if not self.tokens:
             return found
         if "norm" in self._needs:
             found["norm"] = self._totals["squares"].sqrt().float()
         if "gram" in self._needs:
             found["gram"] = self._gram.matrix()
         if "mean" in self._needs:
-            found["mean"] = (self._totals["values"] / self._tokens).float()
+            found["mean"] = (self._totals["values"] / self.tokens).float()
         if "variance" in self._needs:
-            variance = (self._totals["squares"] - self._totals["squared means"]) / self._tokens
+            of_all = self._totals["values"].square() / self.tokens
+            means = self._totals.get("squared means", of_all)
+            variance = (self._totals["squares"] - means) / self.tokens
             found["variance"] = variance.clamp_min(0).float()
         return {f"{self._name}_{one}": value for one, value in found.items()}
+
+
+def watch(glu: GLU, sums: Sums) -> list[RemovableHandle]:
+    """Hooks that add up what goes into a GLU of linear layers, and into its ``down``."""
+
+    def see(add: Callable[[Tensor], None]) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            add(inputs[0])
+
+        return hook
+
+    return [
+        glu.gate.linear.register_forward_pre_hook(see(sums.add_input)),
+        glu.down.linear.register_forward_pre_hook(see(sums.add_intermediate)),
+    ]
 
 
 def sum_of_squares(x: Tensor) -> Tensor:

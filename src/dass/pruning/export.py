@@ -2,17 +2,19 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dass.data.model_folder import INDEX, SINGLE, files_exported
 from dass.data.pretrained import empty_model
 from dass.errors import ModelError
 from dass.models.matching import stored_names
-from dass.models.weights import Weights
+from dass.models.weights import Source, Weights
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.files import read_json, write_json, writing_directory
 from dass.runtime.progress import Progress
@@ -41,11 +43,10 @@ def export_checkpoint(
     """
     started = time.monotonic()
     weights, overlay = Weights(dense), PrunedFile(pruned)
-    names = stored_names(weights.folder, empty_model(dense, dtype), weights.stored)
-    for name in overlay.shapes:
-        if name not in names:
-            raise ModelError(f"{pruned}: prunes {name}, which {dense} does not have")
-    model_names = {stored: name for name, stored in names.items()}
+    model = empty_model(dense, dtype)
+    names = stored_names(weights.folder, model, weights.stored)
+    _check_has(dense, model.state_dict(), overlay)
+    places = _places(names, weights)
     source = model_source(dense, weights.files)
     overlay.check_source(Path(dense), source)
     about = {"settings": overlay.settings, "mask_hash": overlay.hash()}
@@ -56,8 +57,9 @@ def export_checkpoint(
         for shard in weights.files:
             held = [name for name, tensor in weights.stored.items() if tensor.file == shard]
             tensors = {
-                name: overlay(model_names.get(name, name), tensor)
-                for name, tensor in weights.read(held, dtype).items()
+                stored: overlay(name, tensor, rows)
+                for stored, tensor in weights.read(held, dtype).items()
+                for name, rows in [places.get(stored, (stored, None))]
             }
             copy = folder / shard.relative_to(weights.folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +70,40 @@ def export_checkpoint(
         _describe(folder, dtype, size, indexed)
         made = provenance(started, {"model": origin(dense)}) | {"model": source}
         write_json(folder / ABOUT, about | {"provenance": made})
+
+
+def _check_has(dense: str | Path, state: Mapping[str, Tensor], overlay: PrunedFile) -> None:
+    """Raise ModelError if a pruned file prunes what the model does not have."""
+    for name in overlay.shapes:
+        parameter, _, expert = name.rpartition(".")
+        if name not in state and not (expert.isdecimal() and parameter in state):
+            raise ModelError(f"{overlay.path}: prunes {name}, which {dense} does not have")
+    for parameter, count in overlay.experts.items():
+        if state[parameter].dim() != 3 or len(state[parameter]) != count:
+            raise ModelError(
+                f"{overlay.path}: prunes {count} experts of {parameter}, which {dense} has "
+                f"of the shape {list(state[parameter].shape)}"
+            )
+
+
+Place = tuple[str, slice | None]
+"""What a pruned file calls a parameter or matrix, and which rows of it; None: all."""
+
+
+def _places(names: Mapping[str, Source], weights: Weights) -> dict[str, Place]:
+    """Where in the model each stored tensor belongs, by its stored name."""
+    places: dict[str, Place] = {}
+    for name, source in names.items():
+        if isinstance(source, str):
+            places[source] = name, None
+            continue
+        for expert, parts in enumerate(source.experts):
+            start = 0
+            for part in parts:
+                stop = start + weights.stored[part].shape[0]
+                places[part] = f"{name}.{expert}", slice(start, stop)
+                start = stop
+    return places
 
 
 def _copy_small_files(weights: Weights, folder: Path) -> None:

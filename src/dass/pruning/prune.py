@@ -22,16 +22,16 @@ from dass.errors import NumericError, PatternError
 from dass.models.attention import AttentionMemory
 from dass.models.batches import Batch, batches_of
 from dass.models.fused import fused
-from dass.models.glu import GLU, Projection, find_glu
+from dass.models.glu import GLU, Projection, find_glus, glus_of
 from dass.models.numerics import all_finite
 from dass.models.streamed import StreamedModel, check_finite
-from dass.pruning.calibrate import collect
+from dass.pruning.block_statistics import BlockStatistics
 from dass.pruning.method import Method, Statistics, UpdateMethod
 from dass.pruning.method_calls import check_groups, comparison_of, mask_of, update_of
 from dass.pruning.patterns import NofM, Pattern, Unstructured, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
 from dass.pruning.resume import BlockCheckpoints
-from dass.runtime.progress import Progress
+from dass.runtime.progress import Progress, log
 from dass.terms import ROLES, Propagation
 
 
@@ -40,13 +40,15 @@ class Pruned:
     """What pruning a model yields; tensors are on the host."""
 
     masks: dict[str, Tensor] = field(default_factory=dict)
-    """Parameter name -> packed mask, uint8."""
+    """Matrix name -> packed mask, uint8; a matrix is a parameter, or an expert's slice of one."""
     values: dict[str, Tensor] = field(default_factory=dict)
-    """Parameter name -> kept weights, of methods that update weights."""
+    """Matrix name -> kept weights, of methods that update weights."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Parameter name -> shape."""
+    """Matrix name -> shape."""
     sparsity: dict[str, float] = field(default_factory=dict)
-    """Parameter name -> share of entries that are pruned."""
+    """Matrix name -> share of entries that are pruned."""
+    expert_tokens: dict[str, int] = field(default_factory=dict)
+    """Expert -> how many calibration tokens its router sent to it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds: loading, statistics, masks, replay, saving, total."""
 
@@ -57,7 +59,15 @@ class Pruned:
         """Note the shapes and sparsity of one more block, and the seconds that it took."""
         self.shapes |= block.shapes
         self.sparsity |= block.sparsity
+        self.expert_tokens |= block.expert_tokens
         self.block_seconds.append(seconds)
+
+    def take(self, glu: Pruned) -> None:
+        """Take over the masks and all else of one more GLU of the block."""
+        self.masks |= glu.masks
+        self.values |= glu.values
+        self.shapes |= glu.shapes
+        self.sparsity |= glu.sparsity
 
     @property
     def mean_sparsity(self) -> float:
@@ -80,7 +90,7 @@ def prune(
     checkpoints: BlockCheckpoints | None = None,
     propagation: Propagation = "pruned",
 ) -> Pruned:
-    """Prune the GLU of every decoder block; nothing else changes.
+    """Prune the GLUs of every decoder block; nothing else changes.
 
     Args:
         model: the dense model.
@@ -96,13 +106,13 @@ def prune(
         ConfigError: a custom method fails, or does not give what it should.
         PatternError: the pattern does not fit a matrix of the model, or a refinement its groups, or
             there is not one for each block (before any work).
-        ModelError: a block has no GLU, or several (before any work).
+        ModelError: no block has a GLU, or experts are not understood (before any work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
     """
     patterns = _of_blocks(model, pattern)
     _check_fits(model, method, patterns)
     pruned, clock = Pruned(), _Clock()
-    batches = batches_of(model, windows, _workspace(model, method)) if method.needs else []
+    batches = batches_of(model, windows, _workspace(model, method, windows)) if method.needs else []
     offload_to = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
@@ -115,15 +125,17 @@ def prune(
                 continue
             started = time.monotonic()
             with clock("loading"), model.block(index) as block, fused(block):
-                glu = find_glu(block, f"{model.folder.name}, block {index}")
+                glus = find_glus(block, f"{model.folder.name}, block {index}")
                 attention = AttentionMemory(block, offload_to, spare)
                 with clock("statistics"), attention.recording():
-                    statistics = collect(block, glu, batches, index, method.needs)
+                    statistics = BlockStatistics.collected(
+                        block, glus, batches, index, method.needs
+                    )
                 if propagation == "dense":
                     with clock("replay"), attention.replaying():
                         _advance(model, block, batches, index)
                 with clock("masks"):
-                    own = _prune_block(model, index, glu, statistics, method, patterns[index])
+                    own = _prune_block(model, index, glus, statistics, method, patterns[index])
                 del statistics
                 if propagation == "pruned":
                     with clock("replay"), attention.replaying():
@@ -166,8 +178,9 @@ class _BlockWriter:
             self._pruned.values |= {name: value.clone() for name, value in own.values.items()}
             return
         self._writing = self._thread.submit(
-            self._checkpoints.save, index, own.masks, own.values, own.shapes, own.sparsity, seconds
-        )
+            self._checkpoints.save, index, own.masks, own.values, own.shapes,
+            {"sparsity": own.sparsity, "expert_tokens": own.expert_tokens, "seconds": seconds},
+        )  # fmt: skip
 
     def wait(self) -> None:
         """Until the file is written that is being written; raises what went wrong with it."""
@@ -175,11 +188,19 @@ class _BlockWriter:
             self._writing.result()
 
 
-def _workspace(model: StreamedModel, method: Method) -> int:
-    """Bytes that a method's statistics take: a Gram matrix, and three while it is factorised."""
+def _workspace(model: StreamedModel, method: Method, windows: Tensor) -> int:
+    """Bytes that a method's statistics take: a Gram matrix, and three while it is factorised.
+
+    Where a block has experts, also what goes into them.
+    """
+    modules = max(
+        len({glu.path for glu in glus if glu.expert is not None})
+        for glus in glus_of(model.layers, model.folder.name)
+    )
+    kept = modules * windows.numel() * model.hidden_size * model.dtype.itemsize
     if "intermediate_gram" not in method.needs:
-        return 0
-    return 4 * model.intermediate_size**2 * torch.float32.itemsize
+        return kept
+    return kept + 4 * model.intermediate_size**2 * torch.float32.itemsize
 
 
 def _repeat_block(
@@ -192,15 +213,20 @@ def _repeat_block(
 ) -> None:
     """Take over a block that an earlier job pruned, and run it if the next one needs it."""
     checkpoint = checkpoints.read(index)
-    own = Pruned(shapes=checkpoint.shapes, sparsity=checkpoint.settings["sparsity"])
-    pruned.add(own, checkpoint.settings["seconds"])
+    about = checkpoint.settings
+    own = Pruned(
+        shapes=checkpoint.shapes,
+        sparsity=about["sparsity"],
+        expert_tokens=about["expert_tokens"],
+    )
+    pruned.add(own, about["seconds"])
     if not batches or index + 1 == model.n_blocks:
         return  # nothing reads its outputs
     with model.block(index) as block, fused(block):
         for name, weight in block.named_parameters():
             full = model.parameter_name(index, name)
-            if propagation == "pruned" and full in checkpoint.shapes:
-                weight.copy_(checkpoint(full, weight))
+            if propagation == "pruned" and (other := checkpoint(full, weight)) is not weight:
+                weight.copy_(other)
         _advance(model, block, batches, index)
 
 
@@ -228,12 +254,34 @@ def _check_fits(model: StreamedModel, method: Method, patterns: Sequence[Pattern
             continue
         check_groups(method, pattern)
         where = f"{model.folder.name}, block {index}"
-        for projection in find_glu(layer, where).projections:
-            shape = (projection.weight.shape[0], projection.weight.shape[1])
-            check_fit(shape, pattern, axes[projection.role], f"{where}, {projection.name}")
+        for glu in find_glus(layer, where):
+            for projection in glu.projections:
+                shape = (projection.weight.shape[0], projection.weight.shape[1])
+                check_fit(shape, pattern, axes[projection.role], f"{where}, {projection.name}")
 
 
 def _prune_block(
+    model: StreamedModel,
+    index: int,
+    glus: Sequence[GLU],
+    statistics: BlockStatistics,
+    method: Method,
+    pattern: Pattern,
+) -> Pruned:
+    """Prune a block's GLUs in place; returns masks, values and sparsity."""
+    pruned = Pruned()
+    for glu in glus:
+        pruned.take(_prune_glu(model, index, glu, statistics.of(glu), method, pattern))
+    pruned.expert_tokens = {
+        model.parameter_name(index, name): tokens for name, tokens in statistics.tokens.items()
+    }
+    if silent := sum(tokens == 0 for tokens in pruned.expert_tokens.values()):
+        log.info("block %d: no token reaches %d of its %d experts, whose weights are compared by "
+                 "size alone", index, silent, len(pruned.expert_tokens))  # fmt: skip
+    return pruned
+
+
+def _prune_glu(
     model: StreamedModel,
     index: int,
     glu: GLU,
@@ -241,25 +289,25 @@ def _prune_block(
     method: Method,
     pattern: Pattern,
 ) -> Pruned:
-    """Prune a block's three projections in place; returns masks, values and sparsity."""
+    """Prune a GLU's three projections in place; returns masks, values and sparsity."""
     pruned = Pruned()
     masks: dict[str, list[Tensor]] = {}
     kept: dict[str, int] = {}
     for projection in glu.projections:
         name = model.parameter_name(index, projection.name)
         mask, count = _prune_projection(projection, statistics, method, pattern, name)
-        masks.setdefault(projection.parameter, []).append(mask)
-        kept[projection.parameter] = kept.get(projection.parameter, 0) + count
+        masks.setdefault(projection.matrix, []).append(mask)
+        kept[projection.matrix] = kept.get(projection.matrix, 0) + count
     for projection in glu.projections:
-        if projection.parameter not in masks:
+        if projection.matrix not in masks:
             continue
-        # A fused parameter holds the rows of gate, then those of up.
-        mask = torch.cat(masks.pop(projection.parameter))
-        name = model.parameter_name(index, projection.parameter)
-        weight = projection.linear.weight
+        # A fused matrix holds the rows of gate, then those of up.
+        mask = torch.cat(masks.pop(projection.matrix))
+        name = model.parameter_name(index, projection.matrix)
+        weight = projection.whole
         pruned.masks[name] = pack(mask)
         pruned.shapes[name] = tuple(weight.shape)
-        pruned.sparsity[name] = 1 - kept[projection.parameter] / mask.numel()
+        pruned.sparsity[name] = 1 - kept[projection.matrix] / mask.numel()
         if isinstance(method, UpdateMethod):
             pruned.values[name] = _to_host(weight[mask])
     return pruned

@@ -3,13 +3,14 @@
 LLaMA2-7B's MLP takes 0.54 GB this way, against 13.5 GB for another dense checkpoint. The file
 is safetensors:
 
-``<parameter>.mask``
+``<matrix>.mask``
     uint8 [ceil(out·in / 8)]: the mask in C order, eight entries per byte, the first in the
     highest bit (as ``numpy.packbits``).
-``<parameter>.values``
+``<matrix>.values``
     [kept], in the model's dtype: the kept weights in C order; only of methods that update.
 
-Its metadata holds the run's settings, each parameter's shape and each tensor's hash: a file with a
+A matrix is a parameter of the model, or slice e of one [experts, out, in]: ``<parameter>.e``.
+Its metadata holds the run's settings, each matrix's shape and each tensor's hash: a file with a
 flipped bit is refused.
 """
 
@@ -29,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
-from dass.models.glu import find_glu
+from dass.models.glu import glus_of
 from dass.runtime.files import seal, unseal, writing
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class About:
     """What a pruned file says of itself."""
 
     shapes: dict[str, tuple[int, ...]]
-    """Parameter name -> shape of the weight."""
+    """Matrix name -> shape of the weight."""
     settings: dict[str, Any]
     """What made it."""
     hashes: dict[str, str]
@@ -111,9 +112,9 @@ def save_pruned(
 
     Args:
         path: where to.
-        masks: parameter name -> packed mask.
-        values: parameter name -> kept weights; empty for methods that only mask.
-        shapes: parameter name -> shape of the weight.
+        masks: matrix name -> packed mask.
+        values: matrix name -> kept weights; empty for methods that only mask.
+        shapes: matrix name -> shape of the weight.
         settings: what made it; stored with the file.
     """
     tensors = {f"{name}.mask": mask for name, mask in masks.items()}
@@ -126,12 +127,16 @@ def save_pruned(
 class PrunedFile:
     """A pruned file, opened for reading; calling it applies it to a tensor of the dense model.
 
+    Args:
+        path: of the file.
+        of_block: whether it is of a single block, which may have nothing to prune.
+
     Raises:
         DataError: the file is missing, damaged or of another format: its metadata and what its
             header says of each tensor fit each other.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, of_block: bool = False) -> None:
         self.path = Path(path)
         try:
             self._file = safe_open(self.path, framework="pt")
@@ -146,7 +151,11 @@ class PrunedFile:
             self.about = About(**unseal(metadata.get("about", "")))
             self.shapes = {n: tuple(torch.Size(size)) for n, size in self.about.shapes.items()}
             self.settings = dict(self.about.settings)
+            if not keys and not of_block:
+                raise ValueError("its tensors")
             self._check_header(keys)
+            self.experts = self._experts()
+            """Parameter of all experts -> how many there are."""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(str(error)) from None
         self._sound: set[str] = set()
@@ -155,8 +164,8 @@ class PrunedFile:
         return DataError(f"{self.path}: damaged pruned file ({what}); prune again")
 
     def _check_header(self, keys: set[str]) -> None:
-        """Each parameter has its mask, and its values if it has any; there is nothing else."""
-        if not keys or keys != self.about.hashes.keys():
+        """Each matrix has its mask, and its values if it has any; there is nothing else."""
+        if keys != self.about.hashes.keys():
             raise ValueError("its tensors")
         for name, shape in self.shapes.items():
             count = math.prod(shape)
@@ -174,6 +183,17 @@ class PrunedFile:
         if keys:
             raise ValueError(f"{min(keys)} belongs to no parameter")
 
+    def _experts(self) -> dict[str, int]:
+        slices: dict[str, set[int]] = {}
+        for name in self.shapes:
+            parameter, _, last = name.rpartition(".")
+            if last.isdecimal():
+                slices.setdefault(parameter, set()).add(int(last))
+        for parameter, numbers in slices.items():
+            if numbers != set(range(len(numbers))):
+                raise ValueError(f"experts of {parameter}")
+        return {parameter: len(numbers) for parameter, numbers in slices.items()}
+
     def _read(self, key: str) -> Tensor:
         """A tensor; its hash is compared the first time."""
         tensor: Tensor = self._file.get_tensor(key)
@@ -183,7 +203,7 @@ class PrunedFile:
         return tensor
 
     def packed_mask(self, name: str) -> Tensor:
-        """uint8: the packed mask of a parameter.
+        """uint8: the packed mask of a matrix.
 
         Raises:
             DataError: it is not the one that was saved.
@@ -191,7 +211,7 @@ class PrunedFile:
         return self._read(f"{name}.mask")
 
     def mask(self, name: str, device: torch.device | str = "cpu") -> Tensor:
-        """bool [out, in]: true where the parameter's weight is kept."""
+        """bool [out, in]: true where the matrix's weight is kept."""
         return unpack(self.packed_mask(name), self.shapes[name], device)
 
     def hash(self) -> str:
@@ -208,8 +228,12 @@ class PrunedFile:
         Raises:
             ModelError: it prunes other parameters than the model's GLUs have, or other weights.
         """
-        glus = [find_glu(layer, model.folder.name).parameters for layer in model.layers]
-        wanted = {model.parameter_name(i, name) for i, names in enumerate(glus) for name in names}
+        wanted = {
+            model.parameter_name(index, name)
+            for index, glus in enumerate(glus_of(model.layers, model.folder.name))
+            for glu in glus
+            for name in glu.matrices
+        }
         if different := wanted ^ self.shapes.keys():
             name = min(different)
             what = "does not prune" if name in wanted else "prunes"
@@ -227,24 +251,48 @@ class PrunedFile:
                 f"{self.path}: made from other weights than {folder} holds; prune this model again"
             )
 
-    def __call__(self, name: str, dense: Tensor) -> Tensor:
+    def __call__(self, name: str, dense: Tensor, rows: slice | None = None) -> Tensor:
         """The pruned weight of ``name``, or ``dense`` itself where the file says nothing of it.
 
-            Raises:
-                ModelError: the shape is not that of the model that was pruned.
-        DataError: the kept values are not those that were saved, or do not fit the mask.
+        Args:
+            name: of a parameter, also one of all experts, or of a matrix.
+            dense: its value in the dense model.
+            rows: which rows of the matrix ``dense`` holds; None: it is whole.
+
+        Raises:
+            ModelError: the shape is not that of the model that was pruned.
+            DataError: the kept values are not those that were saved, or do not fit the mask.
         """
         if name not in self.shapes:
-            return dense
-        if dense.shape != self.shapes[name]:
+            return self._of_experts(name, dense)
+        count, columns = self.shapes[name]
+        start, stop, _ = (rows or slice(None)).indices(count)
+        if dense.shape != (stop - start, columns):
             raise ModelError(
                 f"{self.path}: made for {name} of shape {list(self.shapes[name])}, but the model's "
                 f"has {list(dense.shape)}; prune this model again"
             )
-        mask = self.mask(name, dense.device)
+        whole = self.mask(name, dense.device)
+        mask = whole[start:stop]
         if f"{name}.values" not in self.about.hashes:
             return dense.masked_fill(~mask, 0)
         values = self._read(f"{name}.values")
-        if values.numel() != mask.count_nonzero():
+        if values.numel() != whole.count_nonzero():
             raise self._damaged(f"values of {name}")
+        if rows is not None:
+            values = values[int(whole[:start].count_nonzero()) :][: int(mask.count_nonzero())]
         return torch.zeros_like(dense).masked_scatter_(mask, values.to(dense.device, dense.dtype))
+
+    def _of_experts(self, name: str, dense: Tensor) -> Tensor:
+        """A parameter [experts, out, in] of which the file prunes each slice; else ``dense``."""
+        if name not in self.experts:
+            return dense
+        if dense.dim() != 3 or len(dense) != self.experts[name]:
+            raise ModelError(
+                f"{self.path}: made for {name} of {self.experts[name]} experts, but the model's "
+                f"has the shape {list(dense.shape)}; prune this model again"
+            )
+        pruned = torch.empty_like(dense)
+        for expert, own in enumerate(dense):
+            pruned[expert] = self(f"{name}.{expert}", own)
+        return pruned

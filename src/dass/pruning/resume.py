@@ -61,19 +61,20 @@ class BlockCheckpoints:
         masks: dict[str, Tensor],
         values: dict[str, Tensor],
         shapes: dict[str, tuple[int, ...]],
-        sparsity: dict[str, float],
-        seconds: float,
+        own: dict[str, Any],
     ) -> None:
-        """Keep what pruning a block gave, as :func:`dass.pruning.pruned_file.save_pruned`."""
+        """Keep what pruning a block gave, as :func:`dass.pruning.pruned_file.save_pruned`.
+
+        ``own`` is what else is known of the block: what :meth:`read` gives as its settings.
+        """
         if not (self.folder / ABOUT).exists():
             write_json(self.folder / ABOUT, self.about)
-        own = {"sparsity": sparsity, "seconds": seconds}
         save_pruned(self.path(block), masks, values, shapes, own)
         write_json(self.path(block).with_suffix(".json"), sha256(self.path(block)))
 
     def read(self, block: int) -> PrunedFile:
-        """A block's checkpoint; its settings hold ``sparsity`` and ``seconds``."""
-        return PrunedFile(self.path(block))
+        """A block's checkpoint; its settings say what else is known of the block."""
+        return PrunedFile(self.path(block), of_block=True)
 
     def join(self, out: str | Path, blocks: int, settings: dict[str, Any]) -> str:
         """Write the pruned file of all blocks; returns its SHA-256.
@@ -105,7 +106,7 @@ def join_pruned(paths: Sequence[Path], out: str | Path, settings: dict[str, Any]
     size = 0
     for path in paths:
         own, start = _read_header(path)
-        said = PrunedFile(path).about
+        said = PrunedFile(path, of_block=True).about
         about.shapes.update(said.shapes)
         about.hashes.update(said.hashes)
         for name, entry in own.items():

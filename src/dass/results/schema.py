@@ -99,11 +99,13 @@ class PruningResult(RunResult):
     calibration_hash: str
     mask_hash: str
     sparsity: dict[str, Share]
-    """Parameter name -> share of its entries that are pruned."""
+    """Matrix name -> share of its entries that are pruned."""
     mean_sparsity: Share
     """Share of pruned entries in all pruned matrices together."""
     seconds: dict[str, float]
     """Stage -> seconds; ``total`` among them."""
+    expert_tokens: dict[str, Count] = {}
+    """Expert -> calibration tokens that its router sent to it; empty for dense models."""
     block_seconds: list[float]
     """Seconds per decoder block, reading included."""
     peak_memory_bytes: PeakMemory

@@ -98,6 +98,7 @@ def prune_run(
             mask_hash=PrunedFile(pruned_file).hash(),
             sparsity=pruned.sparsity,
             mean_sparsity=pruned.mean_sparsity,
+            expert_tokens=pruned.expert_tokens,
             seconds=pruned.seconds,
             block_seconds=pruned.block_seconds,
             peak_memory_bytes=PeakMemory.model_validate(peak_memory()),

@@ -117,6 +117,7 @@ FOLDER = [
     settings("a huge number of blocks", "num_hidden_layers", 10**12, "num_hidden_layers is 1000000000000, but …; …"),
     settings("a huge vocabulary", "vocab_size", 10**12, "vocab_size and hidden_size are 1000000000000 and 32, but …; correct them or fetch the model again"),
     settings("another hidden size", "hidden_size", 48, "vocab_size and hidden_size are 128 and 48, but model.embed_tokens.weight in model.safetensors is [128, 32]; …"),
+    model("a mixture of experts of another form", put(CONFIG, "model_type", "gpt_oss"), "mine, block 0: a mixture of experts whose mlp.experts.gate_up_proj is not understood (only gate, up and down without biases, neither transposed nor interleaved, are); choose another model"),
     model("another intermediate size", put(CONFIG, "intermediate_size", 96), f"{WEIGHTS}: model.layers.0.mlp.gate_proj.weight is [64, 32], but {CONFIG} makes it [96, 32] (intermediate_size); …"),
     settings("heads that cannot be shared", "num_key_value_heads", 3, "num_attention_heads (4) is no multiple of num_key_value_heads (3); …"),
     settings("an unknown activation", "hidden_act", "sillu", "hidden_act: transformers cannot build the model (KeyError: …); …"),

@@ -205,6 +205,6 @@ def test_a_glu_without_a_module_of_its_own_is_refused(
     tiny_model: TinyModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [StreamedModel(tiny_model("llama"), torch.float32) for _ in range(2)]
-    monkeypatch.setattr("dass.evaluation.block_errors.glu_module", lambda block, _: block)
+    monkeypatch.setattr("dass.evaluation.block_errors.common_module", lambda block, _: block)
     with pytest.raises(ModelError, match=r"^llama, block 0 .*not a module of its own"):
         block_errors(*models, tokens)

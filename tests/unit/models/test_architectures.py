@@ -21,7 +21,16 @@ from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
-from tests.conftest import MORE, REFUSED, SUPPORTED, TinyModel, streamed_logits, whole_logits
+from tests.conftest import (
+    EXPERTS,
+    MORE,
+    MORE_EXPERTS,
+    REFUSED,
+    SUPPORTED,
+    TinyModel,
+    streamed_logits,
+    whole_logits,
+)
 
 ROOT = Path(__file__).parents[3]
 EVERY = [*SUPPORTED, *MORE]
@@ -143,11 +152,11 @@ def test_from_pruning_to_a_reloaded_export(
 def test_the_others_are_refused_in_one_line_before_any_weight_is_read(
     architecture: str, tiny_model: TinyModel
 ) -> None:
-    experts = architecture in ("mixtral", "qwen3_moe", "deepseek_v3")
+    experts = architecture in ("gpt_oss", "nemotron_h")
     with pytest.raises(ModelError) as error:
         StreamedModel(tiny_model(architecture), torch.float32)
     line = str(error.value)
-    block = 1 if architecture == "deepseek_v3" else 0
+    block = 1 if architecture == "nemotron_h" else 0
     assert line.startswith(f"{architecture}, block {block}") and "\n" not in line
     assert ("mixture of experts" if experts else "no gated MLP") in line
 
@@ -157,13 +166,16 @@ def test_the_page_lists_what_is_tested_here_and_nothing_else() -> None:
     table = page.partition("|---|")[2].partition("## Not supported")[0]
     listed = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
     names = {"gemma3": "gemma3_text"}  # the test's name -> transformers' model_type
-    assert sorted(listed) == sorted(names.get(name, name) for name in EVERY)
+    assert sorted(listed) == sorted(
+        names.get(name, name) for name in [*EVERY, *EXPERTS, *MORE_EXPERTS]
+    )
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("architecture", EVERY)
+@pytest.mark.parametrize("architecture", [*EVERY, *EXPERTS, *MORE_EXPERTS])
 def test_the_page_names_the_parts_as_the_model_does(architecture: str, tiny_model: Any) -> None:
     model = StreamedModel(tiny_model(architecture), torch.float32)
     page = (ROOT / "docs" / "architectures.md").read_text()
-    parts = ", ".join(f"`{name.split('.')[-2]}`" for name in model.glu_parameters)
+    names = [name.removesuffix(".weight").split(".")[-1] for name in model.glu_parameters]
+    parts = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
     assert f"| `{model.model.config.model_type}` | {parts} |" in page

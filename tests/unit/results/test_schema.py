@@ -38,6 +38,7 @@ PRUNING = COMMON | {
     "mask_hash": "m",
     "sparsity": {"model.layers.0.mlp.gate_proj.weight": 0.5},
     "mean_sparsity": 0.5,
+    "expert_tokens": {"model.layers.0.mlp.experts.0": 17},
     "seconds": {"total": 2.5, "masks": 1.5},
     "block_seconds": [0.5],
     "peak_memory_bytes": {"host": 1024, "device": None},
@@ -129,6 +130,11 @@ def test_what_is_written_is_read_back(cls: Any, content: dict[str, Any], tmp_pat
     write_result(tmp_path / "a" / "result.json", result)
     assert read_result(tmp_path / "a" / "result.json", cls) == result
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == content
+
+
+def test_a_run_that_counted_no_experts_is_still_read(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(changed(PRUNING, "expert_tokens", ...)))
+    assert read_result(tmp_path / "result.json", PruningResult).expert_tokens == {}
 
 
 @given(st.floats(min_value=1, allow_infinity=False, allow_nan=False))
