@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from dass.config.load import read_config
-from dass.config.study import runs
+from dass.config.runs import runs
 from dass.pruning.patterns import parse_pattern
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.speed.results import parse_speed

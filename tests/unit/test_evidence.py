@@ -35,7 +35,7 @@ def parts() -> dict[str, str]:
 
 
 def test_every_run_of_the_study_is_in_the_archive(evidence: ModuleType) -> None:
-    from dass.config.study import runs, zero_shot_runs
+    from dass.config.runs import runs, zero_shot_runs
 
     study = evidence.study()
     rows = {tuple(str(row.run).split("/")): row for row in evidence.summary_rows()}

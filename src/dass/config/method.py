@@ -36,6 +36,8 @@ def _validated_start(block: Any) -> Any:
         raise failure(("", f"write a method, as in {{function: {START}}}, not {shown(block)}"))
     if block.get("label") is not None:
         raise failure(("label", "write the label beside start: it is that of both together"))
+    if block.get("ratios") is not None:
+        raise failure(("ratios", "write the ratios beside start: they are those of both together"))
     return _validated(block)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dass.config.blocks import ModelConfig
-from dass.config.study import StudyConfig, experiment_runs, runs
+from dass.config.runs import experiment_runs, runs
+from dass.config.study import StudyConfig
 from dass.tasks import TASKS
 
 PAPER_MODELS = (

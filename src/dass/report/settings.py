@@ -4,14 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from dass.config.blocks import CalibrationConfig
-from dass.config.study import (
-    CALIBRATION_AXES,
-    StudyConfig,
-    block_runs,
-    draws_of,
-    experiment_runs,
-    x_values,
-)
+from dass.config.runs import CALIBRATION_AXES, block_runs, draws_of, experiment_runs, x_values
+from dass.config.study import StudyConfig
 from dass.pruning.methods import find_class
 from dass.pruning.patterns import Unstructured, parse_pattern
 from dass.report.block_tables import BlockSettings

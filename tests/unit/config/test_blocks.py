@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dass.config.load import load_config
-from dass.config.study import RunKey, block_runs
+from dass.config.runs import RunKey, block_runs
 
 from .small import SMALL, changed, message
 

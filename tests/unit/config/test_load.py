@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dass.config.load import check_keys, load_config, read_config
-from dass.config.study import runs
+from dass.config.runs import runs
 from dass.errors import ConfigError, PatternError
 from dass.pruning.patterns import parse_pattern
 from dass.tasks import TASKS

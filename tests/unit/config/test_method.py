@@ -145,9 +145,28 @@ def test_a_start_that_is_no_method(start: Any, line: str) -> None:
     assert message(changed({"methods/s": refined})) == f"methods.s{line}"
 
 
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        (
+            {"function": "wanda", "ratios": "owl"},
+            "methods.s.start.ratios: write the ratios beside start: they are those of both "
+            "together",
+        ),
+        (
+            {"function": "given", "path": "masks"},
+            "methods.s: method 'sparseswaps' cannot start from 'given', whose masks come from "
+            "files; start from a method that makes its own",
+        ),
+    ],
+)
+def test_a_start_that_would_be_left_unread(start: Any, line: str) -> None:
+    assert message(changed({"methods/s": {"function": "sparseswaps", "start": start}})) == line
+
+
 def test_a_start_of_what_refines_nothing() -> None:
     line = message(changed({"methods/wanda/start": {"function": "dass"}}))
-    assert line == "methods.wanda.start: unknown key; known keys: function, label"
+    assert line == "methods.wanda.start: unknown key; known keys: function, label, ratios"
 
 
 def test_groups_that_a_refinement_cannot_move_in_are_refused_before_the_first_job() -> None:

@@ -12,7 +12,8 @@ from dass.config import __main__ as command
 from dass.config import blocks, method, speed
 from dass.config.load import load_config
 from dass.config.reference import json_schema, outdated, reference
-from dass.config.study import StudyConfig, experiment_runs
+from dass.config.runs import experiment_runs
+from dass.config.study import StudyConfig
 from dass.config.types import Strict
 from dass.pruning.methods import built_in, find_class
 from dass.tasks import TASKS

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dass.config.load import load_config, read_config
-from dass.config.study import RunKey, runs, zero_shot_runs
+from dass.config.runs import RunKey, runs, zero_shot_runs
 from dass.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dass.config.load import load_config
-from dass.config.study import RunKey, experiment_runs, runs
+from dass.config.runs import RunKey, experiment_runs, runs
 from dass.errors import ConfigError
 
 from .small import SMALL, changed, message

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dass.config.load import load_config
-from dass.config.study import speed_subjects
+from dass.config.runs import speed_subjects
 from dass.errors import ConfigError, DataError, ModelError
 from dass.models.shape import Shape
 from dass.speed.shapes import SHAPES, random_model, shape_of, shape_of_model

@@ -84,6 +84,11 @@ def make_method(function: str, arguments: dict[str, Any]) -> Method:
     _check_interface(made, function)
     if start is None:
         return made  # type: ignore[no-any-return]
+    if hasattr(find_class(start[0]), "files"):
+        raise ConfigError(
+            f"method {function!r} cannot start from {start[0]!r}, whose masks come from files; "
+            "start from a method that makes its own"
+        )
     return Refined(made, make_method(*start))
 
 

@@ -1,0 +1,239 @@
+"""Checks across the blocks of a study: each yields the key and what is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from dass.config.blocks import SelectConfig
+from dass.config.method import RefinementConfig
+from dass.config.runs import (
+    CALIBRATION_AXES,
+    block_combinations,
+    draws_of,
+    models_of,
+    x_values,
+)
+from dass.config.types import Problem, nearest
+from dass.errors import PatternError
+from dass.latex import latex_name
+from dass.pruning.methods import find_class, make_method
+from dass.pruning.patterns import parse_pattern
+from dass.pruning.ratios import check_listed
+from dass.terms import DatasetKind
+
+if TYPE_CHECKING:
+    from dass.config.study import StudyConfig
+
+
+def _check_labels(study: StudyConfig) -> Iterator[Problem]:
+    """Tables and figures tell models apart by their labels, and methods too."""
+    for section in ("models", "methods"):
+        seen: dict[str, str] = {}
+        for name, block in getattr(study, section).items():
+            first = seen.setdefault(block.label or name, name)
+            if first != name:
+                yield f"{section}.{name}.label", f"same as that of {first}; tables need them apart"
+
+
+def _check_latex_labels(study: StudyConfig) -> Iterator[Problem]:
+    """Experiments' names differ in LaTeX's labels, too, which have no dots."""
+    seen: dict[str, str] = {}
+    for name in study.experiments:
+        label = latex_name(name)
+        if (first := seen.setdefault(label, name)) != name:
+            yield f"experiments.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
+
+
+def _check_standins(study: StudyConfig) -> Iterator[Problem]:
+    standins = [
+        f"{section}.{name}"
+        for section in ("models", "datasets")
+        for name, block in getattr(study, section).items()
+        if block.standin is not None
+    ]
+    if standins and study.standins is None:
+        yield "standins", f"missing; {standins[0]} is a stand-in and needs this block"
+
+
+def _check_datasets(study: StudyConfig) -> Iterator[Problem]:
+    """What calibrations and evaluations read exists and is of the right kind."""
+    uses: list[tuple[str, str, DatasetKind]] = [
+        (f"calibrations.{name}.dataset", calibration.dataset, "documents")
+        for name, calibration in study.calibrations.items()
+    ]
+    uses.append(("perplexity.dataset", study.perplexity.dataset, "text"))
+    tasks = study.zero_shot.tasks if study.zero_shot else {}
+    uses += [(f"zero_shot.tasks.{task}", name, "task") for task, name in tasks.items()]
+    for key, name, kind in uses:
+        block = study.datasets.get(name)
+        if block is None:
+            of_kind = [other for other, block in study.datasets.items() if block.kind == kind]
+            yield key, f"no data set {name!r} in datasets; {nearest(name, of_kind)}"
+        elif block.kind != kind:
+            yield key, f"data set {name!r} is of kind {block.kind}, but kind {kind} is needed here"
+        elif kind == "task" and block.standin not in (None, key.rpartition(".")[2]):
+            yield key, f"data set {name!r} holds the task {block.standin}"
+
+
+def _check_draws(study: StudyConfig) -> Iterator[Problem]:
+    """No draw of a calibration has the name of another one."""
+    owners: dict[str, str] = {}
+    for name, calibration in study.calibrations.items():
+        for draw in draws_of(name, calibration):
+            if (first := owners.setdefault(draw, name)) != name:
+                yield f"calibrations.{name}", f"has a draw {draw}, as has {first}; rename one"
+
+
+def _check_groups(study: StudyConfig) -> Iterator[Problem]:
+    """A refinement can move within the N:M groups of what it starts from."""
+    asked = [(b.methods, b.patterns) for b in study.experiments.values()]
+    if study.blocks is not None:
+        asked.append((study.blocks.methods, study.blocks.patterns))
+    pairs = [pair for lists in asked for pair in itertools.product(*lists)]
+    for name, pattern in dict.fromkeys(pairs):
+        if name in study.methods and isinstance(block := study.methods[name], RefinementConfig):
+            from dass.pruning.method_calls import check_groups  # with torch: only where it may fail
+
+            try:
+                method = make_method(block.function, block.arguments)
+                check_groups(method, parse_pattern(pattern))
+            except PatternError as error:
+                yield f"methods.{name}", str(error)
+                break
+
+
+def _check_x(study: StudyConfig) -> Iterator[Problem]:
+    """What an experiment's figure has on its axis differs between its runs."""
+    unknown = {key for key, _ in _check_experiments(study)}
+    for name, experiment in study.experiments.items():
+        lists = {f"experiments.{name}.{section}" for section in ("calibrations", "methods")}
+        if experiment.x is None or lists & unknown:
+            continue
+        known = ["sparsity", *CALIBRATION_AXES]
+        for method in experiment.methods:
+            own = study.methods[method].arguments
+            known += [key for key, value in own.items() if not isinstance(value, dict)]
+        if experiment.x not in known:
+            near = nearest(experiment.x, dict.fromkeys(known))
+            yield f"experiments.{name}.x", f"nothing that differs between runs; {near}"
+        elif len(set(x_values(study, name).values())) < 2:
+            what = f"needs two values of {experiment.x} at least; list more, or remove it"
+            yield f"experiments.{name}.x", what
+
+
+def _check_experiments(study: StudyConfig) -> Iterator[Problem]:
+    for name, experiment in study.experiments.items():
+        for section in ("models", "calibrations", "methods"):
+            if (listed := getattr(experiment, section)) != "all":
+                key, known = f"experiments.{name}.{section}", getattr(study, section)
+                yield from _check_names(key, listed, section[:-1], known, section)
+
+
+def _check_ratios(study: StudyConfig) -> Iterator[Problem]:
+    """Ratios that methods name exist, and those written down come to the patterns."""
+    for name, method in study.methods.items():
+        if method.ratios is not None and method.ratios not in study.ratios:
+            near = nearest(method.ratios, study.ratios)
+            yield f"methods.{name}.ratios", f"no ratios {method.ratios!r} in ratios; {near}"
+    for name, block in study.ratios.items():
+        users = {method for method, own in study.methods.items() if own.ratios == name}
+        patterns = {
+            pattern: None
+            for experiment in study.experiments.values()
+            if users & set(experiment.methods)
+            for pattern in experiment.patterns
+        }
+        shares = block.shares or []
+        for pattern in patterns if shares else ():
+            try:  # taking blocks to be of one size
+                check_listed(shares, [1] * len(shares), parse_pattern(pattern))
+            except PatternError as error:
+                yield f"ratios.{name}.shares", str(error)
+
+
+def _check_blocks(study: StudyConfig) -> Iterator[Problem]:
+    """What is looked into exists."""
+    if study.blocks is None:
+        return
+    block = study.blocks
+    models = models_of(study, block)
+    yield from _check_names("blocks.models", models, "model", study.models, "models")
+    calibration = [block.calibration]
+    yield from _check_names(
+        "blocks.calibration", calibration, "calibration", study.calibrations, "calibrations"
+    )
+    yield from _check_names("blocks.methods", block.methods, "method", study.methods, "methods")
+    if "blocks" in study.experiments:
+        yield "experiments.blocks", "has the folder of what `blocks` yields; rename it"
+
+
+def _check_block_runs(study: StudyConfig) -> Iterator[Problem]:
+    """What is looked into is pruned for some experiment; the first that is not is named."""
+    if study.blocks is None or list(_check_blocks(study)):
+        return
+    calibration = study.blocks.calibration
+    for model, method, pattern in block_combinations(study):
+        if not any(
+            model in models_of(study, experiment)
+            and calibration in experiment.calibrations
+            and method in experiment.methods
+            and pattern in experiment.patterns
+            for experiment in study.experiments.values()
+        ):
+            run = f"{model}/{calibration}/{method}/{pattern}"
+            yield "blocks", f"{run} is a run of no experiment; add it to one, or leave it out here"
+            return
+
+
+def _check_speed(study: StudyConfig) -> Iterator[Problem]:
+    """What is measured exists, and no shape has a model's name."""
+    if study.speed is None:
+        return
+    shapes = study.speed.shapes
+    for name in shapes:
+        if name in study.models:
+            yield f"speed.shapes.{name}", "is also the name of a model; choose another"
+    known, where = [*study.models, *shapes], "models and speed.shapes"
+    for part in ("metric", "gpu", "cpu"):
+        block = getattr(study.speed, part)
+        if block is not None and block.of != "all":
+            yield from _check_names(f"speed.{part}.of", block.of, "model or shape", known, where)
+    timed = study.speed.metric
+    if timed is not None and timed.methods != "all":
+        key = "speed.metric.methods"
+        yield from _check_names(key, timed.methods, "method", study.methods, "methods")
+        for name in set(timed.methods) & study.methods.keys():
+            if hasattr(find_class(study.methods[name].function), "files"):
+                yield key, f"{name} takes masks from files, which is no metric; remove it"
+
+
+def _check_select(study: StudyConfig) -> Iterator[Problem]:
+    patterns = dict.fromkeys(p for e in study.experiments.values() for p in e.patterns)
+    for key in SelectConfig.model_fields:
+        if (listed := getattr(study.select, key, None)) is not None:
+            known = patterns if key == "patterns" else getattr(study, key)
+            where = "any experiment" if key == "patterns" else key
+            yield from _check_names(f"select.{key}", listed, key[:-1], known, where)
+
+
+def _check_names(
+    key: str, listed: list[str], what: str, known: Collection[str], section: str
+) -> Iterator[Problem]:
+    for name in dict.fromkeys(listed):
+        if name not in known:
+            yield key, f"no {what} {name!r} in {section}; {nearest(name, known)}"
+        elif listed.count(name) > 1:
+            yield key, f"{name} is listed twice; remove one"
+
+
+# What a study asks for
+
+
+CHECKS = (
+    _check_labels, _check_latex_labels, _check_standins, _check_datasets,
+    _check_draws, _check_experiments, _check_groups, _check_x,
+    _check_blocks, _check_block_runs, _check_ratios, _check_speed, _check_select,
+)  # fmt: skip
+"""In the order in which problems are named."""
