@@ -19,13 +19,20 @@ from dass.terms import DENSE
 NOT_MEASURED = "not measured here"
 ENGINES = {
     "torch": "torch",
+    "torch.compile": "torch.compile",
+    "packed": "packed",
     "cusparselt": "cuSPARSELt",
     "cutlass": "CUTLASS",
     "onnxruntime": "onnxruntime",
     "openvino": "OpenVINO",
     "deepsparse": "DeepSparse",
 }
-PARTS = {"gate": "gate, up", "down": "down", "mlp": "MLP", "block": "Block", "prefill": "Prefill"}
+PARTS = {
+    "gate": "gate, up", "down": "down", "mlp": "MLP", "block": "Block", "prefill": "Prefill",
+    "decode": "Decode",
+}  # fmt: skip
+WHOLE_MODELS = ("prefill", "decode")
+"""Parts that go through all blocks, and of which tokens per second are told."""
 DASS = "dass-2of4"
 REFERENCE = "sparsegpt"
 """The method that pruning times are compared with, as in the paper."""
@@ -40,11 +47,13 @@ CAPTIONS = {
     "SparseGPT its update, which is its metric), one block timed and multiplied by their number; ± "
     "half the distance of the quartiles. ×: how many times faster than SparseGPT, which took turns "
     "with each method in the same run.",
-    "gpu": "Dense against 2:4 on a GPU by tokens per call. Dense rows: the median time of a call. "
-    "Others: how many times faster than dense in the same mode, ± half the distance of the "
+    "gpu": "Dense against sparse on a GPU by tokens per call. Dense rows: the median time of a "
+    "call. Others: how many times faster than dense in the same mode, ± half the distance of the "
     "quartiles; below 1 is slower. Graph: replayed as a CUDA graph, without the host's share of a "
-    "call. Pays from: the number of tokens from which the lower quartile stays above 1. DaSS: down "
-    "is 2:4; gate and up, whose groups lie along the output, run dense.",
+    "call. Pays from: the number of tokens from which the lower quartile stays above 1. DaSS on "
+    "stock kernels: down is 2:4; gate and up, whose groups lie along the output, run dense. "
+    "Packed: all three, by kernels for up to 16 tokens; more are multiplied by the unpacked "
+    "weight. Decode: one token of each sequence, on a static cache of 1024 places, half full.",
     "cpu": "Dense and sparse engines on a CPU by tokens per call: median time, and how many times "
     "faster than each dense baseline of the same interleaved run, ± half the distance of the "
     "quartiles; below 1 is slower. Bold: the fastest. Caches were swept before every call; a block "
@@ -180,7 +189,7 @@ def _gpu_groups(result: SpeedResult, counts: Sequence[int]) -> list[RowGroup]:
     for part, label in PARTS.items():
         own = result.of(part)
         blocks = {m.blocks for m in own}
-        if part == "prefill" and blocks and blocks != {result.shape.blocks}:
+        if part in WHOLE_MODELS and blocks and blocks != {result.shape.blocks}:
             label = f"{label}, {max(blocks)} of {result.shape.blocks} blocks"
         modes = [[m for m in own if m.mode == mode] for mode in ("eager", "graph")]
         if rows := [row for of_mode in modes for row in _gpu_rows(of_mode, counts)]:
@@ -194,7 +203,7 @@ def _gpu_rows(
     """The dense row of a mode, then each variant's; of prefill tokens per second as well."""
     lines: dict[tuple[str, str], dict[int, Measurement]] = {}
     for m in own:
-        key = ("", DENSE) if m.variant == DENSE else (m.engine, m.variant)
+        key = ("", DENSE) if (m.engine, m.variant) == ("torch", DENSE) else (m.engine, m.variant)
         lines.setdefault(key, {})[m.tokens] = m
     if not (dense := lines.pop(("", DENSE), {})):
         return
@@ -207,7 +216,7 @@ def _gpu_rows(
             ratios = {n: ratio_of(dense[n], m) for n, m in found.items() if n in dense}
             cells = [_ratio_cell(dense.get(n), found.get(n)) for n in counts]
             yield name, [*cells, Cell(str(crossover(ratios) or "never"))]
-        if own[0].part == "prefill":
+        if own[0].part in WHOLE_MODELS:
             speeds = {n: Cell(f"{n / m.spread.median:,.0f}") for n, m in found.items()}
             yield f"{name}, tokens/s", [*(speeds.get(n, Cell()) for n in counts), Cell()]
 

@@ -1,4 +1,4 @@
-"""Dense against 2:4 on a GPU: single projections, the MLP, a decoder block, prefill.
+"""Dense against sparse on a GPU: single projections, the MLP, a decoder block, prefill, decode.
 
 Each variant is timed eagerly, as plain Python calls it, and as a replayed CUDA graph, without the
 host's share of a call. Weights rotate through more memory than the second-level cache holds, as
@@ -9,6 +9,7 @@ product of the masked weight.
 
 import gc
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,12 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, silu
+from torch.nn.functional import linear
 
-from dass.errors import DassError
+from dass.errors import DassError, PatternError
 from dass.models.shape import Shape
+from dass.packed.best import pack_gates, pack_pruned
+from dass.packed.linear import activate, numbers_of, packed_gates, packed_linear, tensors_of
+from dass.packed.product import Packed
 from dass.pruning.masks import keep_mask
-from dass.pruning.patterns import NofM
+from dass.pruning.patterns import NofM, Pattern, parse_pattern
 from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants
 from dass.speed.shapes import random_model, random_weight
 from dass.speed.timing import Outcome, Skipped, reason_of
@@ -30,33 +34,40 @@ from dass.terms import DENSE, ROLES
 
 SEQUENCE = 2048
 """More tokens than this go as several sequences."""
-PREFILL_FROM = 128
-"""Tokens; fewer are no prefill."""
-Weights = dict[str, Tensor]
-"""Role -> weight [out, in], dense or semi-structured."""
+DECODE_TO = 16
+"""Sequences that generate a token each; more are not measured."""
+ANY = range(1, sys.maxsize)
+TOKENS_OF = {"prefill": range(128, sys.maxsize), "decode": range(1, DECODE_TO + 1)}
+"""Part -> the numbers of tokens that it is measured at; all others at any."""
+CACHE = 1024
+"""Places of the static cache that decoding attends to."""
+WeightsOf = dict[str, Any]
+"""Role -> weight [out, in], dense, semi-structured or packed."""
 Name = tuple[str, str]
 """Engine, variant."""
-Variants = dict[Name, tuple[Weights, Weights]]
+Variants = dict[Name, tuple[WeightsOf, WeightsOf]]
 """Name -> (weights that run, dense weights whose product they must equal)."""
 DASS = "dass-2of4"
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": silu,
-    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
-}
+TWO_OF_FOUR = NofM(2, 4)
+PACKED = "packed"
+"""The engine of :mod:`dass.packed`."""
+COMPILED = "torch.compile"
+ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+"""What a config calls an activation -> what :func:`dass.packed.linear.activate` does."""
 
 
-# --- Weights of each variant --------------------------------------------------------------------
+# --- WeightsOf of each variant --------------------------------------------------------------------
 
 
 def variants_of(
-    dense: Weights, settings: GpuSettings, outcome: Outcome, part: str, round_trip: bool = True
+    dense: WeightsOf, settings: GpuSettings, outcome: Outcome, part: str, round_trip: bool = True
 ) -> Variants:
     """Mask one MLP's weights by magnitude and compress them; a backend's refusal is recorded."""
     masked = {role: _masked(weight, "input") for role, weight in dense.items()}
     dass = {r: masked[r] if r == "down" else _masked(w, "output") for r, w in dense.items()}
     found: Variants = {("torch", DENSE): (dense, dense)}
     for backend, compress in settings.compress.items():
-        sparse: Weights = {}
+        sparse: WeightsOf = {}
         for role, weight in masked.items():
             try:
                 sparse[role] = convert(weight, compress, role, round_trip)
@@ -68,6 +79,10 @@ def variants_of(
         if "down" in sparse and len(masked) > 1:
             # All that a stock kernel can do for DaSS: down is sparse, gate and up are dense.
             found[backend, DASS] = (dass | {"down": sparse["down"]}, dass)
+    try:
+        found |= packed_variants(dense, masked, dass) if settings.packed else {}
+    except PatternError as error:
+        outcome.skip(Skipped(part, PACKED, "all", reason_of(error)))
     if "gate" in dass:
         try:
             check_axis(dass["gate"], "gate and up of DaSS")
@@ -76,63 +91,100 @@ def variants_of(
     return found
 
 
-def _masked(weight: Tensor, axis: Any) -> Tensor:
-    """2:4 by magnitude, groups along ``axis``."""
-    mask = keep_mask(weight.float().abs(), NofM(2, 4), "row", axis)
+def packed_variants(dense: WeightsOf, masked: WeightsOf, dass: WeightsOf) -> Variants:
+    """The packed weights: 2:4 along the input, as DaSS lays it, 4:8, and half of each row."""
+    alike: Variants = {(PACKED, "2of4"): (packed(masked), masked)}
+    if "gate" in dense:
+        alike[PACKED, DASS] = (packed(dass), dass)
+    for pattern in ("4of8", "u50"):
+        own = {
+            role: _masked(weight, "input", parse_pattern(pattern)) for role, weight in dense.items()
+        }
+        alike[PACKED, pattern] = (packed(own), own)
+    return alike
+
+
+def packed(weights: WeightsOf) -> WeightsOf:
+    """Pack what is pruned, gate and up alike."""
+    found: WeightsOf = {}
+    if {"gate", "up"} <= set(weights):
+        both = pack_gates(weights["gate"], weights["up"], "MLP", bitmap=True)
+        found = dict(zip(("gate", "up"), both, strict=True))
+    left = {role: weight for role, weight in weights.items() if role not in found}
+    return found | {r: pack_pruned(weight, r, bitmap=True) for r, weight in left.items()}
+
+
+def _masked(weight: Tensor, axis: Any, pattern: Pattern = TWO_OF_FOUR) -> Tensor:
+    """Pruned by magnitude: within rows, N:M groups along ``axis``."""
+    mask = keep_mask(weight.float().abs(), pattern, "row", axis)
     return weight.masked_fill(~mask, 0)
 
 
 # --- One call of each variant -------------------------------------------------------------------
 
 
-def glu(x: Tensor, weights: Weights, activation: Callable[[Tensor], Tensor]) -> Tensor:
+def glu(x: Tensor, weights: WeightsOf, activation: str) -> Tensor:
     """down(act(gate(x)) · up(x)); with one projection only, its product."""
     if len(weights) == 1:
-        return linear(x, next(iter(weights.values())))
-    inner = activation(linear(x, weights["gate"])) * linear(x, weights["up"])
-    return linear(inner, weights["down"])
+        return product(x, next(iter(weights.values())))
+    gate, up = weights["gate"], weights["up"]
+    if not isinstance(gate, Packed):
+        inner = activate(product(x, gate), activation) * product(x, up)
+        return product(inner, weights["down"])
+    numbers, segment = numbers_of(gate), numbers_of(up)[4]
+    both = packed_gates(tensors_of(gate), tensors_of(up), numbers, segment, x, activation)
+    return product(both, weights["down"])
 
 
-class SwitchedLinear(nn.Module):
-    """A linear layer that runs the selected one of its weights.
+def product(x: Tensor, weight: Any) -> Tensor:
+    """x Wᵀ of a weight of any kind; [tokens, in] -> [tokens, out]."""
+    if isinstance(weight, Packed):
+        packed_output: Tensor = packed_linear(tensors_of(weight), numbers_of(weight), x)
+        return packed_output
+    return linear(x, weight)
+
+
+class SwitchedMLP(nn.Module):
+    """A gated MLP that runs the selected one of its weights.
 
     Args:
-        weights: (engine, variant) -> (weight that runs, dense weight with the same product).
+        weights: (engine, variant) -> (weights that run, dense weights with the same products).
+        activation: what :func:`glu` takes.
     """
 
     selected: tuple[Name, int] = (("torch", DENSE), 0)
 
-    def __init__(self, weights: dict[Name, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, weights: Variants, activation: str) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights, self.activation = weights, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        name, which = SwitchedLinear.selected
-        weight = self.weights[name][which]
-        output: Tensor = linear(x.flatten(0, -2), weight).unflatten(0, x.shape[:-1])
-        return output
+        """[..., hidden] -> [..., hidden]."""
+        name, which = SwitchedMLP.selected
+        output = glu(x.flatten(0, -2), self.weights[name][which], self.activation)
+        shaped: Tensor = output.unflatten(0, x.shape[:-1])
+        return shaped
 
 
 def selecting(name: Name, which: int, call: Call) -> Call:
-    """A call during which every switched layer runs this variant (0), or its reference (1)."""
+    """A call during which every switched MLP runs this variant (0), or its reference (1)."""
 
     def run() -> Tensor:
-        SwitchedLinear.selected = name, which
+        SwitchedMLP.selected = name, which
         return call()
 
     return run
 
 
-def switch_mlps(model: nn.Module, settings: GpuSettings, outcome: Outcome, part: str) -> list[Name]:
+def switch_mlps(
+    model: nn.Module, activation: str, settings: GpuSettings, outcome: Outcome, part: str
+) -> list[Name]:
     """Give every MLP of a model the weights of all variants; returns the variants."""
     names: list[Name] = []
     for number, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
-        dense: Weights = {role: getattr(layer.mlp, f"{role}_proj").weight.data for role in ROLES}
+        dense: WeightsOf = {role: getattr(layer.mlp, f"{role}_proj").weight.data for role in ROLES}
         found = variants_of(dense, settings, outcome, part, round_trip=number == 0)
-        for role in ROLES:
-            weights = {name: (own[role], other[role]) for name, (own, other) in found.items()}
-            setattr(layer.mlp, f"{role}_proj", SwitchedLinear(weights))
+        layer.mlp = SwitchedMLP(found, activation)
         names = list(found)
         # A backend that refused the first block's weights is not asked about the others'.
         took = {engine for engine, _ in found}
@@ -166,6 +218,11 @@ def measure_part(shape: Shape, part: str, settings: GpuSettings, outcome: Outcom
             for variant, (_, reference) in copies[0].items()
             if all(variant in copy for copy in copies)
         }
+        if part == "mlp" and tokens <= DECODE_TO and on_gpu(settings.device):
+            compiled: Any = torch.compile(glu, dynamic=False)
+            all_dense = [copy["torch", DENSE][0] for copy in copies]
+            calls = [partial(compiled, x, weights, activation) for weights in all_dense]
+            variants[COMPILED, DENSE] = (calls, partial(glu, x, all_dense[0], activation))
         timed_variants(variants, settings, outcome, part, tokens)
 
 
@@ -178,14 +235,15 @@ def _copies(size: int, settings: GpuSettings) -> int:
 
 
 def measure_model(shape: Shape, part: str, settings: GpuSettings, outcome: Outcome) -> None:
-    """Time a decoder block, or prefill through as many blocks as ``prefill_gib`` holds."""
+    """Time a decoder block; or prefill, or decode, through as many as ``prefill_gib`` holds."""
     block_bytes = (shape.attention + shape.mlp) * settings.torch_dtype.itemsize
     if part == "block":
         blocks = _copies(block_bytes, settings)
     else:
         blocks = max(1, min(shape.blocks, int(settings.prefill_gib * 2**30 / block_bytes)))
     model = random_model(shape, blocks, settings.torch_dtype, settings.device)
-    names = switch_mlps(model, settings, outcome, part)
+    activation = ACTIVATIONS[shape.activation]
+    names = switch_mlps(model, activation, settings, outcome, part)
     time_model(model, shape.hidden, part, names, settings, outcome)
 
 
@@ -196,19 +254,21 @@ def time_model(
     """Time a model's blocks one by one, or the whole model, with each variant of its MLPs.
 
     Args:
-        model: with switched layers.
+        model: with switched MLPs.
         hidden: width of the hidden states.
-        part: ``block`` or ``prefill``.
+        part: ``block``, ``prefill`` or ``decode``.
         names: of the variants.
         settings, outcome: what and how often; where it goes.
     """
     layers = list(model.model.layers)  # type: ignore[union-attr, arg-type]
     for tokens in settings.tokens:
-        if part == "prefill" and tokens < PREFILL_FROM:
+        if tokens not in TOKENS_OF.get(part, ANY):
             continue
         shape = (max(1, tokens // SEQUENCE), min(tokens, SEQUENCE))
         if part == "block":
             blocks, calls = 1, list(_block_calls(model, layers, hidden, shape, settings))
+        elif part == "decode":
+            blocks, calls = len(layers), [_decode_call(model, tokens, settings.device)]
         else:
             prompt = torch.zeros(shape, dtype=torch.long, device=settings.device)
             blocks, calls = len(layers), [partial(_prefill, model, prompt)]
@@ -240,6 +300,31 @@ def _prefill(model: Any, tokens: Tensor) -> Tensor:
     """
     logits: Tensor = model(input_ids=tokens, use_cache=True, logits_to_keep=1).logits
     return logits
+
+
+def _decode_call(model: Any, sequences: int, device: str) -> Call:
+    """One token of each of some sequences, half of whose static cache is full."""
+    from transformers import StaticCache
+
+    cache = StaticCache(config=model.config, max_cache_len=CACHE)
+    tokens = torch.zeros((sequences, 1), dtype=torch.long, device=device)
+    place = torch.full((sequences, 1), CACHE // 2, dtype=torch.long, device=device)
+
+    def forward() -> Tensor:
+        logits: Tensor = model(
+            input_ids=tokens, past_key_values=cache, position_ids=place, use_cache=True
+        ).logits
+        return logits
+
+    forward()  # the cache gets its memory
+    lengths = [layer.cumulative_length for layer in cache.layers]
+
+    def step() -> Tensor:
+        torch._foreach_zero_(lengths)  # every call generates the same token again
+        torch._foreach_add_(lengths, CACHE // 2)
+        return forward()
+
+    return step
 
 
 def benchmark(

@@ -25,17 +25,19 @@ NO_GRAPH = "CUDA graphs need a GPU"
 class GpuSettings:
     """What is measured, and how often."""
 
-    tokens: Sequence[int] = (1, 16, 128, 512, 2048, 8192)
-    parts: Sequence[str] = ("gate", "down", "mlp", "block", "prefill")
+    tokens: Sequence[int] = (1, 4, 16, 128, 512, 2048, 8192)
+    parts: Sequence[str] = ("gate", "down", "mlp", "block", "prefill", "decode")
     repeats: int = 20
     warmup: int = 3
     dtype: str = "float16"
     device: str = "cuda"
     prefill_gib: float = 14.0
-    """How much memory the dense model that is prefilled may take; if short, fewer blocks run."""
+    """How much memory the dense model of prefill and decode may take; if short, fewer blocks."""
     rotated_caches: int = 3
     """Weights rotate through this many times the size of the second-level cache."""
     compress: Mapping[str, Compress] = field(default_factory=backends)
+    packed: bool = True
+    """Whether packed weights are measured as well."""
 
     def __post_init__(self) -> None:
         if on_gpu(self.device) and not torch.cuda.is_available():

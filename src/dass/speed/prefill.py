@@ -1,19 +1,27 @@
-"""Prefill with a pruned 2:4 model on a GPU, end to end, against the dense model it came from."""
+"""Prefill and decoding with a pruned 2:4 model on a GPU, against the dense model it came from."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dass.data.pretrained import whole_model
-from dass.errors import ModelError
+from dass.errors import ModelError, PatternError
 from dass.models.glu import find_glu
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.provenance import model_source
-from dass.speed.gpu import Name, SwitchedLinear, time_model
+from dass.speed.gpu import (
+    ACTIVATIONS,
+    PACKED,
+    Name,
+    SwitchedMLP,
+    Variants,
+    WeightsOf,
+    packed,
+    time_model,
+)
 from dass.speed.gpu_timing import GpuSettings
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import convert
@@ -23,10 +31,11 @@ from dass.terms import DENSE
 def prefill_of_run(
     folder: str | Path, pruned: str | Path, pattern: str, settings: GpuSettings
 ) -> Outcome:
-    """Prefill with a pruned 2:4 model, end to end, against the dense model that it came from.
+    """Prefill and decode with a pruned 2:4 model, against the dense model that it came from.
 
-    Each projection whose groups lie along the input is stored as a semi-structured tensor; the
-    others (gate and up of DaSS) run their masked weights dense, and that is noted.
+    Packed weights run all projections. For stock kernels each projection whose groups lie along
+    the input is stored as a semi-structured tensor; the others (gate and up of DaSS) run their
+    masked weights dense, and that is noted.
 
     Args:
         folder: of the dense model, which has to fit on the device.
@@ -49,7 +58,8 @@ def prefill_of_run(
             model = loaded.to(settings.device)
             names = _switch_pruned(model, overlay, pattern, settings, outcome)
             hidden = int(model.config.get_text_config().hidden_size)
-            time_model(model, hidden, "prefill", names, settings, outcome)
+            for part in ("prefill", "decode"):
+                time_model(model, hidden, part, names, settings, outcome)
     except (torch.OutOfMemoryError, ModelError) as error:  # end to end it has to fit
         outcome.skip(Skipped("prefill", "all", "all", reason_of(error)))
     return outcome
@@ -58,42 +68,56 @@ def prefill_of_run(
 def _does_not_fit(weights: Weights, device: torch.device) -> str | None:
     """Why a model cannot be prefilled end to end, found out before it is read; None: it can.
 
-    The MLPs, most of a model, are there three times: dense, masked, and compressed to half.
+    The MLPs, most of a model, are there dense, masked, and compressed and packed to half each.
     """
     size, free = sum(file.stat().st_size for file in weights.files), free_memory(device)
-    if 2 * size <= free:
+    if 2.5 * size <= free:
         return None
     return (
-        f"end to end takes {2 * size / 1e9:.1f} GB for the model's weights, dense and pruned, but "
-        f"{free / 1e9:.1f} GB are free"
+        f"end to end takes {2.5 * size / 1e9:.1f} GB for the model's weights, dense and pruned, "
+        f"but {free / 1e9:.1f} GB are free"
     )
 
 
 def _switch_pruned(
     model: Any, overlay: PrunedFile, pattern: str, settings: GpuSettings, outcome: Outcome
 ) -> list[Name]:
-    """Give each projection its dense and compressed weights; returns the variants."""
+    """Give each MLP its dense, compressed and packed weights; returns the variants."""
+    activation = ACTIVATIONS.get(getattr(model.config.get_text_config(), "hidden_act", ""))
+    if activation is None:
+        raise ModelError("its activation function is not known; prefill is not measured")
     names = {id(module): name for name, module in model.named_modules()}
-    dense_name, found = ("torch", DENSE), set()
+    dense_name, found = ("torch", DENSE), {PACKED}
     for index, layer in enumerate(model.model.layers):
         glu = find_glu(layer, f"block {index}")
         if len(glu.parameters) < 3:
             raise ModelError("gate and up are one matrix in this model; prefill is not measured")
+        dense: WeightsOf = {}
+        pruned: WeightsOf = {}
         for projection in glu.projections:
-            path = names[id(projection.linear)]
-            dense = projection.linear.weight.data
-            pruned = overlay(f"{path}.weight", dense).contiguous()
-            weights: dict[Name, tuple[Tensor, Tensor]] = {dense_name: (dense, dense)}
-            for engine, compress in settings.compress.items():
-                weights[engine, pattern] = (pruned, pruned)
+            weight = projection.linear.weight.data
+            dense[projection.role] = weight
+            path = f"{names[id(projection.linear)]}.weight"
+            pruned[projection.role] = overlay(path, weight).contiguous()
+        variants: Variants = {dense_name: (dense, dense)}
+        try:
+            variants[PACKED, pattern] = (packed(pruned), pruned)
+        except PatternError as error:
+            found.discard(PACKED)
+            outcome.skip(Skipped("decode", PACKED, pattern, reason_of(error)))
+        for engine, compress in settings.compress.items():
+            sparse = dict(pruned)
+            for role, weight in pruned.items():
                 try:
-                    sparse = convert(pruned, compress, projection.role, index == 0)
+                    sparse[role] = convert(weight, compress, role, index == 0)
                 except Exception as error:  # runs dense, and the table says why
-                    variant = f"{pattern}, {projection.role}"
+                    variant = f"{pattern}, {role}"
                     outcome.skip(Skipped("prefill", engine, variant, reason_of(error)))
                 else:
-                    weights[engine, pattern] = (sparse, pruned)
                     found.add(engine)
-            parent, _, child = path.rpartition(".")
-            setattr(model.get_submodule(parent), child, SwitchedLinear(weights))
-    return [dense_name, *((engine, pattern) for engine in settings.compress if engine in found)]
+            variants[engine, pattern] = (sparse, pruned)
+        path = f"{names[id(layer)]}.{glu.path}"
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, SwitchedMLP(variants, activation))
+    engines = [PACKED, *settings.compress]
+    return [dense_name, *((engine, pattern) for engine in engines if engine in found)]

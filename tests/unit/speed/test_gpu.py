@@ -18,7 +18,7 @@ from dass.pruning.prune import prune
 from dass.pruning.pruned_file import save_pruned
 from dass.speed import gpu, prefill
 from dass.speed.__main__ import main
-from dass.speed.gpu import DASS, benchmark, glu
+from dass.speed.gpu import DASS, PACKED, benchmark, glu
 from dass.speed.gpu_timing import NO_GRAPH, GpuSettings
 from dass.speed.shapes import SHAPES, random_weight
 from dass.speed.timing import Outcome, relative_error
@@ -95,8 +95,8 @@ def test_the_glu_is_the_formula() -> None:
                for n, role in enumerate(("gate", "up", "down"))}  # fmt: skip
     x = torch.randn(3, TINY.hidden, dtype=torch.float64)
     wanted = (silu(x @ weights["gate"].T) * (x @ weights["up"].T)) @ weights["down"].T
-    torch.testing.assert_close(glu(x, weights, silu), wanted)
-    torch.testing.assert_close(glu(x, {"gate": weights["gate"]}, silu), x @ weights["gate"].T)
+    torch.testing.assert_close(glu(x, weights, "silu"), wanted)
+    torch.testing.assert_close(glu(x, {"gate": weights["gate"]}, "silu"), x @ weights["gate"].T)
 
 
 def test_every_part_and_variant_is_measured_and_equals_the_masked_product() -> None:
@@ -106,11 +106,20 @@ def test_every_part_and_variant_is_measured_and_equals_the_masked_product() -> N
     three = [*both, ("kept", DASS)]
     wanted = {(p, *v, t) for p in ("gate", "down") for v in both for t in (1, 130)}
     wanted |= {(p, *v, t) for p in ("mlp", "block") for v in three for t in (1, 130)}
-    wanted |= {("prefill", *v, 130) for v in three}
+    wanted |= {("prefill", *v, 130) for v in three} | {("decode", *v, 1) for v in three}
     assert found == wanted
     assert all(m.error is not None and m.error < 1e-5 for m in outcome.measurements)
     assert all(len(m.seconds) == 2 and min(m.seconds) > 0 for m in outcome.measurements)
     assert {m.blocks for m in outcome.measurements if m.part == "prefill"} == {TINY.blocks}
+
+
+def test_packed_weights_are_measured_in_half_precision() -> None:
+    half = settings(parts=("mlp", "decode"), tokens=(1, 2), dtype="float16")
+    outcome = benchmark(TINY, half)
+    found = {(m.part, m.variant, m.tokens) for m in outcome.measurements if m.engine == PACKED}
+    variants = ("2of4", DASS, "4of8", "u50")
+    assert found == {(p, v, t) for p in ("mlp", "decode") for v in variants for t in (1, 2)}
+    assert not [one for one in outcome.skipped if one.engine == PACKED and one.mode != "graph"]
 
 
 def test_what_cannot_run_is_recorded_with_its_reason() -> None:
@@ -194,9 +203,11 @@ def test_a_pruned_model_is_prefilled_with_what_stock_kernels_can_run(
     save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
     outcome = prefill.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1, 128)))
     measured = {(m.engine, m.variant, m.tokens, m.blocks) for m in outcome.measurements}
-    assert measured == {("torch", "dense", 128, 3), ("kept", "2of4", 128, 3)}
+    assert measured == {
+        (*v, t, 3) for v in (("torch", "dense"), ("kept", "2of4")) for t in (1, 128)
+    }
     assert all(m.error is not None and m.error < 1e-4 for m in outcome.measurements)
-    refused = {r.variant: r.reason for r in outcome.skipped if r.mode == ""}
+    refused = {r.variant: r.reason for r in outcome.skipped if r.mode == "" and r.engine == "kept"}
     assert set(refused) == {f"2of4, {role}" for role in dense_roles}
     assert all("along the output" in reason for reason in refused.values())
 
