@@ -112,7 +112,6 @@ def _renamed(
     from transformers.core_model_loading import (
         WeightConverter,
         WeightRenaming,
-        apply_renamings,
         dot_natural_key,
         rename_source_key,
     )
@@ -132,7 +131,7 @@ def _renamed(
         filling, number = name, None  # filling: the parameter, or which part of a stack
         if converted is not None and name in state:
             rule = next(one for one in converters if converted in one.source_patterns)
-            number = _stacked_as(rule, converted, apply_renamings(stored, renamings))
+            number = _stacked_as(rule, converted, rename_source_key(stored, renamings, [])[0])
             if number is None or state[name].dim() != 3:
                 raise ModelError(
                     f"{tensors[stored].file}: {stored} is stored in another form than the model "
