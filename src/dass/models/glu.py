@@ -228,7 +228,6 @@ LAYOUT = {
     "is_transposed": False,
     "is_concatenated": True,
     "has_bias": False,
-    "has_post_expert_norm": False,
 }
 """How transformers' experts say that they hold their weights, of those that are understood."""
 
@@ -246,6 +245,8 @@ def _as_experts(module: nn.Module, path: str) -> Iterator[GLU]:
     if own["gate_up_proj"].shape != (count, 2 * size, hidden):
         return
     if any(getattr(module, key, None) is not value for key, value in LAYOUT.items()):
+        return
+    if getattr(module, "has_post_expert_norm", False):  # which transformers 5.17 does not know
         return
     if not _gates_plainly(module):
         return
