@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from dass.config.load import read_config
 from dass.config.runs import runs
 from dass.pruning.patterns import parse_pattern
-from dass.report.speed_tables import SpeedSettings, speed_table
+from dass.report.speed_tables import PARTS, SpeedSettings, speed_table
 from dass.speed.results import parse_speed
 from dass.speed.shapes import SHAPES
 
@@ -237,6 +237,57 @@ def speed_part(kind: str, name: str) -> str:
     return f"{table.markdown()}\nCommand: `{content['command']}`."
 
 
+def packed_table(name: str) -> str:
+    """Times of dense products, and how many times faster the others are, replayed as graphs."""
+    content = raw(name)
+    result = parse_speed(content["results"][0], name)
+    lines: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
+    for one in result.measurements:
+        if one.mode == "graph":
+            own = lines.setdefault((one.part, one.tokens), {})
+            own[one.engine, one.variant] = one.spread.median
+    others = {
+        "DaSS 2:4": ("packed", "dass-2of4"), "2:4": ("packed", "2of4"), "4:8": ("packed", "4of8"),
+        "bitmap, 50 %": ("packed", "u50"), "cuSPARSELt 2:4": ("cusparselt", "2of4"),
+        "dense, compiled": ("torch.compile", "dense"),
+    }  # fmt: skip
+    rows = []
+    for (part, tokens), own in lines.items():
+        dense = own["torch", "dense"]
+        ratios = [f"{dense / own[key]:.2f}" if key in own else "–" for key in others.values()]
+        rows.append([PARTS[part], str(tokens), f"{dense * 1e6:,.1f}", *ratios])
+    label = LABELS[result.subject]
+    head = [label, "tokens", "dense, µs", *others]
+    gpu = result.machine["gpu"]["name"]
+    versions = ", ".join(f"{k} {result.machine['versions'][k]}" for k in ("torch", "transformers"))
+    date = result.provenance["date"][:10]
+    return (
+        f"{gpu}, float16, {versions}, {date}. Command: `{content['command']}`.\n\n"
+        f"{markdown(head, rows)}"
+    )
+
+
+def decode_table(name: str) -> str:
+    """Tokens per second of whole models, dense and packed, and what their weights take."""
+    result = raw(name)
+    dense = {row["sequences"]: row for row in result["rows"] if row["weights"] == "dense"}
+    rows = []
+    for row in result["rows"]:
+        speed = row["tokens_per_second"]
+        gained = speed / dense[row["sequences"]]["tokens_per_second"]
+        size = result["weight_bytes"][row["weights"]] / 1e9
+        rows.append(
+            [row["weights"], str(row["sequences"]), f"{speed:,.1f}", f"{gained:.2f}", f"{size:.2f}"]
+        )
+    origin = result["provenance"]
+    versions = ", ".join(f"{k} {origin['versions'][k]}" for k in ("torch", "transformers"))
+    head = [LABELS[result["shape"]], "sequences", "tokens/s", "times dense", "weights, GB"]
+    return (
+        f"{origin['device']}, float16, {result['blocks']} blocks, {versions}, "
+        f"{origin['date'][:10]}.\n\n{markdown(head, rows)}"
+    )
+
+
 def about_load(result: dict, software: str) -> str:
     """Machine, software, date, load and command of a measurement that other work would disturb."""
     origin = result["provenance"]
@@ -304,7 +355,7 @@ def rendered(page: str) -> str:
         "pruning": pruning_table, "measured": measured_table, "disk": disk_table,
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
         "evaluation": evaluation_table, "run": run_table, "faults": faults_table,
-        "startup": startup_table,
+        "startup": startup_table, "packed": packed_table, "decode": decode_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 

@@ -45,7 +45,7 @@ def pack_model(model: nn.Module, bitmap: bool = False) -> dict[str, str]:
     Args:
         model: a causal language model of transformers in half precision, weights zero where they
             are pruned. Its blocks are packed where they are; dense weights are given up.
-        bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory and no time.
+        bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory and costs time.
 
     Returns:
         MLPs that stay as they are -> why; logged as well.

@@ -268,7 +268,7 @@ def time_model(
         if part == "block":
             blocks, calls = 1, list(_block_calls(model, layers, hidden, shape, settings))
         elif part == "decode":
-            blocks, calls = len(layers), [_decode_call(model, tokens, settings.device)]
+            blocks, calls = len(layers), [decode_call(model, tokens, settings.device)]
         else:
             prompt = torch.zeros(shape, dtype=torch.long, device=settings.device)
             blocks, calls = len(layers), [partial(_prefill, model, prompt)]
@@ -302,16 +302,25 @@ def _prefill(model: Any, tokens: Tensor) -> Tensor:
     return logits
 
 
-def _decode_call(model: Any, sequences: int, device: str) -> Call:
-    """One token of each of some sequences, half of whose static cache is full."""
+def decode_call(model: Any, sequences: int, device: str, compiled: bool = False) -> Call:
+    """One token of each of some sequences, half of whose static cache is full.
+
+    Args:
+        model: of transformers, on the device.
+        sequences: how many.
+        device: where.
+        compiled: by ``torch.compile``, as transformers does itself while it generates.
+    """
     from transformers import StaticCache
 
     cache = StaticCache(config=model.config, max_cache_len=CACHE)
     tokens = torch.zeros((sequences, 1), dtype=torch.long, device=device)
     place = torch.full((sequences, 1), CACHE // 2, dtype=torch.long, device=device)
 
+    run = torch.compile(model, dynamic=False) if compiled else model
+
     def forward() -> Tensor:
-        logits: Tensor = model(
+        logits: Tensor = run(
             input_ids=tokens, past_key_values=cache, position_ids=place, use_cache=True
         ).logits
         return logits
