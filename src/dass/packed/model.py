@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from dass.data.model_config import read_object
 from dass.data.model_folder import files_exported
 from dass.data.pretrained import empty_model
 from dass.errors import DataError, ModelError, PatternError
@@ -176,8 +177,8 @@ class _Folder:
         read = {source: self._read(name, device) for source, name in first.items()}
         state = {name: read[self.stored[name]] for name in names}
         self.model.load_state_dict(state, assign=True)
-        if (self.folder / "generation_config.json") in files_exported(self.folder):
-            self.model.generation_config = GenerationConfig.from_pretrained(self.folder)
+        if (file := self.folder / "generation_config.json") in files_exported(self.folder):
+            self.model.generation_config = GenerationConfig.from_dict(read_object(file))
         return self.model.to(device)
 
 

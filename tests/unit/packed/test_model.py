@@ -64,8 +64,10 @@ def test_a_packed_file_makes_the_same_model(export: Path, tokens) -> None:
 
 
 def test_the_packed_model_generates(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """As the folder's settings have it."""
     folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
     pack_folder(folder, torch.bfloat16)
+    (folder / "generation_config.json").write_text('{"repetition_penalty": 3.0}')
     prompt = torch.tensor([[3, 5, 8]])
     both = [
         model.generate(prompt, max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
@@ -75,6 +77,7 @@ def test_the_packed_model_generates(tiny_model: TinyModel, tmp_path: Path) -> No
         )
     ]
     assert torch.equal(*both)
+    assert len(both[0].unique()) == 3 + 6  # nothing is said twice
 
 
 def test_what_cannot_be_packed_stays_and_says_why(tiny_model: TinyModel, tokens) -> None:
