@@ -12,6 +12,7 @@ from typing import Any
 from dass.config.blocks import ModelConfig
 from dass.config.runs import experiment_runs, runs
 from dass.config.study import StudyConfig
+from dass.report.words import targets_in_words
 from dass.tasks import TASKS
 
 PAPER_MODELS = (
@@ -27,13 +28,17 @@ PRUNED = (
     "Pruned, as in the paper: the gate, up and down projections of every MLP. Attention, "
     "embeddings and norms stay dense."
 )
+PRUNED_BESIDES = (
+    "Pruned, as in the paper, unless said otherwise: the gate, up and down projections of every "
+    "MLP. Embeddings and norms stay dense."
+)
 
 
 def paper_differences(study: StudyConfig) -> list[str]:
     """What was pruned and measured, and what the paper did where that differs."""
     asked = list(dict.fromkeys(run.model for run in runs(study)))
     return [
-        PRUNED,
+        _pruned(study),
         *_models(study, asked),
         _calibrations(study),
         _perplexity(study),
@@ -41,6 +46,13 @@ def paper_differences(study: StudyConfig) -> list[str]:
         _precision(study, asked),
         *_bos(study, asked),
     ]
+
+
+def _pruned(study: StudyConfig) -> str:
+    """What was pruned; methods with other targets are named."""
+    methods = {key: study.methods[key] for key in dict.fromkeys(run.method for run in runs(study))}
+    others = targets_in_words({own.label or key: own.targets for key, own in methods.items()})
+    return f"{PRUNED_BESIDES} {others}" if others else PRUNED
 
 
 def _models(study: StudyConfig, asked: Sequence[str]) -> Iterator[str]:
