@@ -9,8 +9,9 @@ from dass.config.study import StudyConfig
 from dass.pruning.methods import find_class
 from dass.pruning.patterns import Unstructured, parse_pattern
 from dass.report.block_tables import BlockSettings
+from dass.report.differences import targets_in_words
 from dass.report.experiment import TableSettings
-from dass.report.words import listed, targets_in_words
+from dass.report.words import listed
 
 Part: TypeAlias = Literal["pattern", "calibration", "method"]
 

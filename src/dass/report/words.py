@@ -1,10 +1,9 @@
 """How tables, figures and captions print patterns, numbers and text, in Markdown too."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from dass.pruning.patterns import Unstructured, parse_pattern
-from dass.terms import Targets
 
 DASH = "–"
 """Printed where nothing was measured."""
@@ -73,19 +72,6 @@ def format_percent(share: float) -> str:
 def listed(words: Sequence[str]) -> str:
     """``a``; ``a and b``; ``a, b and c``."""
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
-
-
-def targets_in_words(targets: Mapping[str, Targets]) -> str:
-    """What methods prune that do not prune gated MLPs alone; nothing where all do.
-
-    Args:
-        targets: of each method, by its label.
-    """
-    both, only = ([m for m, own in targets.items() if own == t] for t in ("all", "attention"))
-    return sentences(
-        f"Pruned by {listed(both)}: attention's linear layers, too" if both else "",
-        f"Pruned by {listed(only)}: attention's linear layers in place of the MLPs" if only else "",
-    )
 
 
 def sentences(*parts: str) -> str:
