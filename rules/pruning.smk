@@ -46,6 +46,7 @@ rule prune_run:
         function=of_method("function"),
         arguments=arguments_of_run,
         propagation=of_calibration("propagation"),
+        targets=of_method("targets"),
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
     script:

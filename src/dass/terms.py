@@ -6,10 +6,22 @@ that is added makes no pruned model stale.
 
 from typing import Literal, get_args
 
-Role = Literal["gate", "up", "down"]
-"""Which of a GLU's three projections a matrix is."""
+Role = Literal["gate", "up", "down", "linear"]
+"""Which of a GLU's three projections a matrix is, or a linear layer outside a GLU."""
 
-ROLES: tuple[Role, ...] = get_args(Role)
+ROLES: tuple[Role, ...] = ("gate", "up", "down")
+"""Those of a GLU's projections."""
+
+Targets = Literal["mlp", "attention", "all"]
+"""Which matrices of a decoder block are pruned: those of its gated MLPs, of its self attention, or
+both."""
+
+ROLES_OF: dict[Targets, tuple[Role, ...]] = {
+    "mlp": ROLES,
+    "attention": ("linear",),
+    "all": (*ROLES, "linear"),
+}
+"""The roles that occur among what is pruned."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """In which precision a model is loaded and run."""

@@ -162,6 +162,29 @@ def test_a_changed_argument_makes_its_method_stale(study: Workflow) -> None:
     assert study.plan(config=config) == {"prune_run": 2, "perplexity": 2, "zero_shot": 2} | ENDS
 
 
+def test_other_targets_make_their_method_stale_and_no_other(study: Workflow) -> None:
+    """Beside a method as another one, they leave all runs as they are."""
+    config = small_study()
+    config["methods"]["wanda"]["targets"] = "all"
+    finished = study.snakemake("--dry-run", config=study.write_study(config, "changed.yaml"))
+    assert finished.jobs == {"prune_run": 2, "perplexity": 2, "zero_shot": 2} | ENDS
+    pruned = set(re.findall(r"Pruning (\S+) by (\S+) to (\S+)", finished.output))
+    assert pruned == {("standin-llama", "wanda", "2of4"), ("standin-mistral", "wanda", "2of4")}
+    config = small_study()
+    config["methods"]["wanda-all"] = {"function": "wanda", "label": "All", "targets": "all"}
+    config["experiments"]["main"]["methods"] += ["wanda-all"]
+    run = "results/small/runs/standin-llama/toy/wanda-all/2of4/perplexity.json"
+    beside = study.write_study(config, "beside.yaml")
+    finished = study.snakemake(run, config=beside)
+    assert finished.code == 0, finished.output
+    assert finished.jobs == {"prune_run": 1, "perplexity": 1}
+    made = json.loads((study.folder / run).with_name("pruning.json").read_text())
+    assert made["settings"]["targets"] == "all"
+    attention = sum("self_attn" in name for name in made["sparsity"])
+    assert attention == 4 * len(made["block_seconds"])
+    assert study.plan(run, config=beside) == {}
+
+
 def test_one_model_asked_for_runs_that_model_only(fresh: Workflow) -> None:
     finished = fresh.snakemake("results/small/summary/standin-mistral.csv", "--dry-run")
     assert finished.jobs == {

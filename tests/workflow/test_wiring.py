@@ -44,7 +44,7 @@ STUDY: dict[str, Any] = {
     },
     "methods": {
         "wanda": {"function": "wanda", "label": "Wanda's"},
-        "mine": {"function": "dass", "alpha": 0.3},
+        "mine": {"function": "dass", "alpha": 0.3, "targets": "all"},
         "obs": {"function": "sparsegpt", "label": "OBS", "damping": 0.07, "block": 96},
     },
     "perplexity": {"dataset": "wiki", "length": 320, "splits": ["test", "validation"],
@@ -233,6 +233,7 @@ def test_runs(wired: Jobs) -> None:
         pruned[out] = of(model) | {
             "run": "/".join(run), "function": function, "arguments": arguments,
             "propagation": "dense" if calibration == "short" else "pruned",
+            "targets": "all" if method == "mine" else "mlp",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -299,6 +300,7 @@ def test_evaluations(wired: Jobs) -> None:
     )
 
 
+MORE_PRUNED = "Pruned by mine: attention's linear layers, too. A note."
 SHOWN: dict[str, dict[str, Any]] = {
     "main": {
         "models": {"a": "Model A", "s": "Model S"}, "patterns": ["2of4", "u60"],
@@ -313,7 +315,8 @@ SHOWN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 for name, shown in SHOWN.items():
     shown |= {"experiment": name, "title": name.title(), "split": "test", "metric": "acc_norm",
-              "tasks": ["arc_easy", "piqa"], "note": "A note.", "tolerance": 0.017, "x": None,
+              "tasks": ["arc_easy", "piqa"], "tolerance": 0.017, "x": None,
+              "note": MORE_PRUNED if "mine" in shown["methods"] else "A note.",
               "draws": {key: {key: STUDY["calibrations"][key]["seed"]}
                         for key in shown["calibrations"]},
               "x_part": "method", "x_values": {}, "curves": {}}  # fmt: skip
@@ -368,7 +371,7 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
 LOOKED_INTO = [(m, "long", method, "2of4") for m in "sa" for method in ("mine", "wanda")]
 BLOCKS = {
     "models": {"s": "Model S", "a": "Model A"}, "calibration": "long", "patterns": ["2of4"],
-    "methods": {"mine": "mine", "wanda": "Wanda's"}, "note": "A note.",
+    "methods": {"mine": "mine", "wanda": "Wanda's"}, "note": MORE_PRUNED,
 }  # fmt: skip
 ACTIVATIONS = [f"{RESULTS}/activations/{model}/long" for model in "sa"]
 BLOCK_ERRORS = [f"{RESULTS}/runs/{'/'.join(run)}/blocks.json" for run in LOOKED_INTO]

@@ -98,7 +98,7 @@ def _check_groups(study: StudyConfig) -> Iterator[Problem]:
 
             try:
                 method = make_method(block.function, block.arguments)
-                check_groups(method, parse_pattern(pattern))
+                check_groups(method, parse_pattern(pattern), block.targets)
             except PatternError as error:
                 yield f"methods.{name}", str(error)
                 break
@@ -151,6 +151,21 @@ def _check_ratios(study: StudyConfig) -> Iterator[Problem]:
                 check_listed(shares, [1] * len(shares), parse_pattern(pattern))
             except PatternError as error:
                 yield f"ratios.{name}.shares", str(error)
+
+
+def _check_targets(study: StudyConfig) -> Iterator[Problem]:
+    """What is about gated MLPs alone is not asked of methods that prune other matrices."""
+    for name, method in study.methods.items():
+        if method.targets == "mlp":
+            continue
+        key, asked = f"methods.{name}.targets", f"{method.targets} cannot be"
+        if hasattr(find_class(method.function), "files"):
+            yield key, f"{asked} asked of masks from files, which are of gated MLPs; remove it"
+        if method.ratios is not None:
+            yield key, f"{asked} pruned by ratios, which are of gated MLPs; remove one of the two"
+    for name in dict.fromkeys(study.blocks.methods if study.blocks else []):
+        if name in study.methods and study.methods[name].targets == "attention":
+            yield "blocks.methods", f"{name} prunes no gated MLP (targets: attention); remove it"
 
 
 def _check_blocks(study: StudyConfig) -> Iterator[Problem]:
@@ -234,6 +249,6 @@ def _check_names(
 CHECKS = (
     _check_labels, _check_latex_labels, _check_standins, _check_datasets,
     _check_draws, _check_experiments, _check_groups, _check_x,
-    _check_blocks, _check_block_runs, _check_ratios, _check_speed, _check_select,
+    _check_blocks, _check_block_runs, _check_ratios, _check_targets, _check_speed, _check_select,
 )  # fmt: skip
 """In the order in which problems are named."""

@@ -5,13 +5,22 @@ import inspect
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, create_model
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FieldSerializationInfo,
+    SerializeAsAny,
+    WithJsonSchema,
+    create_model,
+    field_serializer,
+)
 from pydantic.errors import PydanticUserError
 
 from dass.config.types import Label, Numeral, Strict, failure, shown
 from dass.errors import ConfigError
 from dass.pruning.method import Argument
 from dass.pruning.methods import START, find_class, is_refinement, make_method
+from dass.terms import Targets
 
 
 class MethodConfig(Strict):
@@ -23,21 +32,27 @@ class MethodConfig(Strict):
     """Its name in tables and figures; without it, its key."""
     ratios: str | None = None
     """A key of `ratios`: how far each block is pruned; without it, all are pruned alike."""
+    targets: Targets = "mlp"
+    """What is pruned: `mlp`, the gated MLPs, as in the paper; `attention`, the linear layers of
+    self attention; or `all`, both."""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """All arguments of the class, defaults included, as JSON values."""
-        return self.model_dump(mode="json", exclude={"function", "label", "ratios"})
+        return self.model_dump(mode="json", exclude=set(MethodConfig.model_fields))
 
 
 def _validated_start(block: Any) -> Any:
-    """The block of what a refinement starts from: a method's, without a label."""
+    """The block of what a refinement starts from: a method's, with its arguments alone."""
     if not isinstance(block, dict):
         raise failure(("", f"write a method, as in {{function: {START}}}, not {shown(block)}"))
     if block.get("label") is not None:
         raise failure(("label", "write the label beside start: it is that of both together"))
     if block.get("ratios") is not None:
         raise failure(("ratios", "write the ratios beside start: they are those of both together"))
+    if block.get("targets") is not None:
+        what = "write the targets beside start: they are those of both together"
+        raise failure(("targets", what))
     return _validated(block)
 
 
@@ -48,11 +63,16 @@ class RefinementConfig(MethodConfig):
     """What the blocks of all refinements have beside their fields."""
 
     start: Annotated[
-        SerializeAsAny[MethodConfig],
+        MethodConfig,
         BeforeValidator(_validated_start),
         WithJsonSchema({"type": "object", "required": ["function"], "default": DEFAULT_START}),
     ] = Field(default_factory=lambda: _validated(DEFAULT_START))
     """The method whose mask is refined: a block of `function` and its arguments."""
+
+    @field_serializer("start")
+    def _without_targets(self, start: MethodConfig, info: FieldSerializationInfo) -> dict[str, Any]:
+        """As it may be written: what is pruned is said beside it."""
+        return start.model_dump(mode=info.mode, exclude={"targets"})
 
     @property
     def arguments(self) -> dict[str, Any]:

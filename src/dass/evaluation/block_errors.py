@@ -150,7 +150,12 @@ def kept_shares(
 
     Raises:
         DataError: the norms are of another model.
+        ModelError: no GLU was pruned.
     """
+    if pruned.targets == "attention":
+        raise ModelError(
+            f"{pruned.path}: prunes no gated MLP (targets: attention); leave it out of `blocks`"
+        )
     glus = glus_of(model.layers, model.folder.name)
     if [len(own) for own in norms] != [sum(g.intermediate_size for g in own) for own in glus]:
         raise DataError(

@@ -1,6 +1,6 @@
 """Remember what a block's attention put out, so that the pruned pass need not compute it again.
 
-Only the MLP is pruned: the attention half of a block gives the same output before and after.
+Where only the MLP is pruned, the attention half of a block gives the same output before and after.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,19 @@ import torch
 from torch import Tensor, nn
 
 
-def find_attention(block: nn.Module) -> nn.Module | None:
-    """The block's attention: its one child of that name with projections; None if unsure."""
-    found = [
-        child
+def attentions_of(block: nn.Module) -> dict[str, nn.Module]:
+    """The block's children that are called an attention and have projections, by name."""
+    return {
+        name: child
         for name, child in block.named_children()
         if "attn" in name or "attention" in name
         if any(isinstance(module, nn.Linear) for module in child.modules())
-    ]
+    }
+
+
+def find_attention(block: nn.Module) -> nn.Module | None:
+    """The block's attention: its one child of that name with projections; None if unsure."""
+    found = list(attentions_of(block).values())
     return found[0] if len(found) == 1 else None
 
 
@@ -27,15 +32,19 @@ class AttentionMemory:
 
     Args:
         block: a decoder block. Where its attention cannot be told, nothing is recorded and the
-            second pass computes all of the block again.
+            second pass computes all of the block again. None, where its attention is pruned in
+            between: the same holds.
         offload_to: where outputs are kept in between; None: nothing will be recorded.
         spare: pinned buffers that an earlier block's memory has done with; new ones are slow.
     """
 
     def __init__(
-        self, block: nn.Module, offload_to: torch.device | None, spare: list[Tensor] | None = None
+        self,
+        block: nn.Module | None,
+        offload_to: torch.device | None,
+        spare: list[Tensor] | None = None,
     ) -> None:
-        self._module = find_attention(block)
+        self._module = None if block is None else find_attention(block)
         self._offload_to = offload_to or torch.device("cpu")
         self._spare = [] if spare is None else spare
         self._outputs: list[tuple[Tensor, tuple[Any, ...] | None]] = []

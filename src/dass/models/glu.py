@@ -17,7 +17,7 @@ from dass.terms import Role
 
 @dataclass(frozen=True)
 class Projection:
-    """One of a GLU's three matrices: a linear layer, some rows of one, or those of an expert."""
+    """A matrix that is pruned: a linear layer, some rows of one, or those of an expert."""
 
     role: Role
     holder: nn.Module
@@ -56,8 +56,12 @@ class Projection:
 
     @property
     def name(self) -> str:
-        """What to call it in an error: the matrix, and the role where it is fused."""
-        return self.matrix if self.rows == slice(None) else f"{self.matrix} ({self.role})"
+        """What to call it in an error: the matrix, and the role or rows where it is fused."""
+        if self.rows == slice(None):
+            return self.matrix
+        if self.role == "linear":
+            return f"{self.matrix} (rows {self.rows.start} to {self.rows.stop - 1})"
+        return f"{self.matrix} ({self.role})"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""The statistics of every GLU of a block from one pass: also of experts, each over its own tokens.
+"""The statistics of all that is pruned in a block from one pass.
+
+Those of every GLU, also of experts, each over its own tokens; and of attention's linear layers.
 
 Fused experts have no layers to watch. What goes into the module that holds them is kept, with the
 router's choice; the statistics of an expert are summed up when they are asked for, from the tokens
@@ -18,8 +20,9 @@ from torch.nn.functional import linear
 from dass.errors import ModelError
 from dass.models.attention import offload
 from dass.models.batches import Batch
-from dass.models.glu import GLU
-from dass.pruning.calibrate import Sums, collect, watch
+from dass.models.glu import GLU, Projection
+from dass.pruning.calibrate import Sums, run_up_to, watch
+from dass.pruning.linear_statistics import LinearStatistics
 from dass.pruning.method import Need, Statistics
 
 ARGUMENTS = ("hidden_states", "top_k_index", "top_k_weights")
@@ -53,9 +56,10 @@ class BlockStatistics:
 
     Args:
         block: a decoder block, and
-        glus: all of its GLUs.
+        glus: all of its GLUs, or none if they are of no interest.
         needs: which statistics.
         offload_to: where what goes into fused experts is kept.
+        linears: linear layers of the block outside its GLUs that are of interest, too.
 
     Raises:
         ModelError: experts are not called as transformers calls all of its own.
@@ -67,9 +71,11 @@ class BlockStatistics:
         glus: Sequence[GLU],
         needs: frozenset[Need],
         offload_to: torch.device,
+        linears: Sequence[Projection] = (),
     ) -> None:
         self._block, self._glus, self._needs = block, glus, needs
         self._offload_to = offload_to
+        self._linears = LinearStatistics(linears, needs)
         self._found: dict[str, Statistics] = {}
         self._routed: dict[str, list[_Routed]] = {}
         self.tokens: dict[str, int] = {}
@@ -83,21 +89,23 @@ class BlockStatistics:
         batches: list[Batch],
         index: int,
         needs: frozenset[Need],
+        linears: Sequence[Projection] = (),
     ) -> Self:
         """Run every batch through block ``index``; batches are unchanged.
 
-        With no needs, or without a GLU, nothing is run. A block with one GLU and no experts is run
-        no further than it must be.
+        With no needs, or with nothing of interest, nothing is run. A block with one GLU and no
+        experts, or of which only other layers are of interest, is run no further than it must be.
         """
-        if not needs or not glus:
+        if not needs or not (glus or linears):
             return cls(block, glus, frozenset(), torch.device("cpu"))
-        found = cls(block, glus, needs, batches[0].hidden.device)
+        found = cls(block, glus, needs, batches[0].hidden.device, linears)
+        last = list(found._linears.layers)
         if len(glus) == 1 and not glus[0].is_routed:
-            found._found[glus[0].name] = collect(block, glus[0], batches, index, needs)
-            return found
+            last.append(glus[0].down.linear)
+        elif glus:
+            last = []  # some experts may be reached by no token: all of the block is run
         with found.watching():
-            for batch in batches:
-                batch.run(block, index)
+            run_up_to(last, block, batches, index)
         return found
 
     @contextmanager
@@ -105,7 +113,7 @@ class BlockStatistics:
         """Add up, and keep, what is needed of all that runs through the block inside."""
         sums = [(glu, Sums(self._needs)) for glu in self._glus if glu.expert is None]
         counts = {glu.path: glu.expert + 1 for glu in self._glus if glu.expert is not None}
-        hooks = [hook for glu, own in sums for hook in watch(glu, own)]
+        hooks = [hook for glu, own in sums for hook in watch(glu, own)] + self._linears.watch()
         for path, count in counts.items():
             module = self._block.get_submodule(path)
             keep = self._keep(path, count)
@@ -119,6 +127,7 @@ class BlockStatistics:
             torch.cuda.synchronize()  # copies to the host are read there
         for glu, own in sums:
             self._found[glu.name] = self._of_sums(glu, own)
+        self._linears.finish()
 
     def _keep(self, path: str, count: int) -> Callable[..., None]:
         routed = self._routed.setdefault(path, [])
@@ -146,6 +155,10 @@ class BlockStatistics:
             routed.append(_Routed(kept.clone() if kept is hidden else kept, rows, ends))
 
         return hook
+
+    def of_linear(self, linear: Projection) -> Statistics:
+        """The statistics of one of the linear layers outside the GLUs."""
+        return self._linears.of(linear) if self._needs else Statistics()
 
     def of(self, glu: GLU) -> Statistics:
         """The statistics of one GLU, over the tokens that reach it; ask before it is pruned.

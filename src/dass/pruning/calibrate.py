@@ -1,6 +1,6 @@
 """What one pass of the calibration tokens through a dense block tells about its GLU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,34 @@ def collect(
         needs: which statistics to collect; with none, nothing is run.
     """
     sums = Sums(needs)
-
-    def enough(*_: object) -> None:
-        raise _SeenEnough  # the product with `down` is of no use here
-
-    hooks = [*watch(glu, sums), glu.down.linear.register_forward_pre_hook(enough)]
+    hooks = watch(glu, sums)
     try:
-        for batch in batches if needs else []:
+        run_up_to([glu.down.linear], block, batches if needs else [], index)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sums.statistics()
+
+
+def run_up_to(
+    layers: Collection[nn.Module], block: nn.Module, batches: list[Batch], index: int
+) -> None:
+    """Run every batch through block ``index`` until each of ``layers`` has been given its input.
+
+    Their own hooks come first. What follows the last of them, such as the product with ``down``, is
+    of no use and is not computed.
+    """
+    waiting: set[nn.Module] = set()
+
+    def enough(layer: nn.Module, _inputs: object) -> None:
+        waiting.discard(layer)
+        if not waiting:
+            raise _SeenEnough
+
+    hooks = [layer.register_forward_pre_hook(enough) for layer in layers]
+    try:
+        for batch in batches:
+            waiting |= set(layers)
             try:
                 batch.run(block, index)
             except _SeenEnough:
@@ -43,7 +64,6 @@ def collect(
     finally:
         for hook in hooks:
             hook.remove()
-    return sums.statistics()
 
 
 class Sums:
@@ -196,4 +216,4 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 class _SeenEnough(Exception):
-    """Ends a block's forward at the input of ``down``."""
+    """Ends a block's forward where all that is needed has been seen."""

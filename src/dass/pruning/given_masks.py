@@ -120,7 +120,12 @@ class Ours(GivenMasks):
         self._file = PrunedFile(path)
 
     def check(self, model: StreamedModel, source: Mapping[str, str]) -> dict[str, str]:
-        """Whether it was made from this model."""
+        """Whether it was made from this model, by pruning its gated MLPs only."""
+        if self._file.targets != "mlp":
+            raise ModelError(
+                f"{self._file.path}: of `targets: {self._file.targets}`, but only masks of gated "
+                "MLPs can be given; give a file of such"
+            )
         self._file.check_fits(model, source)
         return {"file": self._file.path.name, "sha256": sha256(self._file.path)}
 

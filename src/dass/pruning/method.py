@@ -53,6 +53,10 @@ class Statistics:
     X is the input of ``gate`` and ``up``; Z = act(gate(x)) · up(x) is the input of ``down``.
     All are over every calibration token, float32, on the weights' device. A field that
     the method did not ask for is None.
+
+    A linear layer outside a GLU, of the role ``linear``, has the fields ``input_…`` only: X is its
+    own input. Of each kind (norm, gram, mean, variance) that the method asks for, of whichever
+    input, it has that of X.
     """
 
     input_norm: Tensor | None = None
@@ -79,7 +83,10 @@ class Statistics:
         """The field ``need``, which the method must have asked for."""
         value: Tensor | None = getattr(self, need)
         if value is None:
-            raise LookupError(f"{need} was not collected: list it in the method's `needs`")
+            raise LookupError(
+                f"{need} was not collected: list it in the method's `needs` (a layer outside a GLU "
+                "has that of its input only)"
+            )
         return value
 
 

@@ -23,7 +23,7 @@ from dass.pruning.method import (
     UpdateMethod,
 )
 from dass.pruning.patterns import Axis, NofM, Pattern, Scope
-from dass.terms import ROLES, Role
+from dass.terms import ROLES_OF, Role, Targets
 
 
 def comparison_of(method: Method, role: Role) -> Comparison:
@@ -49,7 +49,7 @@ def comparison_of(method: Method, role: Role) -> Comparison:
     return Comparison(scope, axis)
 
 
-def check_groups(method: Method, pattern: Pattern) -> None:
+def check_groups(method: Method, pattern: Pattern, targets: Targets = "mlp") -> None:
     """Refuse a refinement that cannot move within the N:M groups of the method it starts from.
 
     Raises:
@@ -57,8 +57,8 @@ def check_groups(method: Method, pattern: Pattern) -> None:
     """
     if not isinstance(method, Refined):
         return
-    check_groups(method.start, pattern)
-    for role in ROLES if isinstance(pattern, NofM) else ():
+    check_groups(method.start, pattern, targets)
+    for role in ROLES_OF[targets] if isinstance(pattern, NofM) else ():
         if (axis := comparison_of(method, role).axis) not in method.refinement.axes:
             raise PatternError(
                 f"{_name(method.refinement)} cannot refine {pattern} groups along the {axis}, as "

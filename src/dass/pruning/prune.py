@@ -1,7 +1,7 @@
 """Calibration + blocks + method + pattern -> the masks of a pruned model.
 
 Sequential, as in the paper: block l is scored on activations that come out of the already
-pruned blocks 0..l-1; its three projections are scored from one pass through the still dense
+pruned blocks 0..l-1; all of its matrices are scored from one pass through the still dense
 block; then the pruned block's outputs feed block l+1. A method that needs no statistics
 (magnitude) runs no calibration token at all.
 """
@@ -9,10 +9,10 @@ block; then the pruned block's outputs feed block l+1. A method that needs no st
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Self
 
 import torch
@@ -22,17 +22,19 @@ from dass.errors import NumericError, PatternError
 from dass.models.attention import AttentionMemory
 from dass.models.batches import Batch, batches_of
 from dass.models.fused import fused
-from dass.models.glu import GLU, Projection, find_glus, glus_of
+from dass.models.glu import Projection
 from dass.models.numerics import all_finite
 from dass.models.streamed import StreamedModel, check_finite
+from dass.models.targets import BlockTargets, find_targets, targets_of
 from dass.pruning.block_statistics import BlockStatistics
+from dass.pruning.clock import Clock
 from dass.pruning.method import Method, Statistics, UpdateMethod
 from dass.pruning.method_calls import check_groups, comparison_of, mask_of, update_of
 from dass.pruning.patterns import NofM, Pattern, Unstructured, check_fit
 from dass.pruning.pruned_file import mask_hash, pack
 from dass.pruning.resume import BlockCheckpoints
 from dass.runtime.progress import Progress, log
-from dass.terms import ROLES, Propagation
+from dass.terms import ROLES_OF, Propagation, Targets
 
 
 @dataclass
@@ -62,12 +64,12 @@ class Pruned:
         self.expert_tokens |= block.expert_tokens
         self.block_seconds.append(seconds)
 
-    def take(self, glu: Pruned) -> None:
-        """Take over the masks and all else of one more GLU of the block."""
-        self.masks |= glu.masks
-        self.values |= glu.values
-        self.shapes |= glu.shapes
-        self.sparsity |= glu.sparsity
+    def take(self, part: Pruned) -> None:
+        """Take over the masks and all else of some more matrices of the block."""
+        self.masks |= part.masks
+        self.values |= part.values
+        self.shapes |= part.shapes
+        self.sparsity |= part.sparsity
 
     @property
     def mean_sparsity(self) -> float:
@@ -89,8 +91,9 @@ def prune(
     pattern: Pattern | Sequence[Pattern],
     checkpoints: BlockCheckpoints | None = None,
     propagation: Propagation = "pruned",
+    targets: Targets = "mlp",
 ) -> Pruned:
-    """Prune the GLUs of every decoder block; nothing else changes.
+    """Prune the ``targets`` of every decoder block; nothing else changes.
 
     Args:
         model: the dense model.
@@ -101,18 +104,23 @@ def prune(
             blocks that are there already are only run, so that the result is the same to the bit.
         propagation: whose outputs reach the next block: those of the pruned block, as in the paper,
             or of the dense one.
+        targets: the GLUs, the linear layers of self attention, or both.
 
     Raises:
         ConfigError: a custom method fails, or does not give what it should.
         PatternError: the pattern does not fit a matrix of the model, or a refinement its groups, or
             there is not one for each block (before any work).
-        ModelError: no block has a GLU, or experts are not understood (before any work).
+        ModelError: no block has what is to be pruned, or experts are not understood (before any
+            work).
         NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
     """
     patterns = _of_blocks(model, pattern)
-    _check_fits(model, method, patterns)
-    pruned, clock = Pruned(), _Clock()
-    batches = batches_of(model, windows, _workspace(model, method, windows)) if method.needs else []
+    _check_fits(model, method, patterns, targets)
+    pruned, clock = Pruned(), Clock()
+    room = _workspace(model, method, windows, targets)
+    batches = batches_of(model, windows, room) if method.needs else []
+    # Outputs of dense attention are none of a block whose attention has been pruned.
+    may_replay = targets == "mlp" or propagation == "dense"
     offload_to = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
@@ -125,17 +133,17 @@ def prune(
                 continue
             started = time.monotonic()
             with clock("loading"), model.block(index) as block, fused(block):
-                glus = find_glus(block, f"{model.folder.name}, block {index}")
-                attention = AttentionMemory(block, offload_to, spare)
+                found = find_targets(block, f"{model.folder.name}, block {index}", targets)
+                attention = AttentionMemory(block if may_replay else None, offload_to, spare)
                 with clock("statistics"), attention.recording():
                     statistics = BlockStatistics.collected(
-                        block, glus, batches, index, method.needs
+                        block, found.glus, batches, index, method.needs, found.linears
                     )
                 if propagation == "dense":
                     with clock("replay"), attention.replaying():
                         _advance(model, block, batches, index)
                 with clock("masks"):
-                    own = _prune_block(model, index, glus, statistics, method, patterns[index])
+                    own = _prune_block(model, index, found, statistics, method, patterns[index])
                 del statistics
                 if propagation == "pruned":
                     with clock("replay"), attention.replaying():
@@ -188,19 +196,23 @@ class _BlockWriter:
             self._writing.result()
 
 
-def _workspace(model: StreamedModel, method: Method, windows: Tensor) -> int:
+def _workspace(model: StreamedModel, method: Method, windows: Tensor, targets: Targets) -> int:
     """Bytes that a method's statistics take: a Gram matrix, and three while it is factorised.
 
-    Where a block has experts, also what goes into them.
+    Where a block has experts, also what goes into them; and the Gram matrices of attention, with
+    their factors.
     """
+    blocks = targets_of(model.layers, model.folder.name, targets)
     modules = max(
-        len({glu.path for glu in glus if glu.expert is not None})
-        for glus in glus_of(model.layers, model.folder.name)
+        len({glu.path for glu in block.glus if glu.expert is not None}) for block in blocks
     )
     kept = modules * windows.numel() * model.hidden_size * model.dtype.itemsize
-    if "intermediate_gram" not in method.needs:
+    if not method.needs & {"input_gram", "intermediate_gram"}:
         return kept
-    return kept + 4 * model.intermediate_size**2 * torch.float32.itemsize
+    grams = max(sum(one.linear.in_features**2 for one in block.linears) for block in blocks)
+    if "intermediate_gram" in method.needs and targets != "attention":
+        grams += 2 * model.intermediate_size**2
+    return kept + 2 * grams * torch.float32.itemsize
 
 
 def _repeat_block(
@@ -246,32 +258,39 @@ def _of_blocks(model: StreamedModel, pattern: Pattern | Sequence[Pattern]) -> Se
     return patterns
 
 
-def _check_fits(model: StreamedModel, method: Method, patterns: Sequence[Pattern]) -> None:
+def _check_fits(
+    model: StreamedModel, method: Method, patterns: Sequence[Pattern], targets: Targets
+) -> None:
     """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
-    axes = {role: comparison_of(method, role).axis for role in ROLES}
-    for index, (layer, pattern) in enumerate(zip(model.layers, patterns, strict=True)):
+    blocks = targets_of(model.layers, model.folder.name, targets)
+    axes = {role: comparison_of(method, role).axis for role in ROLES_OF[targets]}
+    for index, (block, pattern) in enumerate(zip(blocks, patterns, strict=True)):
         if not isinstance(pattern, NofM):
             continue
-        check_groups(method, pattern)
-        where = f"{model.folder.name}, block {index}"
-        for glu in find_glus(layer, where):
-            for projection in glu.projections:
-                shape = (projection.weight.shape[0], projection.weight.shape[1])
-                check_fit(shape, pattern, axes[projection.role], f"{where}, {projection.name}")
+        check_groups(method, pattern, targets)
+        for projection in block.projections:
+            shape = (projection.weight.shape[0], projection.weight.shape[1])
+            name = f"{model.folder.name}, block {index}, {projection.name}"
+            check_fit(shape, pattern, axes[projection.role], name)
 
 
 def _prune_block(
     model: StreamedModel,
     index: int,
-    glus: Sequence[GLU],
+    found: BlockTargets,
     statistics: BlockStatistics,
     method: Method,
     pattern: Pattern,
 ) -> Pruned:
-    """Prune a block's GLUs in place; returns masks, values and sparsity."""
+    """Prune a block's matrices in place; returns masks, values and sparsity."""
     pruned = Pruned()
-    for glu in glus:
-        pruned.take(_prune_glu(model, index, glu, statistics.of(glu), method, pattern))
+    for glu in found.glus:
+        own = statistics.of(glu)
+        pruned.take(_prune_matrices(model, index, glu.projections, own, method, pattern))
+    for _, parts in groupby(found.linears, lambda one: one.matrix):
+        linears = tuple(parts)
+        own = statistics.of_linear(linears[0])
+        pruned.take(_prune_matrices(model, index, linears, own, method, pattern))
     pruned.expert_tokens = {
         model.parameter_name(index, name): tokens for name, tokens in statistics.tokens.items()
     }
@@ -281,27 +300,30 @@ def _prune_block(
     return pruned
 
 
-def _prune_glu(
+def _prune_matrices(
     model: StreamedModel,
     index: int,
-    glu: GLU,
+    projections: Sequence[Projection],
     statistics: Statistics,
     method: Method,
     pattern: Pattern,
 ) -> Pruned:
-    """Prune a GLU's three projections in place; returns masks, values and sparsity."""
+    """Prune the projections of a GLU, or of a linear layer, in place, which are all its rows.
+
+    Returns masks, values and sparsity.
+    """
     pruned = Pruned()
     masks: dict[str, list[Tensor]] = {}
     kept: dict[str, int] = {}
-    for projection in glu.projections:
+    for projection in projections:
         name = model.parameter_name(index, projection.name)
         mask, count = _prune_projection(projection, statistics, method, pattern, name)
         masks.setdefault(projection.matrix, []).append(mask)
         kept[projection.matrix] = kept.get(projection.matrix, 0) + count
-    for projection in glu.projections:
+    for projection in projections:
         if projection.matrix not in masks:
             continue
-        # A fused matrix holds the rows of gate, then those of up.
+        # A fused matrix holds the rows of gate, then those of up; or of q, k and v.
         mask = torch.cat(masks.pop(projection.matrix))
         name = model.parameter_name(index, projection.matrix)
         weight = projection.whole
@@ -364,36 +386,3 @@ def _advance(model: StreamedModel, block: nn.Module, batches: list[Batch], index
     if index + 1 < model.n_blocks:
         peaks = [batch.advance(block, index) for batch in batches]
         check_finite(peaks, f"{model.folder.name}, block {index}")
-
-
-class _Clock:
-    """Seconds per stage; an outer stage does not count what an inner one took."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._own: dict[str, float] = {}
-        self._inner = [0.0]
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        _synchronise()
-        started = time.monotonic()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            _synchronise()
-            took = time.monotonic() - started
-            self._own[stage] = self._own.get(stage, 0.0) + took - self._inner.pop()
-            self._inner[-1] += took
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each stage, and since the beginning."""
-        total = time.monotonic() - self._started
-        return {stage: round(s, 4) for stage, s in self._own.items()} | {"total": round(total, 4)}
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

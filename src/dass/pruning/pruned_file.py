@@ -30,8 +30,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
-from dass.models.glu import glus_of
+from dass.models.targets import targets_of
 from dass.runtime.files import seal, unseal, writing
+from dass.terms import Targets
 
 if TYPE_CHECKING:
     from dass.models.streamed import StreamedModel
@@ -160,6 +161,12 @@ class PrunedFile:
             raise self._damaged(str(error)) from None
         self._sound: set[str] = set()
 
+    @property
+    def targets(self) -> Targets:
+        """Which matrices its settings say that it prunes; an older file says nothing: the GLUs."""
+        targets: Targets = self.settings.get("targets", "mlp")
+        return targets
+
     def _damaged(self, what: str) -> DataError:
         return DataError(f"{self.path}: damaged pruned file ({what}); prune again")
 
@@ -226,13 +233,14 @@ class PrunedFile:
             source: of the model, as :func:`dass.runtime.provenance.model_source` says.
 
         Raises:
-            ModelError: it prunes other parameters than the model's GLUs have, or other weights.
+            ModelError: it prunes other parameters than the model has of its targets, or other
+                weights.
         """
+        blocks = targets_of(model.layers, model.folder.name, self.targets)
         wanted = {
             model.parameter_name(index, name)
-            for index, glus in enumerate(glus_of(model.layers, model.folder.name))
-            for glu in glus
-            for name in glu.matrices
+            for index, block in enumerate(blocks)
+            for name in block.matrices
         }
         if different := wanted ^ self.shapes.keys():
             name = min(different)

@@ -43,7 +43,7 @@ class Error:
 ERRORS = {
     "glu_error": Error(
         lambda block: block.glu_error,
-        "Relative error of each GLU's output, on what the pruned blocks before it give: Frobenius "
+        "Relative error of each GLU's output, on what it is given in the pruned model: Frobenius "
         "norm of the difference to the dense GLU's output, over the norm of that",
         "error of the GLU's output in %",
     ),

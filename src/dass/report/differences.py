@@ -6,13 +6,15 @@ The paper: "Dependency-Aware Semi-Structured Sparsity of GLU Variants in Large L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dass.config.blocks import ModelConfig
 from dass.config.runs import experiment_runs, runs
 from dass.config.study import StudyConfig
+from dass.report.words import listed, sentences
 from dass.tasks import TASKS
+from dass.terms import Targets
 
 PAPER_MODELS = (
     "LLaMA2-7B", "LLaMA2-13B", "LLaMA2-70B", "LLaMA3.1-8B", "Mistral-7B", "Gemma-7B",
@@ -27,13 +29,17 @@ PRUNED = (
     "Pruned, as in the paper: the gate, up and down projections of every MLP. Attention, "
     "embeddings and norms stay dense."
 )
+PRUNED_BESIDES = (
+    "Pruned, as in the paper, unless said otherwise: the gate, up and down projections of every "
+    "MLP. Embeddings and norms stay dense."
+)
 
 
 def paper_differences(study: StudyConfig) -> list[str]:
     """What was pruned and measured, and what the paper did where that differs."""
     asked = list(dict.fromkeys(run.model for run in runs(study)))
     return [
-        PRUNED,
+        _pruned(study),
         *_models(study, asked),
         _calibrations(study),
         _perplexity(study),
@@ -41,6 +47,26 @@ def paper_differences(study: StudyConfig) -> list[str]:
         _precision(study, asked),
         *_bos(study, asked),
     ]
+
+
+def _pruned(study: StudyConfig) -> str:
+    """What was pruned; methods with other targets are named."""
+    methods = {key: study.methods[key] for key in dict.fromkeys(run.method for run in runs(study))}
+    others = targets_in_words({own.label or key: own.targets for key, own in methods.items()})
+    return f"{PRUNED_BESIDES} {others}" if others else PRUNED
+
+
+def targets_in_words(targets: Mapping[str, Targets]) -> str:
+    """What methods prune that do not prune gated MLPs alone; nothing where all do.
+
+    Args:
+        targets: of each method, by its label.
+    """
+    both, only = ([m for m, own in targets.items() if own == t] for t in ("all", "attention"))
+    return sentences(
+        f"Pruned by {listed(both)}: attention's linear layers, too" if both else "",
+        f"Pruned by {listed(only)}: attention's linear layers in place of the MLPs" if only else "",
+    )
 
 
 def _models(study: StudyConfig, asked: Sequence[str]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """From a study's config to what the tables and figures of an experiment show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from dass.config.blocks import CalibrationConfig
@@ -9,6 +9,7 @@ from dass.config.study import StudyConfig
 from dass.pruning.methods import find_class
 from dass.pruning.patterns import Unstructured, parse_pattern
 from dass.report.block_tables import BlockSettings
+from dass.report.differences import targets_in_words
 from dass.report.experiment import TableSettings
 from dass.report.words import listed
 
@@ -39,7 +40,7 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         split=study.perplexity.table_split,
         metric=study.zero_shot.metric if study.zero_shot else "acc",
         tasks=list(study.zero_shot.tasks) if study.zero_shot and block.zero_shot else [],
-        note=study.note,
+        note=_note(study, methods),
         draws={key: draws_of(key, c) for key, c in calibrations.items()},
         tolerance=study.published.tolerance if study.published else 0.02,
         x=block.x,
@@ -59,8 +60,15 @@ def block_settings(study: StudyConfig) -> BlockSettings | None:
         calibration=runs[0].calibration,
         methods={run.method: study.methods[run.method].label or run.method for run in runs},
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
-        note=study.note,
+        note=_note(study, {run.method for run in runs}),
     )
+
+
+def _note(study: StudyConfig, methods: Collection[str]) -> str:
+    """What captions end with: what is pruned where that is not the MLPs alone, and the note."""
+    blocks = {key: block for key, block in study.methods.items() if key in methods}
+    targets = targets_in_words({b.label or key: b.targets for key, b in blocks.items()})
+    return " ".join(part for part in (targets, study.note) if part)
 
 
 def _seeds(calibration: CalibrationConfig) -> str:
@@ -105,6 +113,7 @@ def _method_curves(study: StudyConfig, methods: Sequence[str], x: str) -> dict[s
         key: {"function": block.function}
         | {a: v for a, v in block.arguments.items() if a != x}
         | ({"ratios": block.ratios} if block.ratios else {})
+        | ({"targets": block.targets} if block.targets != "mlp" else {})
         for key, block in blocks.items()
     }
     names = {key: find_class(block.function).__name__ for key, block in blocks.items()}

@@ -41,7 +41,6 @@ OWN_LOAD = 1.5
 """Load of the benchmark itself, beyond its threads."""
 DISTURBED = "Other work used the same cores: do not trust small differences; measure again."
 
-
 CAPTIONS = {
     "pruning": "Pruning time. Metric: scores and masks of all blocks from given statistics (for "
     "SparseGPT its update, which is its metric), one block timed and multiplied by their number; ± "
@@ -59,10 +58,7 @@ CAPTIONS = {
     "quartiles; below 1 is slower. Bold: the fastest. Caches were swept before every call; a block "
     "attends to its own tokens only.",
 }
-WHOLE = (
-    "Whole pruning: the run itself, calibration passes and reading of weights included, measured "
-    "once."
-)
+WHOLE = "Whole pruning: the run itself, calibration and reading of weights included, measured once."
 PruningOf = Mapping[tuple[str, str, str | None], PruningResult]
 """(model, method, pattern) -> the run's own pruning."""
 

@@ -33,7 +33,7 @@ from dass.runtime.provenance import (
     versions,
 )
 from dass.runtime.source_files import class_files, code_hash, module_files
-from dass.terms import Bos, Dtype, Propagation
+from dass.terms import Bos, Dtype, Propagation, Targets
 
 PROVENANCE = ("model", "calibration", "method", "code", "given")
 """What a result says of what it was made of, beside its settings."""
@@ -52,6 +52,7 @@ def prune_run(
     pruned_file: str | Path,
     result_file: str | Path,
     ratios: str | Path | None = None,
+    targets: Targets = "mlp",
 ) -> None:
     """Prune one model by one method to one pattern; goes on where a killed job stopped.
 
@@ -65,6 +66,7 @@ def prune_run(
         propagation: whose outputs reach the next block, see :func:`dass.pruning.prune.prune`.
         pruned_file, result_file: what to write.
         ratios: how far each block is pruned, as the stage ``ratios`` saved it; None: all alike.
+        targets: what is pruned: gated MLPs, the linear layers of self attention, or both.
     """
     started = time.monotonic()
     name = Run.parse(run)
@@ -74,7 +76,7 @@ def prune_run(
     windows = load_windows(tokens, "windows", model.vocabulary)
     settings: dict[str, Any] = {
         "function": function, "arguments": arguments, "dtype": dtype, "bos": bos,
-        "propagation": propagation,
+        "propagation": propagation, "targets": targets,
     }  # fmt: skip
     patterns: Pattern | list[Pattern] = pattern
     if ratios:
@@ -87,7 +89,7 @@ def prune_run(
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
         )
-        pruned = prune(model, windows, method, patterns, checkpoints, propagation)
+        pruned = prune(model, windows, method, patterns, checkpoints, propagation, targets)
         Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
         written = checkpoints.join(pruned_file, model.n_blocks, about)
         text = about["calibration"].get("origin")

@@ -154,6 +154,11 @@ def test_a_start_that_is_no_method(start: Any, line: str) -> None:
             "together",
         ),
         (
+            {"function": "wanda", "targets": "mlp"},
+            "methods.s.start.targets: write the targets beside start: they are those of both "
+            "together",
+        ),
+        (
             {"function": "given", "path": "masks"},
             "methods.s: method 'sparseswaps' cannot start from 'given', whose masks come from "
             "files; start from a method that makes its own",
@@ -166,7 +171,7 @@ def test_a_start_that_would_be_left_unread(start: Any, line: str) -> None:
 
 def test_a_start_of_what_refines_nothing() -> None:
     line = message(changed({"methods/wanda/start": {"function": "dass"}}))
-    assert line == "methods.wanda.start: unknown key; known keys: function, label, ratios"
+    assert line == "methods.wanda.start: unknown key; did you mean targets?"
 
 
 def test_groups_that_a_refinement_cannot_move_in_are_refused_before_the_first_job() -> None:
@@ -190,11 +195,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"powr": 1.0}, "methods.mine.powr: unknown key; did you mean power?"),
     (
         {"power": 1.0, "zzz": 1},
-        "methods.mine.zzz: unknown key; known keys: function, label, ratios, power, steps, mode, "
-        "flag, limit, shares",
+        "methods.mine.zzz: unknown key; known keys: function, label, ratios, targets, power, "
+        "steps, mode, flag, limit, shares",
     ),
     ({"power": 1.0, "unit": 2}, "methods.mine.unit: unknown key; known keys: function, label, "
-     "ratios, power, steps, mode, flag, limit, shares"),
+     "ratios, targets, power, steps, mode, flag, limit, shares"),
     ({}, "methods.mine.power: missing; it is required"),
     (
         {"power": "two"},
@@ -254,3 +259,60 @@ def test_class_that_cannot_be_had(function: str) -> None:
 def test_standins_have_the_defaults_of_their_code() -> None:
     standins = StandinsConfig()
     assert (standins.documents, standins.steps) == (DEFAULT_DOCUMENTS, DEFAULT_STEPS)
+
+
+# --- Targets --------------------------------------------------------------------------------------
+
+
+def test_targets_are_the_mlp_unless_asked_and_are_no_argument() -> None:
+    study = load_config(changed({"methods/all": {"function": "wanda", "targets": "all"}}))
+    assert [study.methods[name].targets for name in ("wanda", "all")] == ["mlp", "all"]
+    assert study.methods["all"].arguments == {}
+    refined = {"function": "sparseswaps", "targets": "all"}
+    study = load_config(changed({"methods/s": refined}))
+    assert (study.methods["s"].targets, study.methods["s"].arguments["start"]) == (
+        "all", {"function": "wanda"}
+    )  # fmt: skip
+    assert load_config(json.loads(study.model_dump_json())) == study
+
+
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [
+        (
+            {"function": "wanda", "targets": "mlps"},
+            "methods.m.targets: must be 'mlp', 'attention' or 'all', not 'mlps'",
+        ),
+        (
+            {"function": "given", "path": "masks", "targets": "all"},
+            "methods.m.targets: all cannot be asked of masks from files, which are of gated MLPs; "
+            "remove it",
+        ),
+        (
+            {"function": "wanda", "ratios": "owl", "targets": "attention"},
+            "methods.m.targets: attention cannot be pruned by ratios, which are of gated MLPs; "
+            "remove one of the two",
+        ),
+    ],
+)
+def test_targets_that_cannot_be(block: dict[str, Any], line: str) -> None:
+    assert message(changed({"ratios": {"owl": {"kind": "owl"}}, "methods/m": block})) == line
+
+
+def test_blocks_of_a_method_without_glus() -> None:
+    attention = {"function": "wanda", "targets": "attention"}
+    blocks = {
+        "models": ["a"], "calibration": "c", "methods": ["m"], "patterns": ["u50"], "windows": 2,
+    }  # fmt: skip
+    asked = {"methods/m": attention, "blocks": blocks, "experiments/main/methods": ["m"]}
+    line = "blocks.methods: m prunes no gated MLP (targets: attention); remove it"
+    assert message(changed(asked)) == line
+    load_config(changed(asked | {"methods/m": attention | {"targets": "all"}}))
+
+
+def test_groups_of_a_refinement_are_those_of_its_targets() -> None:
+    """DSnoT cannot move in groups along the output, which DaSS lays in gate and up only."""
+    refined = {"function": "dsnot", "start": {"function": "dass"}, "targets": "attention"}
+    asked = {"methods/d": refined, "experiments/main/methods": ["wanda", "d"]}
+    load_config(changed(asked))
+    assert "cannot refine 2of4 groups" in message(changed(asked | {"methods/d/targets": "all"}))

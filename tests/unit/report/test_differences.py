@@ -10,7 +10,7 @@ import yaml
 
 from dass.config.load import load_config
 from dass.latex import escape_latex
-from dass.report.differences import PRUNED, paper_differences
+from dass.report.differences import PRUNED, PRUNED_BESIDES, paper_differences
 
 CONFIG = Path(__file__).parents[3] / "config"
 
@@ -31,6 +31,13 @@ def test_the_papers_own_study_differs_in_little() -> None:
         "BOS: at the start of each window, where the paper's released code has it at the start of "
         "the text only: Gemma-7B.",
     ]
+
+
+def test_methods_that_prune_more_are_named() -> None:
+    methods = yaml.safe_load((CONFIG / "config.yaml").read_text())["methods"]
+    methods["wanda"]["targets"] = "all"
+    first = said("config.yaml", methods=methods)[0]
+    assert first == f"{PRUNED_BESIDES} Pruned by Wanda: attention's linear layers, too."
 
 
 def test_stand_ins_are_called_stand_ins() -> None:

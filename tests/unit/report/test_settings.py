@@ -57,6 +57,24 @@ def test_labels_keep_the_order_of_the_config_and_methods_may_have_none() -> None
     assert settings.patterns == ["2of4", "u50"]
 
 
+def test_captions_name_methods_with_other_targets() -> None:
+    config = demo()
+    config["methods"]["wanda"] |= {"targets": "all"}
+    config["methods"]["magnitude"] |= {"targets": "all"}
+    config["methods"]["sparsegpt"] |= {"targets": "attention"}
+    config["blocks"]["methods"] = ["wanda", "dass"]
+    study = load_config(config)
+    note = study.note
+    both = "Pruned by Magnitude and Wanda: attention's linear layers, too. "
+    only = "Pruned by SparseGPT: attention's linear layers in place of the MLPs. "
+    assert table_settings(study, "main").note == both + only + note
+    blocks = block_settings(study)
+    assert blocks is not None
+    assert blocks.note == f"Pruned by Wanda: attention's linear layers, too. {note}"
+    config["select"] = {"methods": ["dass"]}
+    assert table_settings(load_config(config), "main").note == note
+
+
 def test_the_metric_and_the_split_are_the_studys() -> None:
     config = demo()
     config["zero_shot"]["metric"] = "acc_norm"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Any metric for ``gate`` and ``up``, compared within any group; ``down`` as Wanda.
+    """Any metric for ``gate`` and ``up``, compared within any group; all else as Wanda.
 
     ``metric: input``:  S_ij = |W_ij| · ‖X_j‖₂;  ``metric: intermediate``:  |W_ij| · ‖Z_i‖₂^α.
     ``group: row``: compared within each output row, N:M groups along the input; ``group: column``:
@@ -36,16 +36,16 @@ class Grouped:
     needs: ClassVar[frozenset[Need]] = frozenset({"input_norm", "intermediate_norm"})
 
     def comparison(self, role: Role) -> Comparison:
-        """``down`` within rows; ``gate`` and ``up`` within what was chosen."""
-        if role == "down" or self.group == "row":
+        """``gate`` and ``up`` within what was chosen; all else within rows."""
+        if role in ("down", "linear") or self.group == "row":
             return Comparison(scope="row", axis="input")
         return Comparison(scope="column", axis="output")
 
     def score(self, role: Role, weight: Tensor, statistics: Statistics) -> Tensor:
         """Score a projection [out, in]; ``down`` sees the intermediate activation."""
+        if role == "linear" or (role != "down" and self.metric == "input"):
+            return weight.float().abs() * statistics.get("input_norm")
         neurons = statistics.get("intermediate_norm")
         if role == "down":
             return weight.float().abs() * neurons
-        if self.metric == "input":
-            return weight.float().abs() * statistics.get("input_norm")
         return weight.float().abs() * neurons.pow(self.alpha).unsqueeze(1)
