@@ -277,10 +277,13 @@ def damaged(content: bytes) -> SearchStrategy[bytes]:
     return st.one_of(flipped, replaced, cut, st.binary(max_size=200))
 
 
-TOGETHER = {"cluster", "faults", "hub", "real", "workflow"}
+TOGETHER = {"cluster", "faults", "hub", "real"}
 """Folders whose tests share what took minutes to make: all of them go to one worker."""
 
-MARKED = TOGETHER | {"gpu"}
+SLOW = TOGETHER | {"workflow"}
+"""Those that take minutes; what the workflow's tests share is made once for all workers."""
+
+MARKED = SLOW | {"gpu"}
 """Folders whose tests carry the folder's name as a marker."""
 
 
@@ -292,7 +295,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (folder := item.path.parent.name) in MARKED:
             item.add_marker(folder)
-    items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
+    items.sort(key=lambda item: item.path.parent.name not in SLOW)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+
+from .dry_runs import dry_run
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "rules", "workflow", "config", "src", "envs", "profiles"]
@@ -63,8 +67,10 @@ class Workflow:
 
     def snakemake(self, *arguments: str, config: str = "study.yaml", cores: int = 2) -> Finished:
         """Run snakemake here; the config file may be another one."""
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        command += ["--cores", str(cores), "--configfile", config]
+        given = [*arguments, "--cores", str(cores), "--configfile", config]
+        if "--dry-run" in arguments:
+            return Finished(*dry_run(given, self.folder))
+        command = [sys.executable, "-m", "snakemake", *given]
         # The same jobs on a machine with a GPU, unless a test says otherwise.
         environment = {"DASS_SPEED_GPU": "0"} | os.environ
         done = subprocess.run(
@@ -72,6 +78,19 @@ class Workflow:
             timeout=600, check=False,
         )  # fmt: skip
         return Finished(done.returncode, done.stdout + done.stderr)
+
+    def forked(self, *targets: str, config: str = "study.yaml") -> None:
+        """Do and record the jobs of these targets, in a fraction of the time Snakemake takes.
+
+        That its results are the same, and that Snakemake then knows of them, is test_plan.py's.
+        """
+        environment = {"DASS_SPEED_GPU": "0"} | os.environ
+        for command in forked_commands(config, *targets):
+            done = subprocess.run(
+                command, cwd=self.folder, env=environment, capture_output=True, text=True,
+                timeout=600, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
 
     def plan(self, *arguments: str, config: str = "study.yaml") -> Counter[str]:
         """The jobs that a call would run."""
@@ -96,6 +115,16 @@ class Workflow:
         return sorted(str(path.relative_to(self.folder)) for path in files)
 
 
+def forked_commands(config: str, *targets: str) -> Iterator[list[str]]:
+    """Plan the jobs of the targets, do them in forks of one process, and tell Snakemake."""
+    for name, *arguments in (
+        ["plan", config, "jobs.json", *targets],
+        ["run_plan", "jobs.json", "--workers", "2"],
+        ["plan", config, "jobs.json", "--record"],
+    ):
+        yield [sys.executable, f"workflow/scripts/{name}.py", *arguments]
+
+
 def copy_workflow(folder: Path) -> Workflow:
     """The workflow alone, with nothing made yet."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +147,29 @@ def write_model_folder(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The small study, run to its end. Tests must not change it: see `study`."""
-    workflow = copy_workflow(tmp_path_factory.mktemp("workflow") / "study")
+    """The small study, run to its end. Tests must not change it: see `study`.
+
+    One worker makes it while the others wait, and each has a copy of its own.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "finished").exists():
+            _finish(shared / "unfinished").rename(shared / "finished")
+    folder = tmp_path_factory.mktemp("workflow") / "study"
+    shutil.copytree(shared / "finished", folder, copy_function=shutil.copy2)
+    return Workflow(folder)
+
+
+def _finish(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)  # of a worker that could not finish it
+    workflow = copy_workflow(folder)
     workflow.write_study(small_study())
     finished = workflow.snakemake()
     assert finished.code == 0, finished.output
-    return workflow
+    return folder
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Workflow, copy_workflow, small_study
+from .test_incremental import ENDS
 
 MODEL, DATA = "mine", "data"
 
@@ -41,8 +42,10 @@ def finished_own(finished_study: Workflow, tmp_path_factory: pytest.TempPathFact
     (workflow.folder / MODEL / "added_tokens.json").write_text("{}")
     (workflow.folder / MODEL / "README.md").write_text("no result depends on it")
     workflow.write_study(own_study())
+    workflow.forked("evaluate")
     finished = workflow.snakemake()
     assert finished.code == 0, finished.output
+    assert finished.jobs == ENDS | {"summary_of_model": 1}
     assert workflow.plan() == {}
     return workflow
 

@@ -34,8 +34,7 @@ def test_benchmarks_end_in_tables_figures_and_the_report(
     config = study.write_study(speed_study(), "speed.yaml")
     jobs = {"speed_metric": 4, "speed_cpu": 1, "speed_tables": 3, "speed_figures": 1}
     assert study.plan(config=config) == jobs | {"report": 1, "all": 1}
-    finished = study.snakemake(config=config)
-    assert finished.code == 0, finished.output
+    study.forked("all", config=config)
 
     folder = study.folder / "results/small/speed"
     tables = {path.stem: path.read_text() for path in (folder / "tables").glob("*.md")}
