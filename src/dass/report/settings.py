@@ -95,7 +95,9 @@ def _curves(study: StudyConfig, experiment: str) -> tuple[Part, dict[str, str]]:
 
 def _family(pattern: str) -> str:
     parsed = parse_pattern(pattern)
-    return "unstructured" if isinstance(parsed, Unstructured) else f"N:{parsed.group}"
+    if isinstance(parsed, Unstructured):
+        return "unstructured"
+    return f"N:{parsed.group}" + (" both axes" if parsed.both else "")
 
 
 def _method_curves(study: StudyConfig, methods: Sequence[str], x: str) -> dict[str, str]:
