@@ -146,7 +146,7 @@ def one_of(names):
 CALIBRATION = one_of(DRAWS)
 METHOD = one_of(STUDY.methods)
 RATIOS_NAME = one_of(STUDY.ratios)
-PATTERN = r"u\d+(\.\d+)?|\d+of\d+"
+PATTERN = r"u\d+(\.\d+)?|\d+of\d+(x\d+)?"
 
 
 # Params of a rule, by its wildcards

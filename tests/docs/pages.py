@@ -7,6 +7,9 @@ import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -72,6 +75,17 @@ def blocks(page: Path) -> list[Block]:
         Block(name_of(page), text.count("\n", 0, m.start()) + 2, m[2], textwrap.dedent(m[3]))
         for m in FENCE.finditer(text)
     ]
+
+
+def comparing() -> tuple[str, dict[str, Any]]:
+    """The method's module of docs/comparing.md, and what its blocks of a config are together."""
+    page = blocks(ROOT / "docs/comparing.md")
+    (method,) = (block.text for block in page if block.language == "python")
+    changes: dict[str, Any] = {}
+    for one in (yaml.safe_load(block.text) for block in page if block.language == "yaml"):
+        for key, value in one.items():
+            changes[key] = changes.get(key, {}) | value if isinstance(value, dict) else value
+    return method, changes
 
 
 def fenced_commands() -> list[Command]:

@@ -20,7 +20,16 @@ import yaml
 
 from tests.workflow.conftest import Workflow, copy_workflow, write_model_folder
 
-from .pages import PAGES, ROOT, Block, Command, blocks, fenced_commands, inline_commands
+from .pages import (
+    PAGES,
+    ROOT,
+    Block,
+    Command,
+    blocks,
+    comparing,
+    fenced_commands,
+    inline_commands,
+)
 
 SKIPPED = {
     "export HF_TOKEN=": "sets a variable of the reader's shell",
@@ -93,11 +102,12 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 def compare(folder: Path, study: dict[str, Any]) -> None:
     """The method and the config that docs/comparing.md has its reader write."""
-    page = blocks(ROOT / "docs/comparing.md")
-    (method,) = (block.text for block in page if block.language == "python")
-    (changes,) = (yaml.safe_load(block.text) for block in page if block.language == "yaml")
+    method, changes = comparing()
     (folder / "mymethods.py").write_text(method)
     (folder / "compare.yaml").write_text(yaml.safe_dump(study | changes))
+    masks = folder / "masks/my-model-u50.safetensors"
+    masks.parent.mkdir()
+    masks.touch()
 
 
 def real_models(folder: Path) -> list[Path]:

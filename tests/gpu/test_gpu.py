@@ -47,7 +47,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@pytest.mark.parametrize("pattern", ["u50", "u70", "2of4", "4of8", "1of16"])
+@pytest.mark.parametrize("pattern", ["u50", "u70", "2of4", "2of4x4", "4of8", "1of16"])
 @pytest.mark.parametrize(("scope", "axis"), [("row", "input"), ("column", "output")])
 def test_masks_are_those_of_the_cpu(pattern: str, scope, axis) -> None:
     scores = (random(96, 160) * 4).round().abs()  # many ties

@@ -249,7 +249,8 @@ class ExperimentConfig(Strict):
     """Keys of `methods`."""
     patterns: Patterns
     """`u50`: 50 % zeros, unstructured (any percentage: `u62.5`); `2of4`: 2 kept of each 4 (any N of
-    M: `4of8`)."""
+    M: `4of8`); `2of4x4`: 2 of each row and of each column of every 4 by 4 tile, so that groups lie
+    along both dimensions (methods that only score)."""
     x: Text | None = None
     """What varies from run to run, for a figure with that on its horizontal axis: `sparsity`, a
     key of the calibrations such as `sequences`, or an argument of methods such as `alpha`.

@@ -19,7 +19,7 @@ from dass.config.types import Problem, nearest
 from dass.errors import PatternError
 from dass.latex import latex_name
 from dass.pruning.methods import find_class, make_method
-from dass.pruning.patterns import parse_pattern
+from dass.pruning.patterns import NofM, parse_pattern
 from dass.pruning.ratios import check_listed
 from dass.terms import DatasetKind
 
@@ -87,18 +87,22 @@ def _check_draws(study: StudyConfig) -> Iterator[Problem]:
 
 
 def _check_groups(study: StudyConfig) -> Iterator[Problem]:
-    """A refinement can move within the N:M groups of what it starts from."""
+    """A method can lay the N:M groups that are asked for, a refinement move within them."""
     asked = [(b.methods, b.patterns) for b in study.experiments.values()]
     if study.blocks is not None:
         asked.append((study.blocks.methods, study.blocks.patterns))
     pairs = [pair for lists in asked for pair in itertools.product(*lists)]
     for name, pattern in dict.fromkeys(pairs):
-        if name in study.methods and isinstance(block := study.methods[name], RefinementConfig):
+        if name not in study.methods:
+            continue
+        block, parsed = study.methods[name], parse_pattern(pattern)
+        tiles = isinstance(parsed, NofM) and parsed.both
+        if tiles or isinstance(block, RefinementConfig):
             from dass.pruning.method_calls import check_groups  # with torch: only where it may fail
 
             try:
                 method = make_method(block.function, block.arguments)
-                check_groups(method, parse_pattern(pattern), block.targets)
+                check_groups(method, parsed, block.targets)
             except PatternError as error:
                 yield f"methods.{name}", str(error)
                 break

@@ -196,7 +196,8 @@ def check_pattern(mask: Tensor, pattern: Pattern, tolerance: float, name: str) -
 
     Raises:
         PatternError: its share of zeros is off by more than ``tolerance`` and the rounding down of
-            rows, or more than N of some M are kept, along the input as along the output.
+            rows, or more than N of some M are kept, along the input as along the output (along
+            either of them, if the pattern's groups lie along both).
     """
     zeros = 1 - int(mask.count_nonzero()) / mask.numel()
     off = zeros - pattern.sparsity
@@ -207,7 +208,7 @@ def check_pattern(mask: Tensor, pattern: Pattern, tolerance: float, name: str) -
         )
     if isinstance(pattern, NofM):
         crowded = [_crowded(one, pattern) for one in (mask, mask.t())]
-        if all(crowded):
+        if any(crowded) if pattern.both else all(crowded):
             raise PatternError(
                 f"{name}: the given mask is not {pattern}: {crowded[0]} groups along the input "
                 f"keep more, and {crowded[1]} along the output; name the pattern that it has"

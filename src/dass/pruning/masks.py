@@ -10,6 +10,7 @@ from torch import Tensor
 from dass.errors import NumericError
 from dass.models.numerics import all_finite, kernels_take
 from dass.pruning.patterns import Axis, NofM, Pattern, Scope, Unstructured, check_fit
+from dass.pruning.tiles import best_of_tiles
 
 LARGEST_RANKED_GROUP = 32
 """Groups up to this size are ranked by comparing each member with each; larger ones are sorted."""
@@ -24,14 +25,15 @@ def keep_mask(
         scores: [out, in], floating, finite; a higher score is worth more.
         pattern: how many of which entries go.
         scope: within which entries unstructured scores are compared (not used for N:M).
-        axis: along which dimension N:M groups lie (not used for unstructured).
+        axis: along which dimension N:M groups lie (not used for unstructured, nor where they lie
+            along both).
         name: what to call the matrix in an error.
 
     Returns:
         bool [out, in], true where the weight is kept.
 
     Raises:
-        NumericError: a score is not finite.
+        NumericError: a score is not finite, or those of a tile add up beyond the largest number.
         PatternError: M does not divide the dimension that the groups lie along.
     """
     if not all_finite(scores):
@@ -88,6 +90,8 @@ def _n_of_m(scores: Tensor, pattern: NofM, axis: Axis, name: str) -> Tensor:
     """Keep mask of [out, in] whose groups lie along ``axis``."""
     rows, columns = scores.shape
     check_fit((rows, columns), pattern, axis, name)
+    if pattern.both:
+        return best_of_tiles(scores, pattern.kept, name)
     size = pattern.group
     if axis == "input":
         return _best_of_groups(scores.reshape(rows, columns // size, size), pattern, 2).reshape(

@@ -116,7 +116,10 @@ class ScoreMethod(Protocol):
 
 @runtime_checkable
 class UpdateMethod(Protocol):
-    """A method that chooses the mask and updates the weights that stay."""
+    """A method that chooses the mask and updates the weights that stay.
+
+    One whose masks may have N:M groups along both dimensions says so: ``tiles: ClassVar = True``.
+    """
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -50,11 +50,18 @@ def comparison_of(method: Method, role: Role) -> Comparison:
 
 
 def check_groups(method: Method, pattern: Pattern, targets: Targets = "mlp") -> None:
-    """Refuse a refinement that cannot move within the N:M groups of the method it starts from.
+    """Refuse N:M groups that a method cannot lay, or a refinement cannot move within.
 
     Raises:
         PatternError: which groups, and what to do.
     """
+    if isinstance(pattern, NofM) and pattern.both and not takes_tiles(method):
+        own = method.refinement if isinstance(method, Refined) else method
+        does = "refine" if isinstance(method, Refined) else "lay"
+        raise PatternError(
+            f"{_name(own)} cannot {does} groups along both dimensions ({pattern}); choose a method "
+            "that only scores, or another pattern"
+        )
     if not isinstance(method, Refined):
         return
     check_groups(method.start, pattern, targets)
@@ -65,6 +72,16 @@ def check_groups(method: Method, pattern: Pattern, targets: Targets = "mlp") -> 
                 f"{_name(_first(method))} lays those of {role}; choose another start, or an "
                 "unstructured pattern"
             )
+
+
+def takes_tiles(method: Method) -> bool:
+    """Whether a method's masks may have N:M groups along both dimensions.
+
+    Those of scores are; an update method says that it gives such with ``tiles = True``.
+    """
+    if isinstance(method, UpdateMethod):
+        return bool(getattr(method, "tiles", False))
+    return not isinstance(method, Refined)
 
 
 def mask_of(

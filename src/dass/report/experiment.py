@@ -68,6 +68,8 @@ class TableSettings:
     """Key of that part -> place; a line whose key is missing is the same everywhere."""
     curves: dict[str, str] = field(default_factory=dict)
     """Key of that part -> what lines have in common that one curve joins."""
+    unpublished: list[str] = field(default_factory=list)
+    """Methods that are none of those that numbers are published about, whatever their keys."""
 
     def lines(self, pattern: str) -> dict[Line, str]:
         """The lines of a pattern -> labels; of several calibrations each is named."""

@@ -50,7 +50,8 @@ def _fitting(
     published: Iterable[Published], shown: Mapping[str, Lines], settings: TableSettings
 ) -> list[Published]:
     """Numbers about the experiment's runs, on the data set and context length of our own."""
-    lines = [(model, line) for model in settings.models for line in settings.all_lines]
+    own = [line for line in settings.all_lines if line.method not in settings.unpublished]
+    lines = [(model, line) for model in settings.models for line in own]
     all_draws = [draws for own in shown.values() for draws in own.values()]
     ours = [row.perplexity for draws in all_draws for row in draws.values() if row.perplexity]
     dataset, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else (None, None)

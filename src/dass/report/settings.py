@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from dass.config.blocks import CalibrationConfig
+from dass.config.method import MethodConfig
 from dass.config.runs import CALIBRATION_AXES, block_runs, draws_of, experiment_runs, x_values
 from dass.config.study import StudyConfig
 from dass.pruning.methods import find_class
@@ -47,6 +48,7 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         x_part=part,
         x_values=x_values(study, experiment) if block.x else {},
         curves=curves,
+        unpublished=sorted(key for key in methods if _prunes_otherwise(study.methods.get(key))),
     )
 
 
@@ -62,6 +64,11 @@ def block_settings(study: StudyConfig) -> BlockSettings | None:
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
         note=_note(study, {run.method for run in runs}),
     )
+
+
+def _prunes_otherwise(method: MethodConfig | None) -> bool:
+    """Whether it prunes other matrices than MLPs, or blocks by ratios: no published number is."""
+    return method is not None and (method.targets != "mlp" or method.ratios is not None)
 
 
 def _note(study: StudyConfig, methods: Collection[str]) -> str:
@@ -103,7 +110,9 @@ def _curves(study: StudyConfig, experiment: str) -> tuple[Part, dict[str, str]]:
 
 def _family(pattern: str) -> str:
     parsed = parse_pattern(pattern)
-    return "unstructured" if isinstance(parsed, Unstructured) else f"N:{parsed.group}"
+    if isinstance(parsed, Unstructured):
+        return "unstructured"
+    return f"N:{parsed.group}" + (" both axes" if parsed.both else "")
 
 
 def _method_curves(study: StudyConfig, methods: Sequence[str], x: str) -> dict[str, str]:

@@ -24,11 +24,11 @@ def x_words(x: str) -> str:
 
 
 def pattern_label(pattern: str) -> str:
-    """The paper's name: ``50 %`` for u50, ``2:4`` for 2of4."""
+    """The paper's name: ``50 %`` for u50, ``2:4`` for 2of4; ``2:4 both axes`` for 2of4x4."""
     parsed = parse_pattern(pattern)
     if isinstance(parsed, Unstructured):
         return f"{float(parsed.percent):g} %"
-    return f"{parsed.kept}:{parsed.group}"
+    return f"{parsed.kept}:{parsed.group}" + (" both axes" if parsed.both else "")
 
 
 def format_perplexity(value: float) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dass.models.shape import Shape
 from dass.pruning.method import Method, ScoreMethod, Statistics, UpdateMethod
-from dass.pruning.method_calls import mask_of
+from dass.pruning.method_calls import check_groups, mask_of
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import Pattern, parse_pattern
 from dass.runtime.job import device as found_device
@@ -74,7 +74,12 @@ def score_block(method: Method, weights: dict[Role, Tensor], statistics: Statist
 def mask_block(
     method: Method, weights: dict[Role, Tensor], statistics: Statistics, pattern: Pattern
 ) -> None:
-    """Choose the masks of a block's three projections; an update method updates, too."""
+    """Choose the masks of a block's three projections; an update method updates, too.
+
+    Raises:
+        PatternError: the method cannot lay the pattern's groups.
+    """
+    check_groups(method, pattern)
     # A method may keep what the projections of a block share, for that block only.
     own = replace(statistics, derived={})
     for role, weight in weights.items():

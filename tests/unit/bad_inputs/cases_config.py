@@ -129,6 +129,8 @@ CASES = [
     config("a start that is a name", "methods/dass", {"function": "sparseswaps", "start": "dass"}, "methods.dass.start: write a method, as in {function: wanda}, not 'dass'"),
     config("a start that is no method", "methods/dass", {"function": "sparseswaps", "start": {"function": "das"}}, "methods.dass.start.function: no built-in method 'das'; did you mean dass? …"),
     config("groups that a refinement cannot move in", "methods/dass", {"function": "dsnot", "start": {"function": "dass"}}, "methods.dass: dass.pruning.methods.dsnot:DSnoT cannot refine 2of4 groups along the output, as dass.pruning.methods.dass:DaSS lays those of gate; …"),
+    Case("groups along both dimensions by a method that lays its own", study({"methods/dass": {"function": "sparsegpt"}, "experiments/main/patterns": ["2of4x4"]}), "methods.dass: dass.pruning.methods.sparsegpt:SparseGPT cannot lay groups along both dimensions (2of4x4); choose a method that only scores, or another pattern"),
+    config("tiles that are not 4 by 4", "experiments/main/patterns", ["4of8x8"], "experiments.main.patterns: pattern '4of8x8': tiles are 4 by 4 only; write 2of4x4"),
     config("arguments in a block of their own", "methods/dass/arguments", {"alpha": 1}, "methods.dass.arguments: write the arguments inline, beside function"),
     config("a tolerance of 0", "published", {"file": "f.csv", "tolerance": 0}, "published.tolerance: must be greater than 0, not 0"),
     config("heads that cannot be shared", "speed", {"shapes": {"s": {"hidden": 8, "intermediate": 8, "heads": 3, "key_value_heads": 2, "blocks": 1}}}, "speed.shapes.s.key_value_heads: 3 heads cannot share them evenly; correct one"),

@@ -122,6 +122,17 @@ def test_the_groups_of_a_pruned_weight_are_found(axis, group: int) -> None:
     assert (packed.layout.group, packed.layout.axis) == (group, axis)
 
 
+def test_groups_along_both_dimensions_are_packed_along_either() -> None:
+    """Of 2:4 in every row and column of 4 by 4 tiles; Wᵀ, too, as a backward pass reads it."""
+    weight = weight_of(64, 128)
+    mask = keep_mask(weight.float().abs(), NofM(2, 4, both=True), "row", "input")
+    dense = weight.masked_fill(~mask, 0)
+    for matrix in (dense, dense.t().contiguous()):
+        assert isinstance(pack_pruned(matrix), Groups)
+        for axis in AXES:
+            assert same_bits(unpack(pack(matrix, matrix != 0, 4, axis), torch.float16), matrix)
+
+
 def test_any_other_mask_is_a_bitmap_only_if_asked_for() -> None:
     weight = weight_of(64, 128).masked_fill(weight_of(64, 128, seed=3) > 0, 0)
     with pytest.raises(PatternError, match=r"its zeros \(5\d\.\d%\) are neither 2:4 nor 4:8"):

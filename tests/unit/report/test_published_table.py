@@ -78,6 +78,13 @@ def test_only_rows_with_a_published_number_stand_there(tmp_path: Path) -> None:
     assert "8.25 | 8.00" in " ".join(table.markdown().split())
 
 
+def test_a_method_that_prunes_otherwise_is_not_held_against_its_key(tmp_path: Path) -> None:
+    """The number is about DaSS on MLPs; a method of that key that prunes attention is another."""
+    settings = replace(SETTINGS, unpublished=["dass"])
+    number = "t,llama,dass,2of4,test,perplexity,8.25,A"
+    assert printed(published_table(ROWS, settings, published_in(tmp_path, number))) == []
+
+
 def test_the_tolerance_is_the_studys(tmp_path: Path) -> None:
     settings = replace(SETTINGS, tolerance=0.031)
     number = "t,llama,dass,2of4,test,perplexity,8.25,A"

@@ -68,6 +68,7 @@ def test_captions_name_methods_with_other_targets() -> None:
     both = "Pruned by Magnitude and Wanda: attention's linear layers, too. "
     only = "Pruned by SparseGPT: attention's linear layers in place of the MLPs. "
     assert table_settings(study, "main").note == both + only + note
+    assert table_settings(study, "main").unpublished == ["magnitude", "sparsegpt", "wanda"]
     blocks = block_settings(study)
     assert blocks is not None
     assert blocks.note == f"Pruned by Wanda: attention's linear layers, too. {note}"
@@ -138,10 +139,10 @@ def test_draws_are_of_one_calibration() -> None:
     assert TableSettings(**json.loads(json.dumps(asdict(settings)))) == settings
 
 
-def along(x: str, methods: dict[str, Any] | None = None, **lists: Any) -> TableSettings:
-    """The demo's experiment along something."""
+def along(x: str, more: dict[str, Any] | None = None, **lists: Any) -> TableSettings:
+    """The demo's experiment along something, with more methods."""
     config = demo()
-    config["methods"] |= methods or {}
+    config["methods"] |= more or {}
     names = {"methods": list(config["methods"]), "patterns": ["2of4"]} | lists
     config["experiments"]["main"] |= {"x": x} | names
     return table_settings(load_config(config), "main")
@@ -190,11 +191,15 @@ def test_curves_that_differ_in_another_argument_say_so() -> None:
 
 
 def test_patterns_are_joined_by_kind() -> None:
-    settings = along("sparsity", patterns=["u50", "u70", "2of4", "1of4", "4of8"])
+    patterns = ["u50", "u70", "2of4", "1of4", "4of8", "2of4x4"]
+    settings = along("sparsity", methods=["magnitude", "wanda", "dass"], patterns=patterns)
     assert settings.x_part == "pattern"
-    assert settings.x_values == {"u50": 50, "u70": 70, "2of4": 50, "1of4": 75, "4of8": 50}
+    assert settings.x_values == {
+        "u50": 50, "u70": 70, "2of4": 50, "1of4": 75, "4of8": 50, "2of4x4": 50,
+    }  # fmt: skip
     assert settings.curves == {
         "u50": "unstructured", "u70": "unstructured", "2of4": "N:4", "1of4": "N:4", "4of8": "N:8",
+        "2of4x4": "N:4 both axes",
     }  # fmt: skip
 
 

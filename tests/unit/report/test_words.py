@@ -16,8 +16,10 @@ from dass.report.words import (
 
 
 @pytest.mark.parametrize(
-    ("pattern", "label"), [("u50", "50 %"), ("u62.5", "62.5 %"), ("4of8", "4:8"), ("2of4", "2:4")]
-)
+    ("pattern", "label"),
+    [("u50", "50 %"), ("u62.5", "62.5 %"), ("4of8", "4:8"), ("2of4", "2:4"),
+     ("2of4x4", "2:4 both axes")],
+)  # fmt: skip
 def test_patterns_have_the_papers_names(pattern: str, label: str) -> None:
     assert pattern_label(pattern) == label
 

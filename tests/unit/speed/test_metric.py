@@ -33,6 +33,13 @@ def test_a_pattern_that_does_not_fit_is_recorded() -> None:
     assert skipped.engine == "wanda" and "multiple of 24" in skipped.reason
 
 
+def test_groups_that_a_method_cannot_lay_are_recorded() -> None:
+    outcome = benchmark(TINY, MetricSettings(METHODS, ["2of4x4"], repeats=1))
+    assert {m.engine for m in outcome.measurements if m.part == MASK} == {"wanda", "dass"}
+    (skipped,) = outcome.skipped
+    assert skipped.engine == "s" and "along both dimensions" in skipped.reason
+
+
 def test_repeating_a_metric_starts_again_and_leaves_weights_alone() -> None:
     weights = {r: random_weight(TINY.matrix(r), 0, torch.float32, "cpu") for r in ROLES}
     before = {role: weight.clone() for role, weight in weights.items()}

@@ -39,6 +39,9 @@ class Given:
     tolerance: ClassVar[float] = 1e-3
     """By which share of a matrix a mask may miss its pattern: others round, or prune ties, too."""
 
+    tiles: ClassVar[bool] = True
+    """Groups along both dimensions are looked for, too."""
+
     def __post_init__(self) -> None:
         """Refuse what Snakemake would fill in."""
         if set("{}") & set(self.path):
