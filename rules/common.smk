@@ -17,7 +17,13 @@ os.environ.update(PYTHONPATH=os.pathsep.join(search))
 
 from dass.config.load import check_keys, load_config
 from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
-from dass.config.runs import block_runs, experiment_runs, runs, speed_subjects, zero_shot_runs
+from dass.config.runs import (
+    block_runs,
+    experiment_runs,
+    runs,
+    speed_subjects,
+    zero_shot_runs,
+)
 from dass.config.types import check_spelling, nearest
 from dass.data.documents import find_split
 from dass.data.hub import has_token
