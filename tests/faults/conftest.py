@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dass.runtime.provenance import provenance
+from dass.speed.results import compact
 from tests.workflow.conftest import ROOT, copy_workflow
 
 from .harness import STAGES, Sick, faults_study
@@ -41,9 +41,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[tuple[str, str]]]:
     kinds: dict[str, dict[str, int]] = {}
     for kind, stage in sorted(counted, key=lambda key: (key[0], order.index(key[1]))):
         kinds.setdefault(kind, {})[stage] = counted[kind, stage]
-    FIGURES.write_text(
-        json.dumps({"survived": kinds, "provenance": provenance(started)}, indent=1) + "\n"
-    )
+    FIGURES.write_text(compact({"survived": kinds, "provenance": provenance(started)}))
 
 
 @pytest.fixture(scope="session")
