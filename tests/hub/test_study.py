@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.workflow.conftest import Finished, Workflow, copy_workflow
+from tests.workflow.conftest import Finished, Workflow, copy_workflow, forked_commands
 
 from .conftest import GUEST, ROOT, TOKEN, environment_for, without_network
 from .server import LocalHub, RemoteRepository
 
 FULL = bool(os.environ.get("DASS_FULL"))
-PART = "select={methods: [dass], patterns: [2of4]}"
+PART = {"methods": ["dass"], "patterns": ["2of4"]}
+SELECT = [] if FULL else ["--config", "select={methods: [dass], patterns: [2of4]}"]
 MORE_OF = "gemma-7b"
 MORE = ["magnitude/2of4", "wanda/2of4", "sparsegpt/2of4", "dass/u50", "dass/4of8"]
 PER_MODEL = 4 * 3
@@ -69,6 +70,17 @@ class Study:
         self.output.append(done.stdout + done.stderr)
         return Finished(done.returncode, self.output[-1])
 
+    def forked(self, config: str, *targets: str) -> None:
+        """Have jobs done by one process, which has no network."""
+        prefix, environment = without_network(self.environment)
+        for command in forked_commands(config, *targets):
+            done = subprocess.run(
+                [*prefix, *command], cwd=self.folder, env=environment, capture_output=True,
+                text=True, check=False, timeout=3600,
+            )  # fmt: skip
+            self.output.append(done.stdout + done.stderr)
+            assert done.returncode == 0, self.output[-1]
+
     def results(self, kind: str) -> list[dict]:
         """All result files of a kind."""
         files = sorted((self.folder / "results/paper/runs").rglob(f"{kind}.json"))
@@ -105,9 +117,14 @@ def finished(
         for run in MORE
         for kind in ("perplexity", "zero_shot")
     ]
-    for arguments in [["all"]] if FULL else [more, ["all", "--config", PART]]:
-        computed = study.snakemake(*arguments, network=False)
-        assert computed.code == 0, computed.output
+    study.workflow.write_study(paper_in_small() | {"select": PART}, "part.yaml")
+    for config, targets in [("study.yaml", ["all"])] if FULL else [
+        ("study.yaml", more), ("part.yaml", ["evaluate"])
+    ]:  # fmt: skip
+        study.forked(config, *targets)
+    computed = study.snakemake("all", *SELECT, network=False)
+    assert computed.code == 0, computed.output
+    assert "prune_run" not in computed.jobs
     yield study
 
 
@@ -174,8 +191,7 @@ def test_results_name_the_commits_that_they_were_made_from(finished: Study) -> N
 
 
 def test_another_call_runs_nothing(finished: Study) -> None:
-    select = [] if FULL else ["--config", PART]
-    again = finished.snakemake("all", "--dry-run", *select, network=False)
+    again = finished.snakemake("all", "--dry-run", *SELECT, network=False)
     assert again.code == 0, again.output
     assert "Nothing to be done" in again.output
 

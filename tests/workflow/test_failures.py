@@ -35,7 +35,7 @@ class Fragile(Wanda):
             os.kill(os.getpid(), signal.SIGKILL)
         if role == "down" and Path("wait").exists():
             Path("waiting").touch()
-            time.sleep(20)
+            time.sleep(300)
         return super().score(role, weight, statistics)
 '''
 RUNS = "results/small/runs/standin-llama/toy"

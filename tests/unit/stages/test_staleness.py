@@ -11,11 +11,19 @@ from typing import Any
 from dass.runtime.source_files import ROOT, module_files
 
 RUN = """
-import importlib, json, sys
-stage, arguments = json.loads(sys.argv[1])
-getattr(importlib.import_module(f"dass.stages.{stage}"), stage)(**arguments)
-print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "dass"]))
+import importlib, json, os, sys
+import matplotlib.pyplot, torch, transformers.models.llama.modeling_llama
+assert "dass" not in sys.modules
+for stage, arguments in json.loads(sys.argv[1]).items():
+    if os.fork() == 0:
+        getattr(importlib.import_module(f"dass.stages.{stage}"), stage)(**arguments)
+        files = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "dass"]
+        print(json.dumps({"stage": stage, "files": files}), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(stage)
 """
+"""Each stage in a process that has imported nothing of the library; what takes long it has."""
 
 WITHOUT_EFFECT = {"__init__.py", "errors.py", "results/schema.py"}
 """With all of runtime/: the version, words of errors, and the form of result files. Not taken from
@@ -29,15 +37,20 @@ def relative(files: list[str]) -> set[str]:
     return {str(Path(file).relative_to(ROOT)) for file in files}
 
 
-def imported(stage: str, arguments: dict[str, Any]) -> set[str]:
-    """What a fresh process has imported of the library once a stage has run."""
-    command = [sys.executable, "-c", RUN, json.dumps([stage, arguments], default=str)]
+def imported(stages: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+    """What each stage has imported of the library once it has run."""
+    command = [sys.executable, "-c", RUN, json.dumps(stages, default=str)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"stage"')]
+    assert [one["stage"] for one in said] == list(stages)
     return {
-        name
-        for name in relative(json.loads(done.stdout.splitlines()[-1]))
-        if name not in WITHOUT_EFFECT and not name.startswith("runtime/")
+        one["stage"]: {
+            name
+            for name in relative(one["files"])
+            if name not in WITHOUT_EFFECT and not name.startswith("runtime/")
+        }
+        for one in said
     }
 
 
@@ -155,8 +168,7 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_declared_inputs_are_what_a_stage_imports(folder: Path, tmp_path: Path) -> None:
-    for stage, arguments in prepared(folder, tmp_path).items():
-        found = imported(stage, arguments)
+    for stage, found in imported(prepared(folder, tmp_path)).items():
         if stage == "prune_run":  # its method is an input of its own
             assert "pruning/methods/wanda.py" in found
             found.remove("pruning/methods/wanda.py")
