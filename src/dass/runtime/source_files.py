@@ -27,7 +27,8 @@ EXCLUDED = {
 def module_files(*modules: str) -> list[str]:
     """The files of these modules of the library and of all that they import, sorted.
 
-    Imports inside functions count; those for type checkers do not.
+    Imports inside functions count; those for type checkers do not. CUDA sources count as imported
+    by the modules beside them.
 
     Args:
         modules: names below ``dass``, e.g. ``stages.prune_run`` or ``pruning.methods.wanda``.
@@ -40,7 +41,9 @@ def module_files(*modules: str) -> list[str]:
             found.add(name)
             waiting.append(name.rpartition(".")[0])  # Python runs a module's packages first
             waiting += () if _is_excluded(name) else _imports(name)
-    return sorted(str(_file(name)) for name in found if not _is_excluded(name))
+    files = {_file(name) for name in found if not _is_excluded(name)}
+    files |= {kernel for file in files for kernel in file.parent.glob("*.cu*")}
+    return sorted(map(str, files))
 
 
 def class_files(*classes: type) -> list[str]:

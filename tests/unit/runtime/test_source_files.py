@@ -44,6 +44,14 @@ def test_computing_depends_on_no_method_and_on_nothing_that_only_presents(stage:
     assert "results/schema" not in found
 
 
+def test_kernels_that_are_read_as_text_are_files_of_what_times_them() -> None:
+    kernels = {str(path) for path in (ROOT / "packed").glob("*.cu*")}
+    assert {Path(kernel).name for kernel in kernels} == {"common.cuh", "groups.cu", "bitmap.cu"}
+    for stage in ("speed_gpu", "speed_prefill"):
+        assert kernels <= set(module_files(f"stages.{stage}"))
+    assert not kernels & set(module_files("stages.perplexity"))
+
+
 @pytest.mark.parametrize("stage", ["calibration_tokens", "evaluation_tokens"])
 def test_tokens_depend_on_no_model_and_no_pruning(stage: str) -> None:
     rooms = {name.split("/")[0] for name in names(module_files(f"stages.{stage}"))}
