@@ -319,7 +319,8 @@ for name, shown in SHOWN.items():
               "note": MORE_PRUNED if "mine" in shown["methods"] else "A note.",
               "draws": {key: {key: STUDY["calibrations"][key]["seed"]}
                         for key in shown["calibrations"]},
-              "x_part": "method", "x_values": {}, "curves": {}}  # fmt: skip
+              "x_part": "method", "x_values": {}, "curves": {},
+              "unpublished": ["mine"] if "mine" in shown["methods"] else []}  # fmt: skip
 
 LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
 SUBJECTS = {"metric": ["a", "tiny"], "gpu": ["a", "b", "s"], "cpu": ["s", "tiny"]}
