@@ -36,7 +36,7 @@ from dass.data.model_folder import (
 )
 from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
-from dass.pruning.methods import classes_of, find_class, make_method
+from dass.pruning.methods import classes_of, make_method, takes_files
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
@@ -241,7 +241,7 @@ def files_of_method(wildcards):
 
 def is_given(method):
     """Whether a method's masks come from elsewhere, from files."""
-    return hasattr(find_class(STUDY.methods[method].function), "files")
+    return takes_files(STUDY.methods[method].function)
 
 
 def arguments_of_run(run):

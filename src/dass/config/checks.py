@@ -18,7 +18,7 @@ from dass.config.runs import (
 from dass.config.types import Problem, nearest
 from dass.errors import PatternError
 from dass.latex import latex_name
-from dass.pruning.methods import find_class, make_method
+from dass.pruning.methods import make_method, takes_files
 from dass.pruning.patterns import NofM, parse_pattern
 from dass.pruning.ratios import check_listed
 from dass.terms import DatasetKind
@@ -163,7 +163,7 @@ def _check_targets(study: StudyConfig) -> Iterator[Problem]:
         if method.targets == "mlp":
             continue
         key, asked = f"methods.{name}.targets", f"{method.targets} cannot be"
-        if hasattr(find_class(method.function), "files"):
+        if takes_files(method.function):
             yield key, f"{asked} asked of masks from files, which are of gated MLPs; remove it"
         if method.ratios is not None:
             yield key, f"{asked} pruned by ratios, which are of gated MLPs; remove one of the two"
@@ -224,7 +224,7 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
         key = "speed.metric.methods"
         yield from _check_names(key, timed.methods, "method", study.methods, "methods")
         for name in set(timed.methods) & study.methods.keys():
-            if hasattr(find_class(study.methods[name].function), "files"):
+            if takes_files(study.methods[name].function):
                 yield key, f"{name} takes masks from files, which is no metric; remove it"
 
 

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dass.packed.formats import LANES, Layout, check_packs, from_lanes, nibbles_of, to_lanes
+from dass.packed.formats import (
+    LANES,
+    Layout,
+    check_packs,
+    codes_of,
+    from_lanes,
+    mask_of,
+    nibbles_of,
+    nibbles_of_mask,
+    to_lanes,
+)
 
 RING = 64
 """Rows that a warp holds (``bitmap.cu``): the slowest lane keeps the fastest from going on."""
@@ -57,9 +67,7 @@ def pack_bitmap(weight: Tensor, mask: Tensor, name: str = "matrix") -> Bitmap:
     check_packs(weight, mask, name)
     layout = Layout(weight.shape[0], weight.shape[1], 8, "input")
     kept = to_lanes(mask, layout)
-    places = torch.tensor((1, 2, 4, 8), dtype=torch.uint8, device=mask.device)
-    nibbles = (kept.unflatten(-1, (-1, 4)) * places).sum(-1, dtype=torch.uint8)
-    codes = (nibbles[..., ::2] | nibbles[..., 1::2] << 4).contiguous().view(torch.int32)
+    codes = codes_of(nibbles_of_mask(kept))
     counts = kept.unflatten(-1, (4, 32)).sum(-1, dtype=torch.int32)
     segment = _segment(counts)
     starts = _starts(counts, segment)
@@ -75,9 +83,7 @@ def pack_bitmap(weight: Tensor, mask: Tensor, name: str = "matrix") -> Bitmap:
 def unpack_bitmap(packed: Bitmap, dtype: torch.dtype) -> Tensor:
     """The dense weight [out, in] that was packed, on its device."""
     layout = packed.layout
-    nibbles = nibbles_of(packed.codes)
-    places = torch.tensor((1, 2, 4, 8), dtype=torch.uint8, device=nibbles.device)
-    kept = (nibbles.unsqueeze(-1) & places != 0).flatten(-2)
+    kept = mask_of(nibbles_of(packed.codes))
     values = packed.values.view(dtype).reshape(-1)
     lanes = torch.zeros(kept.shape, dtype=dtype, device=values.device)
     for tile in range(layout.tiles):

@@ -115,12 +115,8 @@ def pack(weight: Tensor, mask: Tensor, group: int, axis: Axis, name: str = "matr
     packed[:, :, 1:] = chosen.contiguous().view(torch.int32).reshape(
         layout.tiles, layout.chunks, LANES, VECTORS - 1, WORDS
     ).transpose(2, 3)  # fmt: skip
-    places = torch.tensor((1, 2, 4, 8), dtype=torch.uint8, device=weight.device)
-    nibbles = (full.unflatten(-1, (-1, 4)) * places).sum(-1, dtype=torch.uint8)
-    if group == 4:
-        nibbles = _numbers(weight.device)[nibbles.long()]
-    nibbles = nibbles.reshape(layout.tiles, layout.chunks, LANES, 16, 2)
-    packed[:, :, 0] = (nibbles[..., 0] | nibbles[..., 1] << 4).contiguous().view(torch.int32)
+    nibbles = nibbles_of_mask(full.flatten(-2))
+    packed[:, :, 0] = codes_of(_numbers(weight.device)[nibbles.long()] if group == 4 else nibbles)
     return Groups(layout, packed)
 
 
@@ -128,12 +124,10 @@ def unpack(weight: Groups, dtype: torch.dtype) -> Tensor:
     """The dense weight [out, in] that was packed, on its device."""
     packed, layout = weight.data, weight.layout
     half = layout.group // 2
-    places = torch.tensor((1, 2, 4, 8), dtype=torch.uint8, device=packed.device)
     nibbles = nibbles_of(packed[:, :, 0])
     if layout.group == 4:
         nibbles = torch.tensor(TWO_OF_FOUR, dtype=torch.uint8, device=packed.device)[nibbles.long()]
-    kept = nibbles.unsqueeze(-1) & places != 0
-    kept = kept.flatten(-2).unflatten(-1, (-1, layout.group))
+    kept = mask_of(nibbles).unflatten(-1, (-1, layout.group))
     values = packed[:, :, 1:].transpose(2, 3).contiguous().view(dtype)
     values = values.reshape(*kept.shape[:-1], half)
     rank = (kept.cumsum(-1) - 1).clamp_(min=0, max=half - 1)
@@ -161,6 +155,26 @@ def nibbles_of(codes: Tensor) -> Tensor:
     """uint8 [tiles, chunks, lanes, 32]: the code of each quad, of [tiles, chunks, lanes, 4]."""
     octets = codes.contiguous().view(torch.uint8)
     return torch.stack((octets & 15, octets >> 4), -1).flatten(-2)
+
+
+def codes_of(nibbles: Tensor) -> Tensor:
+    """int32 [..., 4] of uint8 [..., 32], a code for each quad; :func:`nibbles_of` undoes it."""
+    return (nibbles[..., ::2] | nibbles[..., 1::2] << 4).contiguous().view(torch.int32)
+
+
+def nibbles_of_mask(kept: Tensor) -> Tensor:
+    """uint8 [..., n / 4] of bool [..., n]: a quad's first weight in the lowest bit."""
+    quads: Tensor = kept.unflatten(-1, (-1, 4))
+    return (quads * _bits(kept.device)).sum(-1, dtype=torch.uint8)
+
+
+def mask_of(nibbles: Tensor) -> Tensor:
+    """bool [..., 4 n] of uint8 [..., n]; :func:`nibbles_of_mask` undoes it."""
+    return (nibbles.unsqueeze(-1) & _bits(nibbles.device) != 0).flatten(-2)
+
+
+def _bits(device: torch.device) -> Tensor:
+    return torch.tensor((1, 2, 4, 8), dtype=torch.uint8, device=device)
 
 
 def to_lanes(matrix: Tensor, layout: Layout) -> Tensor:

@@ -13,6 +13,7 @@ statistics of the calibration tokens it ``needs``, and per role how its scores a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -78,6 +79,12 @@ class Statistics:
 
     derived: dict[str, Any] = field(default_factory=dict)
     """What a method computed from these and wants again for the block's other projections."""
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What was derived under ``key`` before; made, and kept, the first time."""
+        if key not in self.derived:
+            self.derived[key] = make()
+        return self.derived[key]
 
     def get(self, need: Need) -> Tensor:
         """The field ``need``, which the method must have asked for."""

@@ -84,12 +84,21 @@ def make_method(function: str, arguments: dict[str, Any]) -> Method:
     _check_interface(made, function)
     if start is None:
         return made  # type: ignore[no-any-return]
-    if hasattr(find_class(start[0]), "files"):
+    if takes_files(start[0]):
         raise ConfigError(
             f"method {function!r} cannot start from {start[0]!r}, whose masks come from files; "
             "start from a method that makes its own"
         )
     return Refined(made, make_method(*start))
+
+
+def takes_files(function: str) -> bool:
+    """Whether a method's masks come from elsewhere, from files.
+
+    Raises:
+        ConfigError: as :func:`find_class`.
+    """
+    return hasattr(find_class(function), "files")
 
 
 def classes_of(function: str, arguments: dict[str, Any]) -> list[type]:

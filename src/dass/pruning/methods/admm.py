@@ -60,7 +60,6 @@ class ADMM:
         need: Need = "intermediate_gram" if role == "down" else "input_gram"
         # gate and up share their input, and therefore the inverse.
         key = f"{need} split with damping {self.damping}"
-        if key not in statistics.derived:
-            statistics.derived[key] = Problem.of(statistics.get(need), self.damping, name)
-        problem: Problem = statistics.derived[key]
+        gram = statistics.get(need)
+        problem: Problem = statistics.once(key, lambda: Problem.of(gram, self.damping, name))
         return prune_split(weight, problem, pattern, self.steps, self.mask_steps, name)

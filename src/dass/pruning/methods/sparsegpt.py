@@ -54,7 +54,5 @@ class SparseGPT:
         gram = statistics.get(need)
         # gate and up share their input, and therefore its factor.
         key = f"{need} damped by {self.damping}"
-        if key not in statistics.derived:
-            statistics.derived[key] = inverse_factor(gram, self.damping, name)
-        factor: Tensor = statistics.derived[key]
+        factor: Tensor = statistics.once(key, lambda: inverse_factor(gram, self.damping, name))
         return prune_columns(weight, gram.diagonal() == 0, factor, pattern, self.block, name)
