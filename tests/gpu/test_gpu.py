@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from dass.errors import NumericError
 from dass.evaluation.block_errors import block_errors
-from dass.evaluation.likelihood import window_losses
+from dass.evaluation.likelihood import log_probabilities, window_losses
 from dass.models.streamed import StreamedModel
 from dass.pruning.activations import activation_norms
 from dass.pruning.columns import _prune_in_order, inverse_factor
@@ -142,6 +142,24 @@ def test_losses_from_host_and_device_are_equal(folder: Path, dtype: torch.dtype)
     assert torch.equal(*losses)
     reference = window_losses(StreamedModel(folder, torch.float32, "cpu"), windows)
     torch.testing.assert_close(losses[0], reference, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [7, 2048, 49153])
+def test_the_likeliest_token_is_found_as_on_the_cpu(vocabulary: int, dtype: torch.dtype) -> None:
+    logits = (random(33, vocabulary) * 8).round().to(dtype)  # ties
+    logits[1] = 0
+    logits[2, 1:] = -torch.inf
+    logits[3, 2] = torch.nan
+    rows, tokens = torch.arange(33).repeat(2), torch.arange(66) % vocabulary
+    ours = log_probabilities(logits.cuda(), rows.cuda(), tokens.cuda())
+    expected = logits.double().log_softmax(-1)[rows, tokens]
+    torch.testing.assert_close(
+        ours[0].cpu().double(), expected, rtol=1e-5, atol=1e-5, equal_nan=True
+    )
+    sane = rows != 3
+    likeliest = logits.float().argmax(-1)[rows] == tokens
+    assert torch.equal(ours[1].cpu()[sane], likeliest[sane])
 
 
 def test_statistics_in_half_precision_are_exact_sums() -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.models.attention import offload
@@ -16,11 +15,12 @@ from dass.models.batches import (
     tokens_in_a_sweep,
     tokens_in_flight,
 )
+from dass.models.numerics import HALF, kernels_take
 from dass.models.streamed import StreamedModel
 from dass.runtime.progress import Progress
 
 LOGITS_AT_ONCE = 1 << 27
-"""How many logits are held at once (float32: 512 MiB)."""
+"""How many logits are held at once (256 MiB in half precision)."""
 
 
 @torch.inference_mode()
@@ -44,15 +44,41 @@ def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
         for batch, tokens in zip(batches, targets, strict=True):
             # Of all windows at once: nothing waits for the GPU between two of them.
             hidden, wanted = batch.hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-            parts = [_losses(*some) for some in _logits_by_rows(model, hidden, wanted)]
-            losses.append(torch.cat(parts).view(len(tokens), -1).double().mean(dim=1))
+            parts = [_logs_of_rows(*some)[0] for some in _logits_by_rows(model, hidden, wanted)]
+            losses.append(-torch.cat(parts).view(len(tokens), -1).double().mean(dim=1))
     return torch.cat(losses).cpu()
 
 
-def _losses(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Cross-entropy of each row in float32, whatever the logits' dtype; without a copy of them."""
-    logs = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
-    return -logs.gather(1, wanted.unsqueeze(1)).squeeze(1)
+def log_probabilities(logits: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of tokens, in float32 whatever the logits' dtype.
+
+    Args:
+        logits: [some, vocabulary].
+        rows: int64 [n], the row that predicts each token.
+        tokens: int64 [n].
+
+    Returns:
+        float32 [n]; and bool [n], whether each is the likeliest token of its row.
+    """
+    best, logs = _likeliest(logits)
+    best, logs = best[rows], logs[rows]
+    return logs + (logits[rows, tokens].float() - logits[rows, best].float()), tokens == best
+
+
+def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest token of each row, int64, and its log-probability, float32."""
+    if kernels_take(logits, *HALF):
+        from dass.models.fused_triton import likeliest
+
+        return likeliest(logits)
+    wide = logits.float()
+    top = wide.max(dim=1)
+    return top.indices, top.values - wide.logsumexp(1)
+
+
+def _logs_of_rows(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`log_probabilities` of one token for each row."""
+    return log_probabilities(logits, torch.arange(len(tokens), device=tokens.device), tokens)
 
 
 @torch.inference_mode()
@@ -144,15 +170,13 @@ def _score_group(model: StreamedModel, group: list[Tokens], hidden: Tensor) -> l
         end, count = len(_sequence(request)), len(request[1])
         rows.append(states[end - count : end])
         targets.append(torch.tensor(request[1]))
-    losses, greedy = [], []
-    for logits, wanted in _logits_by_rows(model, torch.cat(rows), torch.cat(targets)):
-        losses.append(_losses(logits, wanted))
-        greedy.append(logits.argmax(-1) == wanted)
+    parts = _logits_by_rows(model, torch.cat(rows), torch.cat(targets))
+    found = zip(*(_logs_of_rows(*part) for part in parts), strict=True)
+    logs, hits = (torch.cat(part).cpu() for part in found)
     sizes = [len(t) for t in targets]
-    scored = torch.cat(losses).double().cpu(), torch.cat(greedy).cpu()
     return [
-        (-float(loss.sum()), bool(hit.all()))
-        for loss, hit in zip(*(part.split(sizes) for part in scored), strict=True)
+        (float(log.sum()), bool(hit.all()))
+        for log, hit in zip(logs.double().split(sizes), hits.split(sizes), strict=True)
     ]
 
 

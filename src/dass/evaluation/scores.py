@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dass.evaluation.likelihood import LOGITS_AT_ONCE, score_apart
+from dass.evaluation.likelihood import LOGITS_AT_ONCE, log_probabilities, score_apart
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.evaluation.trees import Rows, lay_out
 from dass.models.attention import offload
@@ -224,11 +224,11 @@ class _Targets:
         at_once = max(LOGITS_AT_ONCE // model.vocabulary, 1)
         logs, likeliest = [], []
         for start in range(0, len(states), at_once):
-            logits = model.logits(states[start : start + at_once]).float()
             mine = (which >= start) & (which < start + at_once)
-            row, token = which[mine] - start, tokens[mine]
-            logs.append((logits[row, token] - logits.logsumexp(-1)[row]).double())
-            likeliest.append(logits.argmax(-1)[row] == token)
+            logits = model.logits(states[start : start + at_once])
+            found = log_probabilities(logits, which[mine] - start, tokens[mine])
+            logs.append(found[0].double())
+            likeliest.append(found[1])
         if logs:
             order = self._order[own]
             self._logs[order] = torch.cat(logs).cpu()

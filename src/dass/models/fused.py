@@ -32,8 +32,8 @@ _known_rotary: dict[tuple[Any, torch.dtype], bool] = {}
 def fused(block: nn.Module) -> Iterator[None]:
     """Run what is inside with the block's norms and rotary embeddings as single kernels.
 
-    Does nothing unless the block's weights are in half precision on a GPU. Experts keep the
-    model's own code.
+    A model's head may be given, too. Does nothing unless the weights are in half precision on a
+    GPU. Experts keep the model's own code.
     """
     weight = next(block.parameters())
     if not kernels_take(weight, *HALF):

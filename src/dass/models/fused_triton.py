@@ -180,3 +180,43 @@ def _sum_of_squares(  # type: ignore[no-untyped-def]
         wide = value.to(tl.float32)
         total += wide * wide
     tl.store(sums + chunk * columns + column, tl.sum(total, axis=0), mask=column < columns)
+
+
+def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest token of each row, the first of equal ones, and its log-probability.
+
+    One pass over the logits; sums are float32.
+
+    Args:
+        logits: [rows, vocabulary] in half precision, last dimension contiguous.
+
+    Returns:
+        int64 [rows] and float32 [rows]; where a logit is NaN, so is the second.
+    """
+    rows, vocabulary = logits.shape
+    tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
+    logs = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    _likeliest[(rows,)](logits, tokens, logs, vocabulary, logits.stride(0), WIDTH=2048, num_warps=8)
+    return tokens, logs
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _likeliest(logits, tokens, logs, vocabulary, stride, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, WIDTH)
+    # Each lane's sum is relative to its own largest, finite since infinities have no difference.
+    top = tl.full((WIDTH,), -3.0e38, tl.float32)
+    total = tl.zeros((WIDTH,), tl.float32)
+    place = tl.full((WIDTH,), 2147483647, tl.int32)
+    for start in range(0, vocabulary, WIDTH):
+        at = start + lane
+        value = tl.load(logits + row * stride + at, mask=at < vocabulary, other=-float("inf"))
+        x = value.to(tl.float32)
+        place = tl.where(x > top, at, place)
+        larger = tl.maximum(top, x)
+        total = total * tl.exp(top - larger) + tl.exp(x - larger)
+        top = larger
+    largest = tl.max(top, axis=0)
+    tl.store(logs + row, -tl.log(tl.sum(total * tl.exp(top - largest), axis=0)))
+    first = tl.min(tl.where(top == largest, place, 2147483647), axis=0)
+    tl.store(tokens + row, first.to(tl.int64))

@@ -21,7 +21,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from dass.data.model_config import CONFIG
 from dass.data.pretrained import empty_model, longest_input, one_line
 from dass.errors import DassError, ModelError, NumericError
+from dass.models.fused import fused
 from dass.models.glu import glus_of
+from dass.models.head import find_head
 from dass.models.matching import decoder_blocks, stored_names, text_config
 from dass.models.numerics import all_finite
 from dass.models.weights import Weights
@@ -124,6 +126,7 @@ class StreamedModel:
         self._empty = [dict(layer.state_dict()) for layer in self.layers]
         self._resident_blocks: set[int] = set()
         self._reader = _BlockReader(self._read_block, self.device)
+        self._head: nn.Sequential | None = None
         self._load_around_blocks()
         self._check_runs()
 
@@ -256,8 +259,13 @@ class StreamedModel:
         Returns:
             [rows, vocabulary] in the model's dtype.
         """
+        rows = hidden.to(self.device, non_blocking=True)
+        if self._head is not None:
+            with fused(self._head):
+                found: Tensor = self._head(rows)
+            return found
         reached = 0
-        wanted = hidden.to(self.device, non_blocking=True).unsqueeze(0)
+        wanted = rows.unsqueeze(0)
 
         def replace(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             nonlocal reached
@@ -317,7 +325,7 @@ class StreamedModel:
                     with self.block(index) as block:
                         block(inputs.hidden, *args, **kwargs)
                     break
-            self.logits(inputs.hidden[0])
+            self._head = find_head(self.model, inputs.hidden[0], self.logits)
         except (DassError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:

@@ -228,11 +228,12 @@ def test_no_request_is_padded_beyond_the_length_at_which_positions_change(tmp_pa
 def test_losses_are_taken_in_float32(dtype: torch.dtype) -> None:
     """A mean of a thousand losses of two digits each would be off by a percent of perplexity."""
     logits = (8 * torch.randn(40, 128, generator=torch.Generator().manual_seed(3))).to(dtype)
-    wanted = torch.arange(40)
-    losses = likelihood._losses(logits, wanted)
-    assert losses.dtype == torch.float32
-    expected = -logits.double().log_softmax(-1)[wanted, wanted]
-    assert losses.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    rows, tokens = torch.arange(40).repeat(2), torch.arange(80)
+    logs, likeliest = likelihood.log_probabilities(logits, rows, tokens)
+    assert logs.dtype == torch.float32
+    expected = logits.double().log_softmax(-1)[rows, tokens]
+    assert logs.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert torch.equal(likeliest, logits.argmax(-1)[rows] == tokens)
 
 
 def test_batches_end_where_positions_change() -> None:
