@@ -60,9 +60,12 @@ def requests_hash(requests: Sequence[Request]) -> str:
 
 
 def save_requests(
-    path: str | Path, tasks: Mapping[str, TaskRequests], about: Mapping[str, Any]
+    path: str | Path,
+    tasks: Mapping[str, TaskRequests],
+    about: Mapping[str, Any],
+    more: Mapping[str, Tensor],
 ) -> None:
-    """Save a model's requests with how they came to be, as a token file."""
+    """Save a model's requests with how they came to be, and more tensors, as a token file."""
     import torch
 
     from dass.data.token_file import save_tokens
@@ -80,7 +83,7 @@ def save_requests(
         }
         tensors |= {f"{name}.{key}": torch.tensor(column) for key, column in columns.items()}
     settings = {n: {"normed": t.normed, "version": t.version} for n, t in tasks.items()}
-    save_tokens(path, tensors, {**about, "tasks": settings})
+    save_tokens(path, tensors | {**more}, {**about, "tasks": settings})
 
 
 def load_requests(path: str | Path) -> tuple[dict[str, TaskRequests], dict[str, Any]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dass.evaluation.likelihood import LOGITS_AT_ONCE, log_probabilities, score_apart
 from dass.evaluation.requests import LogLikelihood, Request
-from dass.evaluation.trees import Rows, lay_out
+from dass.evaluation.trees import Rows, lay_out, row_length
 from dass.models.attention import offload
 from dass.models.batches import (
     Batch,
@@ -30,44 +30,43 @@ from dass.models.fused import fused
 from dass.models.streamed import StreamedModel
 from dass.runtime.progress import Progress, log
 
-SHORTEST, LONGEST = 128, 512
-"""Tokens of a row: half of the hidden size within these bounds, so that attention costs little."""
-
 LEAST_TOLERANCE = 1e-4
 """By how much, relative to its norm, a block's output may differ between a row and a request
 alone; in half precision, by twice its epsilon."""
-
-
-_BREAK = -1
-"""Between context and continuation, where they are one key: no token."""
 
 
 class _Apart(Exception):
     """The model cannot be told whom a token sees; why."""
 
 
-def score_continuations(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
+def score_continuations(
+    model: StreamedModel, requests: Sequence[Request], rows: Rows | None = None
+) -> list[LogLikelihood]:
     """Log-likelihood of each continuation after its context; equal requests are scored once.
+
+    Args:
+        model: dense or pruned.
+        requests: what it is asked.
+        rows: how the requests lie, as a model's requests are saved; None: found out here.
 
     Returns:
         for each request, in order: the sum of the log-probabilities (nats), and whether each
         token of the continuation is the likeliest one.
     """
-    keys = [(*context, _BREAK, *continuation) for context, continuation in requests]
-    unique = dict(zip(keys, requests, strict=True))
+    if not requests:
+        return []
+    if rows is None:
+        rows = lay_out(requests, row_length(model.hidden_size))
     try:
-        scores = _score_together(model, list(unique.values())) if unique else []
+        return _score_together(model, rows)
     except _Apart as reason:
         log.info("%s: requests are scored apart: %s", model.folder.name, reason)
-        scores = score_apart(model, list(unique.values()))
-    found = dict(zip(unique, scores, strict=True))
-    return [found[key] for key in keys]
+        return score_apart(model, requests)
 
 
 @torch.inference_mode()
-def _score_together(model: StreamedModel, requests: Sequence[Request]) -> list[LogLikelihood]:
-    _check_sees_all(model, max((c + t for c, t in requests), key=len)[:-1])
-    rows = lay_out(requests, min(max(model.hidden_size // 2, SHORTEST), LONGEST))
+def _score_together(model: StreamedModel, rows: Rows) -> list[LogLikelihood]:
+    _check_sees_all(model, rows)
     length = rows.tokens.shape[1]
     sweep = max(tokens_in_a_sweep(model, length * _mask_dtype(model).itemsize) // length, 1)
     sweeps = torch.arange(len(rows.tokens)).split(sweep)
@@ -133,20 +132,28 @@ def _mask_dtype(model: StreamedModel) -> torch.dtype:
     return torch.bool if kind == "sdpa" else model.dtype
 
 
-def _check_sees_all(model: StreamedModel, longest: list[int]) -> None:
+def _check_sees_all(model: StreamedModel, rows: Rows) -> None:
     """Refuse models in which the last token of the longest request does not see its first one.
 
     And those that turn all positions otherwise beyond a length: here lengths share rows.
     """
+    longest = _sequence_to(rows, int(rows.depths.argmax()))[1]
     if any(change < len(longest) for change in model.rope_changes):
         raise _Apart(f"positions change with the length, and one has {len(longest)} tokens")
-    inputs = model.block_inputs(torch.tensor([longest]))
+    inputs = model.block_inputs(longest.unsqueeze(0))
     for index, (_, settings) in enumerate(inputs.arguments):
         mask = settings.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4:
             seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
             if not seen[0, 0].tril().eq(torch.ones_like(seen[0, 0]).tril()).all():
                 raise _Apart(f"block {index} does not look back {len(longest)} tokens")
+
+
+def _sequence_to(rows: Rows, place: int) -> tuple[Tensor, Tensor]:
+    """What a place, counted through, sees: where it stands in its row, and the tokens."""
+    row, column = divmod(place, rows.tokens.shape[1])
+    seen = rows.mask(slice(row, row + 1), torch.device("cpu"))[0, 0, column].nonzero()[:, 0]
+    return seen, rows.tokens[row, seen]
 
 
 class _Trial:
@@ -161,12 +168,9 @@ class _Trial:
         foreign = last % length - rows.depths.flatten()[last]
         foreign[(last // length < part[0]) | (last // length > part[-1])] = -1
         place = int(last[foreign.argmax()])
-        self._row, column = divmod(place, length)
-        self._row -= int(part[0])
-        some = slice(place // length, place // length + 1)
-        self._seen = rows.mask(some, torch.device("cpu"))[0, 0, column].nonzero()[:, 0]
-        tokens = rows.tokens[some][:, self._seen]
-        self._arguments = model.block_inputs(tokens).arguments
+        self._row = place // length - int(part[0])
+        self._seen, tokens = _sequence_to(rows, place)
+        self._arguments = model.block_inputs(tokens.unsqueeze(0)).arguments
         self._differences: list[tuple[int, Tensor]] = []
         self._tolerance = max(2 * torch.finfo(model.dtype).eps, LEAST_TOLERANCE)
 

@@ -10,13 +10,17 @@ comparison: ``j <= i < end[j]``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dass.data.token_file import load_tokens
+from dass.errors import DataError
 from dass.evaluation.requests import Request
 
 ALIGNED = 8
@@ -25,9 +29,17 @@ ALIGNED = 8
 LARGEST = 4
 """A tree takes at most so many rows' length, however much its requests have in common."""
 
-SHARES = (0.2, 0.3, 0.4)
-"""Questions that begin alike share a tree up to one of these shares of a row: the larger, the more
-is shared; the smaller, the better rows fill. What comes to fewest rows is taken."""
+SHORTEST, LONGEST = 128, 512
+"""Tokens of a row: half of the hidden size within these bounds, so that attention costs little."""
+
+DIVISIONS = (
+    *((share, 0.0, share) for share in (0.2, 0.3, 0.4)),
+    *((1.0, kept, 0.05) for kept in (0.03, 0.06, 0.1)),
+)
+"""Questions that begin alike share a tree up to a share of a row: the larger, the more is shared;
+the smaller, the better rows fill. Here that share; the share of all tokens, in the smallest
+questions, that is kept to fill rows with; and the share of a row for trees of those. Of these
+divisions the one that comes to fewest rows is taken."""
 
 ALIKE = 4
 """Requests that begin with more tokens alike than these become one tree: not all with BOS."""
@@ -63,12 +75,40 @@ class Rows:
     counts: list[int]
     """How many targets each request has."""
 
+    def save(self) -> dict[str, Tensor]:
+        """As tensors of a token file, for :func:`load_rows`."""
+        counts = torch.tensor(self.counts)
+        return {PREFIX + name: value for name, value in (vars(self) | {"counts": counts}).items()}
+
     def mask(self, rows: slice, device: torch.device) -> Tensor:
         """bool [rows, 1, length, length]: whom each token sees."""
         ends = self.ends[rows].to(device)
         place = torch.arange(ends.shape[1], device=device)
         back = place.unsqueeze(1) >= place
         return (back & (place.unsqueeze(1) < ends.unsqueeze(1))).unsqueeze(1)
+
+
+PREFIX = "rows."
+"""Of the names of rows' tensors in a file."""
+
+
+def load_rows(path: str | Path) -> Rows:
+    """The rows of a model's requests.
+
+    Raises:
+        DataError: the file is missing, damaged, or has none.
+    """
+    saved = load_tokens(path)
+    try:
+        columns = {field.name: saved[PREFIX + field.name] for field in fields(Rows)}
+    except KeyError as error:
+        raise DataError(f"{path}: holds no {error.args[0]}; delete it, run again") from None
+    return Rows(**columns | {"counts": columns["counts"].tolist()})  # type: ignore[arg-type]
+
+
+def row_length(hidden_size: int) -> int:
+    """How many tokens a row has, for a model of that width."""
+    return min(max(hidden_size // 2, SHORTEST), LONGEST)
 
 
 def grow(requests: Sequence[Request]) -> Tree:
@@ -110,45 +150,60 @@ def lay_out(requests: Sequence[Request], length: int) -> Rows:
     """The trees of requests, the largest first, each in the row that it leaves least room in.
 
     Args:
-        requests: in any order, those of a question one after the other.
+        requests: in any order, those of a question one after the other; of equal ones all have the
+            places of one.
         length: of the rows in tokens, unless a tree has more.
     """
-    alone = _families(requests, length)
-    length = -(-max(length, *(size for _, size in alone)) // ALIGNED) * ALIGNED
-    divisions = [_together(requests, alone, int(share * length)) for share in SHARES]
-    families = min(divisions, key=lambda trees: _fill([size for _, size in trees], length)[1])
-    trees = [grow([requests[number] for number in own]) for own, _ in families]
-    sizes = [len(tree.tokens) for tree in trees]
-    starts, rows = _fill(sizes, length)
-    tokens, depths = (np.zeros(rows * length, dtype=np.int64) for _ in range(2))
-    ends = np.tile(np.arange(1, length + 1), rows)
-    for tree, start, size in zip(trees, starts, sizes, strict=True):
-        own = slice(start, start + size)
+    keys = [(*context, _BREAK, *continuation) for context, continuation in requests]
+    unique = dict(zip(keys, requests, strict=True))
+    number_of = {key: number for number, key in enumerate(unique)}
+    once = list(unique.values())
+    alone = _families(once, length)
+    length = -(-max(length, *(family.tokens for family in alone)) // ALIGNED) * ALIGNED
+    trees, starts, count = min(
+        (_lay(once, _divided(alone, length, *division), length) for division in DIVISIONS),
+        key=lambda laid: laid[2],
+    )
+    tokens, depths = (np.zeros(count * length, dtype=np.int64) for _ in range(2))
+    ends = np.tile(np.arange(1, length + 1), count)
+    places: list[Any] = [None] * len(once)
+    for (numbers, tree), start in zip(trees, starts, strict=True):
+        own = slice(start, start + len(tree.tokens))
         tokens[own], depths[own] = tree.tokens, tree.depths
         ends[own] = np.asarray(tree.ends) + start % length
-    places: list[Any] = [None] * len(requests)
-    for (numbers, _), tree, start in zip(families, trees, starts, strict=True):
         for number, place in zip(numbers, tree.places, strict=True):
             places[number] = np.asarray(place) + start
     return Rows(
-        torch.from_numpy(tokens).view(rows, length),
-        torch.from_numpy(depths).view(rows, length),
-        torch.from_numpy(ends).view(rows, length),
-        places=torch.from_numpy(np.concatenate(places)),
+        torch.from_numpy(tokens).view(count, length),
+        torch.from_numpy(depths).view(count, length),
+        torch.from_numpy(ends).view(count, length),
+        places=torch.from_numpy(np.concatenate([places[number_of[key]] for key in keys])),
         targets=torch.tensor([token for _, continuation in requests for token in continuation]),
         counts=[len(continuation) for _, continuation in requests],
     )
 
 
-def _families(requests: Sequence[Request], most: int) -> list[tuple[range, int]]:
-    """Neighbours that begin alike: a question's choices, as a rule. Any division gives the same.
+_BREAK = -1
+"""Between context and continuation, where they are one key: no token."""
 
-    Returns:
-        the requests of each family, and how many tokens its tree has.
-    """
-    families: list[tuple[range, int]] = []
+
+@dataclass(frozen=True)
+class _Family:
+    """Requests that follow each other and begin alike: a question's choices, as a rule."""
+
+    numbers: range
+    first: list[int]
+    """What is read of the first of them."""
+    tokens: int
+    """How many their tree has."""
+
+
+def _families(requests: Sequence[Request], most: int) -> list[_Family]:
+    """Neighbours that begin alike. Any division gives the same scores."""
+    families: list[_Family] = []
     start = size = 0
     before: list[int] = []
+    first: list[int] = []
     for number, (context, continuation) in enumerate(requests):
         read = [*context, *continuation][:-1]
         shared = _common(before, read)
@@ -156,33 +211,54 @@ def _families(requests: Sequence[Request], most: int) -> list[tuple[range, int]]
         # Beyond a row a tree grows only while most of a request is there already.
         large = grown > most and 2 * shared < len(read)
         if number and (shared <= ALIKE or large or grown > LARGEST * most):
-            families.append((range(start, number), size))
+            families.append(_Family(range(start, number), first, size))
             start, size, shared = number, 0, 0
+        if size == 0:
+            first = read
         size += len(read) - shared
         before = read
-    return [*families, (range(start, len(requests)), size)]
+    return [*families, _Family(range(start, len(requests)), first, size)]
 
 
-def _together(
-    requests: Sequence[Request], families: Sequence[tuple[range, int]], most: int
-) -> list[tuple[list[int], int]]:
-    """Small families that begin alike, as with "Question:", in one tree of so many tokens.
+def _divided(
+    families: Sequence[_Family], length: int, share: float, kept: float, share_of_kept: float
+) -> list[list[int]]:
+    """The requests of each tree, by one of :data:`DIVISIONS`."""
+    by_size = sorted(range(len(families)), key=lambda number: families[number].tokens)
+    sums = accumulate(families[number].tokens for number in by_size)
+    room = kept * sum(family.tokens for family in families)
+    small = {number for number, total in zip(by_size, sums, strict=True) if total <= room}
+    large = [family for number, family in enumerate(families) if number not in small]
+    fill = [family for number, family in enumerate(families) if number in small]
+    return _together(large, int(share * length)) + _together(fill, int(share_of_kept * length))
 
-    Returns:
-        the requests of each tree, and how many tokens it has at most.
+
+def _together(families: Sequence[_Family], most: int) -> list[list[int]]:
+    """Families that begin alike, as with "Question:", in one tree of at most so many tokens.
+
+    A family that is larger is a tree of its own.
     """
-    first = [[*requests[own[0]][0], *requests[own[0]][1]][:-1] for own, _ in families]
-    trees: list[tuple[list[int], int]] = []
+    trees: list[list[int]] = []
+    size = 0
     before = list[int]()
-    for number in sorted(range(len(families)), key=first.__getitem__):
-        own, tokens = families[number]
-        alike = _common(before, first[number])
-        if alike and (size := trees[-1][1] + tokens - alike) <= most:
-            trees[-1] = trees[-1][0] + [*own], size
+    for family in sorted(families, key=lambda family: family.first):
+        alike = _common(before, family.first)
+        if alike and size + family.tokens - alike <= most:
+            trees[-1] += family.numbers
+            size += family.tokens - alike
         else:
-            trees.append(([*own], tokens))
-        before = first[number]
+            trees.append([*family.numbers])
+            size = family.tokens
+        before = family.first
     return trees
+
+
+def _lay(
+    requests: Sequence[Request], trees: Sequence[list[int]], length: int
+) -> tuple[list[tuple[list[int], Tree]], list[int], int]:
+    """Trees with the requests of each, where each starts, counted through, and how many rows."""
+    grown = [(own, grow([requests[number] for number in own])) for own in trees]
+    return grown, *_fill([len(tree.tokens) for _, tree in grown], length)
 
 
 def _fill(sizes: Sequence[int], length: int) -> tuple[list[int], int]:

@@ -11,6 +11,7 @@ from dass.data.token_file import check_vocabulary
 from dass.evaluation.accuracy import measure_accuracy
 from dass.evaluation.requests import load_requests
 from dass.evaluation.scores import score_continuations
+from dass.evaluation.trees import load_rows
 from dass.models.streamed import StreamedModel
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import Run, TaskAccuracy, ZeroShotResult, write_result
@@ -49,7 +50,8 @@ def zero_shot(
     asked = [request for task in tasks.values() for request in task.requests]
     largest = max(max(*context, *continuation) for context, continuation in asked)
     check_vocabulary(largest, model.vocabulary, str(folder))
-    measured = measure_accuracy(partial(score_continuations, model), tasks)
+    scorer = partial(score_continuations, model, rows=load_rows(requests))
+    measured = measure_accuracy(scorer, tasks)
     result = ZeroShotResult(
         run=Run.parse(run),
         settings={"dtype": dtype, "bos": about["bos"]},

@@ -8,6 +8,7 @@ from dass.data.tokenizer import load_tokenizer, taken_off
 from dass.evaluation.harness import build_requests
 from dass.evaluation.requests import save_requests
 from dass.evaluation.task_rows import task_file
+from dass.evaluation.trees import lay_out, row_length
 from dass.runtime.provenance import origin, source
 from dass.terms import Bos
 
@@ -30,7 +31,8 @@ def zero_shot_requests(
         out: what to write: see :func:`dass.evaluation.requests.save_requests`.
     """
     tokenizer = load_tokenizer(folder)
-    longest = longest_input(load_config(folder).get_text_config())
+    config = load_config(folder).get_text_config()
+    longest = longest_input(config)
     requests = build_requests(
         tokenizer,
         {task: Path(path) for task, path in tasks.items()},
@@ -46,4 +48,6 @@ def zero_shot_requests(
         "sources": {task: source(task_file(task, path)) for task, path in tasks.items()},
         "origins": {task: origin(path) for task, path in tasks.items()},
     }
-    save_requests(out, requests, about)
+    asked = [request for task in requests.values() for request in task.requests]
+    rows = lay_out(asked, row_length(config.hidden_size))
+    save_requests(out, requests, about, rows.save())

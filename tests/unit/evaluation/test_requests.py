@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from dass.errors import DataError
 from dass.evaluation.accuracy import accuracy_of, measure_accuracy
@@ -13,6 +14,7 @@ from dass.evaluation.requests import (
     load_requests,
     save_requests,
 )
+from dass.evaluation.trees import lay_out, load_rows
 
 NORMED = TaskRequests(
     requests=[([1, 2], [3]), ([1, 2], [4, 5]), ([6], [7, 8, 9]), ([6], [10]), ([6], [11])],
@@ -26,10 +28,21 @@ PLAIN = TaskRequests(
 
 def test_what_is_saved_is_asked(tmp_path: Path) -> None:
     tasks, about = {"piqa": NORMED, "winogrande": PLAIN}, {"bos": "text", "limit": None}
-    save_requests(tmp_path / "requests", tasks, about)
+    rows = lay_out([*NORMED.requests, *PLAIN.requests], 8)
+    save_requests(tmp_path / "requests", tasks, about, rows.save())
     found, said = load_requests(tmp_path / "requests")
     assert found == tasks and list(found) == list(tasks)
     assert said.items() >= about.items()
+    loaded = load_rows(tmp_path / "requests")
+    assert loaded.counts == rows.counts
+    for name in ("tokens", "depths", "ends", "places", "targets"):
+        assert torch.equal(getattr(loaded, name), getattr(rows, name)), name
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    save_requests(tmp_path / "requests", {"piqa": NORMED}, {}, {})
+    with pytest.raises(DataError, match=r"requests: holds no rows.tokens; delete it, run again"):
+        load_rows(tmp_path / "requests")
 
 
 def test_only_a_task_that_has_acc_norm_is_given_one() -> None:
@@ -55,8 +68,6 @@ def test_the_first_of_equal_choices_counts() -> None:
 
 
 def test_tokens_alone_are_no_requests(tmp_path: Path) -> None:
-    import torch
-
     from dass.data.token_file import save_tokens
 
     save_tokens(tmp_path / "tokens", {"test": torch.zeros(2, 3, dtype=torch.int64)}, {})

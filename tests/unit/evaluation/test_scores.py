@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dass.evaluation import scores
+from dass.evaluation import scores, trees
 from dass.evaluation.likelihood import score_apart
-from dass.evaluation.requests import Request
+from dass.evaluation.requests import LogLikelihood, Request
 from dass.evaluation.scores import score_continuations
-from dass.evaluation.trees import lay_out
+from dass.evaluation.trees import lay_out, row_length
 from dass.models.streamed import StreamedModel
 from tests.conftest import MORE, SUPPORTED, TinyModel
 
@@ -43,12 +43,17 @@ def questions() -> list[Request]:
     return found + [(begin + some(n), end) for n in (1, 2)] + found[:1]
 
 
+def together(model: StreamedModel, requests: list[Request]) -> list[LogLikelihood]:
+    """Scored in rows, or refused."""
+    return scores._score_together(model, lay_out(requests, row_length(model.hidden_size)))
+
+
 @pytest.fixture(params=["whole", "in pieces"])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything at once, or several rows in several sweeps and a few logits at a time."""
     if request.param == "in pieces":
-        monkeypatch.setattr(scores, "SHORTEST", 24)
-        monkeypatch.setattr(scores, "LONGEST", 24)
+        monkeypatch.setattr(trees, "SHORTEST", 24)
+        monkeypatch.setattr(trees, "LONGEST", 24)
         monkeypatch.setattr(scores, "tokens_in_a_sweep", lambda model, more: 48)
         monkeypatch.setattr(scores, "tokens_in_flight", lambda model, offload_to: 24)
         monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 2 * 128)
@@ -77,9 +82,9 @@ def test_half_precision_is_no_reason_to_score_apart(
 ) -> None:
     for architecture in ("llama", "gemma", "qwen3", "granite"):
         model = StreamedModel(tiny_model(architecture), dtype)
-        together = scores._score_together(model, questions())
+        shared = together(model, questions())
         apart = score_apart(model, questions())
-        assert [s for s, _ in together] == pytest.approx([s for s, _ in apart], rel=0.02)
+        assert [s for s, _ in shared] == pytest.approx([s for s, _ in apart], rel=0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -102,8 +107,8 @@ def test_each_beginning_is_computed_once(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten choices of one token after a context of 20: its tokens, and no others."""
-    monkeypatch.setattr(scores, "SHORTEST", 8)
-    monkeypatch.setattr(scores, "LONGEST", 8)
+    monkeypatch.setattr(trees, "SHORTEST", 8)
+    monkeypatch.setattr(trees, "LONGEST", 8)
     model = StreamedModel(tiny_model("llama"), torch.float32)
     shapes = []
     inner = model.block_inputs
@@ -121,22 +126,22 @@ def test_positions_that_change_with_the_length_are_a_reason(tmp_path: Path) -> N
     folder = longrope(tmp_path)
     model, requests = StreamedModel(folder, torch.float32), questions()
     with pytest.raises(scores._Apart, match="positions change with the length"):
-        scores._score_together(model, requests)
+        together(model, requests)
     short = [([5, 6, 7], [n, n + 1]) for n in range(20, 24)]
-    assert_same(scores._score_together(model, short), score_apart(model, short))
+    assert_same(together(model, short), score_apart(model, short))
 
 
-@pytest.mark.parametrize(("reads", "together"), [(12, True), (13, False)])
+@pytest.mark.parametrize(("reads", "shared"), [(12, True), (13, False)])
 def test_positions_change_beyond_that_length_and_not_at_it(
-    reads: int, together: bool, tmp_path: Path
+    reads: int, shared: bool, tmp_path: Path
 ) -> None:
     model = StreamedModel(longrope(tmp_path), torch.float32)
     requests = [([5, 6, 7], [20, 21]), (list(range(10, 8 + reads)), [30, 31, 32])]
-    if together:
-        assert_same(scores._score_together(model, requests), score_apart(model, requests))
+    if shared:
+        assert_same(together(model, requests), score_apart(model, requests))
     else:
         with pytest.raises(scores._Apart, match="positions change with the length"):
-            scores._score_together(model, requests)
+            together(model, requests)
 
 
 def test_the_same_tokens_may_be_another_request(tiny_model: TinyModel) -> None:
@@ -168,7 +173,7 @@ def test_blocks_are_tried_on_the_model_itself(fault: str, tiny_model: TinyModel)
     else:
         model.layers[1].register_forward_pre_hook(count_places, with_kwargs=True)
     with pytest.raises(scores._Apart, match="block 1 differs by"):
-        scores._score_together(model, questions())
+        together(model, questions())
 
 
 def test_a_block_that_is_given_no_mask_is_found_out(
@@ -182,4 +187,4 @@ def test_a_block_that_is_given_no_mask_is_found_out(
 
     monkeypatch.setattr(model.model, "forward", forward)
     with pytest.raises(scores._Apart, match="block 0 is not given our mask"):
-        scores._score_together(model, questions())
+        together(model, questions())

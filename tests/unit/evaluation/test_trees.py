@@ -84,29 +84,22 @@ def test_questions_that_begin_alike_share_a_tree_wherever_they_stand() -> None:
     assert rows.places.tolist() == [4, 4, 5, 10, 6, 7, 6, 8]  # by request, as they were asked
 
 
-def test_a_tree_of_several_questions_leaves_room_for_others_in_its_row() -> None:
-    questions = [([1, n, n, n], [9]) for n in range(2, 42)]
-    rows = lay_out(questions, 64)
-    roots = ((rows.depths == 0) & (rows.tokens > 0)).sum()
-    assert 160 / (0.4 * 64) < roots <= 20
-
-
 def test_a_row_takes_what_fits() -> None:
     """Trees of 5, 4, 3, 2 and 1 tokens: rows of 8 take 5+3, 4+2+1 and one place is left."""
     rows = lay_out([([n] * n, [9]) for n in range(1, 6)], 8)
     assert rows.tokens.tolist() == [[5, 5, 5, 5, 5, 3, 3, 3], [4, 4, 4, 4, 2, 2, 1, 0]]
 
 
-def rows_of(requests: list[Request], length: int, *shares: float) -> int:
+def rows_of(requests: list[Request], length: int, *divisions: tuple[float, float, float]) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trees, "SHARES", shares or trees.SHARES)
+        patch.setattr(trees, "DIVISIONS", divisions or trees.DIVISIONS)
         return len(lay_out(requests, length).tokens)
 
 
 @pytest.mark.parametrize(("length", "own"), [(64, 7), (64, 9), (32, 3), (32, 5)])
 def test_of_several_divisions_the_one_of_fewest_rows_is_taken(length: int, own: int) -> None:
     questions: list[Request] = [([1] + [n] * (own + n % 3), [9]) for n in range(2, 42)]
-    each = [rows_of(questions, length, share) for share in trees.SHARES]
+    each = [rows_of(questions, length, division) for division in trees.DIVISIONS]
     assert rows_of(questions, length) == min(each) < max(each)
 
 
@@ -123,3 +116,17 @@ def test_a_tree_grows_beyond_a_row_only_while_much_is_shared(
     begin = list(range(1, shared + 1))
     requests: list[Request] = [(begin + [n] * own, [9]) for n in range(20, 60)]
     assert lay_out(requests, length).tokens.shape[1] == most
+
+
+def test_equal_requests_stand_once() -> None:
+    rows = lay_out([([1, 2], [3, 4]), ([5], [6]), ([1, 2], [3, 4])], 8)
+    assert rows.tokens.tolist() == [[1, 2, 3, 5, 0, 0, 0, 0]]
+    assert rows.places.tolist() == [1, 2, 3, 1, 2]
+
+
+def test_small_questions_are_kept_to_fill_rows_with() -> None:
+    """Four of 40 tokens leave 24 in each row of 64: room for 8 of 3, not for a tree of 63."""
+    large: list[Request] = [([n] * 40, [9]) for n in range(10, 14)]
+    small: list[Request] = [([1, n, n], [9]) for n in range(30, 62)]
+    assert rows_of(large + small, 64, (1.0, 0.5, 0.05)) == 4
+    assert rows_of(large + small, 64, (1.0, 0.0, 1.0)) == 5

@@ -36,7 +36,8 @@ def study(tmp_path: Path) -> Path:
             file.write_text(f"content of {file.name}")
         if name.startswith("requests"):
             requests = TaskRequests([([1], [2]), ([1], [3])], [2], [0], [1, 1], True, 1)
-            save_requests(output, {"piqa": requests}, {"sources": {"piqa": source(_rows(tmp_path))}})
+            about = {"sources": {"piqa": source(_rows(tmp_path))}}
+            save_requests(output, {"piqa": requests}, about, {})
         keep_records([output], made_from)
         made_from = [output]
     return study
