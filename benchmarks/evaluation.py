@@ -5,8 +5,8 @@
 
 Random weights of a model's shapes, and the real requests that the stage zero_shot_requests saved.
 HFLM and a plain loop over windows run on the same weights in the same process. The floor is what
-the arithmetic alone would take at the rate that a large matrix product reaches here: each beginning
-of a request once, each window once.
+the arithmetic alone would take at the rate that a large matrix product reaches here, in a burst
+and held for seconds: each beginning of a request once, each window once.
 """
 
 import argparse
@@ -154,7 +154,7 @@ def main() -> None:
     shape = SHAPES.get(options.shape) or Shape(576, 1536, 9, 3, 30)
     tasks, _ = load_requests(options.requests)
     requests = [request for task in tasks.values() for request in task.requests]
-    rate = matmul_rate()
+    rate, held = matmul_rate(), matmul_rate(held=2)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         write_model(folder, shape, shape.blocks, VOCABULARY)
@@ -162,9 +162,11 @@ def main() -> None:
         rows = zero_shot_rows(folder, shape, requests[: options.limit], rate, batches)
         if options.windows:
             rows += perplexity_rows(folder, shape, options.windows, rate)
+    for row in rows:
+        row["share_of_held_floor"] = row["share_of_floor"] * rate / held
     content = {
         "command": " ".join(["python", *sys.argv]), "dtype": str(DTYPE), "shape": options.shape,
-        "matmul_tflops": rate / 1e12, "rows": rows,
+        "matmul_tflops": rate / 1e12, "held_tflops": held / 1e12, "rows": rows,
         "provenance": provenance(),
     }  # fmt: skip
     write_text(options.out, compact(content))

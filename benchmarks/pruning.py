@@ -41,19 +41,32 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.float16 if DEVICE == "cuda" else torch.float32
 
 
+GRAM = ("sparsegpt", "admm", "sparseswaps", "alps")
+"""Methods that need the Gram matrices of their layers' inputs."""
 RUNS = "dass:2of4,dass:4of8,dass:u50,wanda:2of4,wanda:4of8,wanda:u50,sparsegpt:2of4,sparsegpt:u50"
 
 
-def write_model(folder: Path, shape: Shape, blocks: int, vocabulary: int = 32000) -> None:
-    """A LLaMA checkpoint of random weights, one shard per block, in DTYPE."""
+CHOSEN = 2
+"""Experts that compute on a token, of a mixture of them."""
+
+
+def write_model(
+    folder: Path, shape: Shape, blocks: int, vocabulary: int = 32000, experts: int = 0
+) -> None:
+    """A checkpoint of random weights in DTYPE, one shard per block: LLaMA, or Mixtral's experts."""
     from safetensors.torch import save_file
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, MixtralConfig
 
     config = llama_config(shape, blocks, vocabulary)
+    if experts:
+        said = config.to_dict() | {"num_local_experts": experts, "num_experts_per_tok": CHOSEN}
+        left = ("model_type", "architectures", "mlp_bias", "attention_bias", "pretraining_tp")
+        config = MixtralConfig(**{k: v for k, v in said.items() if k not in left})
     config.dtype = DTYPE
     config.save_pretrained(folder)
     with torch.device("meta"):
-        shapes = {n: t.shape for n, t in LlamaForCausalLM(config).state_dict().items()}
+        model = AutoModelForCausalLM.from_config(config)
+        shapes = {n: t.shape for n, t in model.state_dict().items()}
     generator = torch.Generator(DEVICE).manual_seed(0)
     weight_map = {
         name: f"model-{name.split('.')[2] if '.layers.' in name else 'outside'}.safetensors"
@@ -83,11 +96,28 @@ def median_seconds(call: Callable[[], object]) -> float:
     return statistics.median(times[5:])
 
 
-def matmul_rate() -> float:
-    """FLOP/s of a large product of random matrices."""
+def matmul_rate(held: float = 0) -> float:
+    """FLOP/s of a large product of random matrices.
+
+    Args:
+        held: for how many seconds without a pause, which a card's power may not allow at the rate
+            of a short burst; 0: of a burst.
+    """
     size = 8192 if DEVICE == "cuda" else 1024
     a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
-    return 2 * size**3 / median_seconds(lambda: a @ b)
+    burst = median_seconds(lambda: a @ b)
+    if not held:
+        return 2 * size**3 / burst
+    count = int(held / burst)
+    seconds = []
+    for _ in range(2):  # the first time until the card has settled
+        synchronise()
+        started = time.perf_counter()
+        for _ in range(count):
+            a @ b
+        synchronise()
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 * count / seconds[-1]
 
 
 def copy_rate() -> float:
@@ -98,7 +128,7 @@ def copy_rate() -> float:
     return 2 * source.numel() / median_seconds(lambda: target.copy_(source))
 
 
-def bytes_moved(shape: Shape, tokens: int, method: str) -> float:
+def bytes_moved(shape: Shape, tokens: int, method: str, experts: int = 0) -> float:
     """The fewest bytes of a block if every product's operands and result pass memory once.
 
     A token's hidden state is read for q, k and v, which are written and read; attention's result
@@ -109,18 +139,19 @@ def bytes_moved(shape: Shape, tokens: int, method: str) -> float:
     hidden, inner, share = shape.hidden, shape.intermediate, shape.key_value_heads / shape.heads
     attention = hidden * (1 + 2 * (1 + 2 * share) + 2 + 1)
     mlp = 2 * (2 * hidden + 4 * inner) + 2 * inner + hidden
-    gram = 2 * inner if method == "sparsegpt" else 0
-    weights = shape.attention + 5 * hidden * inner
+    mlp *= CHOSEN if experts else 1
+    gram = 2 * inner if method in GRAM else 0
+    weights = shape.attention + 5 * hidden * inner * max(experts, 1)
     return float(DTYPE.itemsize * (tokens * (attention + mlp + gram) + weights))
 
 
-def operations(shape: Shape, tokens: int, length: int, method: str) -> float:
+def operations(shape: Shape, tokens: int, length: int, method: str, experts: int = 0) -> float:
     """The fewest floating-point operations of a block."""
     hidden, inner = shape.hidden, shape.intermediate
     scores = 2 * 2 * hidden * (length + 1) / 2  # each query sees half of the keys on average
     mlp = 2 * hidden * inner * (2 + 3)
-    gram = 2 * (hidden**2 + inner**2) / 2 if method == "sparsegpt" else 0  # symmetric
-    return tokens * (2 * shape.attention + scores + mlp + gram)
+    gram = 2 * (hidden**2 + inner**2) / 2 if method in GRAM else 0  # symmetric
+    return tokens * (2 * shape.attention + scores + (mlp + gram) * (CHOSEN if experts else 1))
 
 
 def forget_peak() -> None:
@@ -232,11 +263,13 @@ def main() -> None:
     parser.add_argument("--stores", default=DEVICE, help="cuda,cpu")
     parser.add_argument("--baseline", type=int, default=0, help="blocks of the baseline to run")
     parser.add_argument("--perplexity", type=int, default=0, help="windows to evaluate as well")
+    parser.add_argument("--experts", type=int, default=0, help="in each block, of Mixtral's form")
     parser.add_argument("--folder", type=Path, help="where to write the model")
     options = parser.parse_args()
     shape, rate, bandwidth = SHAPES[options.shape], matmul_rate(), copy_rate()
     about = {
         "device": DEVICE, "threads": torch.get_num_threads(), "blocks": options.blocks,
+        "experts": options.experts,
         "matmul_tflops": rate / 1e12, "copy_gb_per_second": bandwidth / 1e9,
     }  # fmt: skip
     windows, stores = random_windows(options), options.stores.split(",")
@@ -249,7 +282,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        write_model(folder, shape, options.blocks)
+        write_model(folder, shape, options.blocks, experts=options.experts)
         measure(folder, windows[:8], "wanda", "2of4", None)  # warm-up
         for run in filter(None, options.runs.split(",")):
             method, pattern = run.split(":")
@@ -257,8 +290,8 @@ def main() -> None:
             base, masks = [], {}
             if options.baseline:
                 base, masks = baseline_run(folder, windows, method, pattern, options.baseline)
-            work = operations(shape, windows.numel(), options.length, method)
-            moved = bytes_moved(shape, windows.numel(), method)
+            work = operations(shape, windows.numel(), options.length, method, options.experts)
+            moved = bytes_moved(shape, windows.numel(), method, options.experts)
             for store in stores:
                 pruned = measure(folder, windows, method, pattern, store)
                 # The first block waits for its weights, the last feeds no other.

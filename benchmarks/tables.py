@@ -50,6 +50,8 @@ def about(result: dict) -> str:
     rates = ""
     if "matmul_tflops" in result:
         rates = f"; a large matrix product reached {result['matmul_tflops']:.3g} TFLOP/s"
+    if "held_tflops" in result:
+        rates += f" in a burst and {result['held_tflops']:.3g} held for seconds"
     if "copy_gb_per_second" in result:
         rates += f", a large copy {result['copy_gb_per_second']:.0f} GB/s"
     rates += " in the same run" if rates else ""
@@ -57,6 +59,11 @@ def about(result: dict) -> str:
         f"{where}, {versions}, Python {origin['python']}, {origin['date'][:10]}{rates}. "
         f"Command: `{result['command']}`."
     )
+
+
+def percent(share: float | None) -> str:
+    """A share as a cell."""
+    return "–" if share is None else f"{share:.0%}".replace("%", " %")
 
 
 NUMBERS = {
@@ -203,11 +210,11 @@ def evaluation_table(name: str) -> str:
         ratio = f"{last / row['seconds']:.2f}"
         rows.append([
             row["work"], row["what"], f"{row['seconds']:.2f}", ratio,
-            f"{row['floor_seconds']:.2f}", f"{row['share_of_floor']:.0%}".replace("%", " %"),
-            f"{row['peak_allocated_gib']:.1f}",
+            f"{row['floor_seconds']:.2f}", percent(row["share_of_floor"]),
+            percent(row.get("share_of_held_floor")), f"{row['peak_allocated_gib']:.1f}",
         ])  # fmt: skip
     head = ["work", "how", "seconds", "times as fast as the last of its kind", "floor, s",
-            "share of floor", "peak GPU memory, GiB"]  # fmt: skip
+            "share of floor", "at the rate that is held", "peak GPU memory, GiB"]  # fmt: skip
     return f"{about(result)}\n\n{markdown(head, rows, text=2)}"
 
 
