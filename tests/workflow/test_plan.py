@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from .conftest import Workflow, copy_workflow, small_study
+from .conftest import ROOT, Workflow, copy_workflow, small_study
 
 OF_A_RUN = "seconds memory date commit".split()
 """Parts of the names of columns that differ between two runs of the same study."""
@@ -170,3 +172,28 @@ def test_nothing_is_fetched(tmp_path: Path, fresh: Workflow) -> None:
     assert done.stderr == (
         "error: the plan has fetch_model; run snakemake --cores 1 fetch, and plan again\n"
     )
+
+
+@pytest.mark.parametrize(("cards", "expected"), [(["4", "7"], {"4": 3, "7": 3}), ([], {"-": 6})])
+def test_jobs_are_shared_out_among_the_cards(
+    cards: list[str], expected: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six jobs at once, three to each of two; each process is told of its card alone."""
+    monkeypatch.syspath_prepend(str(ROOT / "workflow/scripts"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    import run_plan
+
+    monkeypatch.setattr(
+        run_plan.runpy,
+        "run_path",
+        lambda _, env: Path(env["snakemake"].output[0]).write_text(
+            os.environ.get("CUDA_VISIBLE_DEVICES", "-")
+        ),
+    )
+    jobs = [
+        {"threads": 1, "config": "", "params": {}, "input": {}, "log": [], "mem_mb": 1,
+         "output": {"one": str(tmp_path / f"{number}")}}
+        for number in range(6)
+    ]  # fmt: skip
+    assert run_plan.run(jobs, 6, cards) == 0
+    assert Counter(file.read_text() for file in tmp_path.iterdir()) == expected

@@ -4,8 +4,8 @@
 
 Each job is what its rule would do, with the same log and records; once ``plan.py --record`` has
 told Snakemake, it finds nothing to do. No Snakemake is needed here, so that the jobs may be done on
-another machine, in a copy of the tree. Several jobs share a GPU. A job that was done since the plan
-is not done again. Nothing is fetched: ``snakemake fetch`` comes first.
+another machine, in a copy of the tree. Jobs are shared out among the GPUs, several to each. A job
+that was done since the plan is not done again. Nothing is fetched: ``snakemake fetch`` comes first.
 """
 
 from __future__ import annotations
@@ -55,12 +55,15 @@ def done_since(job: Job, moment: float) -> bool:
     return all(map(os.path.exists, files)) and min(map(os.path.getmtime, files)) >= moment
 
 
-def do(job: Job) -> None:
-    """What the job's rule would do, in this process."""
+def do(job: Job, card: str | None) -> None:
+    """What the job's rule would do, in this process, which sees this GPU only."""
     import torch
 
+    from dass.runtime.gpus import VISIBLE
     from dass.runtime.provenance import CONFIG
 
+    if card is not None:  # CUDA looks when it is first used
+        os.environ[VISIBLE] = card
     torch.set_num_threads(job["threads"])
     os.environ[CONFIG] = job["config"]
     for file in map(Path, files_of(job["output"])):
@@ -75,10 +78,13 @@ def do(job: Job) -> None:
     runpy.run_path(str(SCRIPT), {"snakemake": snakemake})
 
 
-def run(jobs: list[Job], workers: int) -> int:
-    """Do all jobs, each after those that write its inputs; returns how many were not done."""
+def run(jobs: list[Job], workers: int, cards: list[str]) -> int:
+    """Do all jobs, each after those that write its inputs; returns how many were not done.
+
+    A job is given the GPU on which the fewest jobs are.
+    """
     waiting = list(jobs)
-    running: list[tuple[BaseProcess, Job]] = []
+    running: list[tuple[BaseProcess, Job, str | None]] = []
     coming = {file for job in waiting for file in files_of(job["output"])}
     lost: set[str] = set()
     fork, not_done = multiprocessing.get_context("fork"), 0
@@ -89,13 +95,16 @@ def run(jobs: list[Job], workers: int) -> int:
             not_done += 1
         ready = [job for job in waiting if coming.isdisjoint(files_of(job["input"]))]
         for job in ready[: workers - len(running)]:
-            process = fork.Process(target=do, args=(job,))
+            busy = [used for *_, used in running]
+            card = min(cards, key=busy.count, default=None)
+            process = fork.Process(target=do, args=(job, card))
             process.start()
-            running.append((process, job))
+            running.append((process, job, card))
             waiting.remove(job)
         time.sleep(0.01)
-        for process, job in [one for one in running if not one[0].is_alive()]:
-            running.remove((process, job))
+        for ended in [one for one in running if not one[0].is_alive()]:
+            running.remove(ended)
+            process, job, _ = ended
             coming.difference_update(files_of(job["output"]))
             if process.exitcode:
                 not_done += 1
@@ -145,7 +154,9 @@ if __name__ == "__main__":
         sys.exit(f"error: the plan has {fetched[0]}; run snakemake --cores 1 fetch, and plan again")
     settle(max((job["threads"] for job in found), default=1))
     preload(found)
-    not_done = run(found, asked.workers)
+    from dass.runtime.gpus import pool
+
+    not_done = run(found, asked.workers, pool(os.environ))
     print(
         f"{len(found) - not_done} jobs done, {not_done} not; next: plan.py … {asked.jobs} --record"
     )
