@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dass.models.glu import find_glu
 from dass.packed.bitmap import pack_bitmap
 from dass.packed.formats import pack
+from dass.packed.linear import UNPACKED_FROM, packed_gates, packed_linear, tensors_of
 from dass.packed.linear import numbers_of as numbers
-from dass.packed.linear import packed_gates, packed_linear, tensors_of
 from dass.packed.model import load_packed, pack_folder, pack_model
 from dass.packed.product import ACTIVATIONS, Packed, gated_product, product
 from dass.pruning.masks import keep_mask
@@ -132,9 +132,22 @@ def test_the_same_bits_every_time_and_in_a_graph(kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_tokens_take_the_unpacked_weight(kind) -> None:
     dense, packed = packed_weight(344, 1000, kind, torch.float16)
-    x = tokens_of(40, 1000, torch.float16)
+    x = tokens_of(UNPACKED_FROM, 1000, torch.float16)
     wanted = torch.nn.functional.linear(x, dense)
     assert torch.equal(packed_linear(tensors_of(packed), numbers(packed), x), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [17, 32, UNPACKED_FROM - 1])
+def test_some_tokens_take_several_launches(count: int, kind) -> None:
+    (gate, packed_gate), (up, packed_up) = (
+        packed_weight(344, 1000, kind, torch.float16, seed) for seed in (1, 2)
+    )
+    x = tokens_of(count, 1000, torch.float16)
+    wide, both = x.double() @ gate.double().T, [tensors_of(packed_gate), tensors_of(packed_up)]
+    check(packed_linear(both[0], numbers(packed_gate), x), wide)
+    got = packed_gates(*both, numbers(packed_gate), numbers(packed_up)[4], x, "silu")
+    check(got, torch.nn.functional.silu(wide) * (x.double() @ up.double().T))
 
 
 def test_compiled_operators() -> None:

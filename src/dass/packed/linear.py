@@ -1,12 +1,13 @@
 """Linear layers and gated MLPs on packed weights, for any number of tokens, on any device.
 
 A few tokens on a GPU take the kernels; many, and every product on a CPU, take the weight unpacked
-for the moment. Both are custom operators, so that ``torch.compile`` sees through neither.
+for the moment, or the dense weight where it was kept. The products are custom operators, so that
+``torch.compile`` does not see through them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ from dass.packed.product import (
     kernels_run_on,
     product,
 )
+from dass.terms import ROLES
+
+UNPACKED_FROM = 49
+"""From so many tokens on a weight is unpacked; fewer take several launches, which is faster."""
 
 
 def tensors_of(weight: Packed) -> list[Tensor]:
@@ -58,12 +63,19 @@ def dense_of(weight: Packed, dtype: torch.dtype) -> Tensor:
     return unpack_bitmap(weight, dtype) if isinstance(weight, Bitmap) else unpack(weight, dtype)
 
 
+def _by_launches(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A kernel's output for as many tokens as it takes at once, one after the other."""
+    if len(x) <= MOST_TOKENS:
+        return call(x)
+    return torch.cat([call(some) for some in x.split(MOST_TOKENS)])
+
+
 @torch.library.custom_op("dass::packed_linear", mutates_args=())
 def packed_linear(weight: Sequence[Tensor], numbers: Sequence[int], x: Tensor) -> Tensor:
     """x Wᵀ: [tokens, in] -> [tokens, out]."""
     packed = packed_of(weight, numbers)
-    if len(x) <= MOST_TOKENS and kernels_run_on(x.device):
-        return product(packed, x)
+    if len(x) < UNPACKED_FROM and kernels_run_on(x.device):
+        return _by_launches(lambda some: product(packed, some), x)
     return functional.linear(x, dense_of(packed, x.dtype))
 
 
@@ -79,8 +91,8 @@ def packed_gates(
 ) -> Tensor:  # fmt: skip
     """act(x Gᵀ) · (x Uᵀ): [tokens, in] -> [tokens, intermediate]; ``segment`` is that of up."""
     first, second = packed_of(gate, numbers), packed_of(up, [*numbers[:4], segment])
-    if len(x) <= MOST_TOKENS and kernels_run_on(x.device):
-        return gated_product(first, second, x, activation)
+    if len(x) < UNPACKED_FROM and kernels_run_on(x.device):
+        return _by_launches(lambda some: gated_product(first, second, some, activation), x)
     active = activate(functional.linear(x, dense_of(first, x.dtype)), activation)
     return active * functional.linear(x, dense_of(second, x.dtype))
 
@@ -100,6 +112,25 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return functional.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
+class Dense(nn.Module):
+    """The same of dense weights gate, up and down [out, in]."""
+
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+    def __init__(self, weights: Sequence[Tensor], activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+        for role, weight in zip(ROLES, weights, strict=True):
+            self.register_buffer(role, weight, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        active = activate(functional.linear(x, self.gate), self.activation)
+        return functional.linear(active * functional.linear(x, self.up), self.down)
+
+
 class PackedGLU(nn.Module):
     """A gated MLP on packed weights: down(act(gate(x)) · up(x)).
 
@@ -107,9 +138,14 @@ class PackedGLU(nn.Module):
         gate, up: packed alike, [intermediate, hidden].
         down: [hidden, intermediate].
         activation: one of :data:`dass.packed.product.ACTIVATIONS`.
+        dense: gate, up and down for more tokens than one launch takes; without them they are
+            unpacked each time, which costs a pass over the weights.
     """
 
-    def __init__(self, gate: Packed, up: Packed, down: Packed, activation: str) -> None:
+    def __init__(
+        self, gate: Packed, up: Packed, down: Packed, activation: str,
+        dense: Sequence[Tensor] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is none of {ACTIVATIONS}")
@@ -119,6 +155,7 @@ class PackedGLU(nn.Module):
             self.numbers[role] = numbers_of(weight)
             for place, tensor in enumerate(tensors_of(weight)):
                 self.register_buffer(f"{role}_{place}", tensor, persistent=False)
+        self.dense = None if dense is None else Dense(dense, activation)
 
     def _tensors(self, role: str) -> list[Tensor]:
         count = count_of(self.numbers[role])
@@ -126,6 +163,9 @@ class PackedGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
+        if self.dense is not None and x.shape[:-1].numel() > MOST_TOKENS:
+            many: Tensor = self.dense(x)
+            return many
         numbers = self.numbers
         inner: Any = packed_gates(
             self._tensors("gate"), self._tensors("up"), numbers["gate"], numbers["up"][4],

@@ -24,7 +24,7 @@ from dass.models.glu import GLU, find_glu
 from dass.models.matching import decoder_blocks, stored_names
 from dass.models.weights import Weights
 from dass.packed.best import pack_gates, pack_pruned
-from dass.packed.linear import PackedGLU, activate, count_of, packed_of
+from dass.packed.linear import PackedGLU, activate, count_of, dense_of, packed_of
 from dass.packed.product import ACTIVATIONS
 from dass.pruning.pruned_file import tensor_hash
 from dass.runtime.files import seal, unseal, writing
@@ -40,13 +40,15 @@ CLOSE = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 @torch.inference_mode()
-def pack_model(model: nn.Module, bitmap: bool = False) -> dict[str, str]:
+def pack_model(model: nn.Module, bitmap: bool = False, keep_dense: bool = False) -> dict[str, str]:
     """Let every gated MLP of a pruned model run on packed weights, in place.
 
     Args:
         model: a causal language model of transformers in half precision, weights zero where they
             are pruned. Its blocks are packed where they are; dense weights are given up.
         bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory and costs time.
+        keep_dense: keep dense weights, too, for more tokens at once than 16: prompts are read as
+            fast as without packing, for half as much memory again as the dense MLPs take.
 
     Returns:
         MLPs that stay as they are -> why; logged as well.
@@ -56,7 +58,7 @@ def pack_model(model: nn.Module, bitmap: bool = False) -> dict[str, str]:
     for index, block in enumerate(layers):
         name = f"{prefix}.{index}"
         try:
-            path, mlp = _packed_mlp(block, name, bitmap)
+            path, mlp = _packed_mlp(block, name, bitmap, keep_dense)
         except (ModelError, PatternError) as error:
             left[name] = str(error)
             log.info("stays dense: %s", error)
@@ -99,12 +101,15 @@ def pack_folder(folder: str | Path, dtype: torch.dtype, bitmap: bool = False) ->
 
 
 @torch.inference_mode()
-def load_packed(folder: str | Path, device: torch.device | str) -> nn.Module:
+def load_packed(
+    folder: str | Path, device: torch.device | str, keep_dense: bool = False
+) -> nn.Module:
     """A model of an export and its ``packed.safetensors``, ready to generate.
 
     Args:
         folder: where both are.
         device: where to.
+        keep_dense: as for :func:`pack_model`; unpacked once, on the device.
 
     Raises:
         DataError: the packed file is missing or damaged.
@@ -112,7 +117,8 @@ def load_packed(folder: str | Path, device: torch.device | str) -> nn.Module:
     """
     path = Path(folder) / PACKED
     about, file = _open_packed(path)
-    model = _Folder(folder, getattr(torch, about["dtype"]))
+    dtype = getattr(torch, about["dtype"])
+    model = _Folder(folder, dtype)
     if set(about["mlps"]) != {model.name(index) for index in range(len(model.layers))}:
         raise ModelError(f"{path}: packed of another model than {folder}; pack it again")
     for index, block in enumerate(model.layers):
@@ -127,7 +133,8 @@ def load_packed(folder: str | Path, device: torch.device | str) -> nn.Module:
             if list(map(tensor_hash, tensors)) != hashes:
                 raise DataError(f"{path}: damaged ({keys[0]}); pack the export again")
             weights[role] = packed_of([tensor.to(device) for tensor in tensors], numbers)
-        _replace(block, mlp["mlp"], PackedGLU(**weights, activation=mlp["activation"]))
+        dense = [dense_of(weights[role], dtype) for role in ROLES] if keep_dense else None
+        _replace(block, mlp["mlp"], PackedGLU(**weights, activation=mlp["activation"], dense=dense))
     return model.filled(device)
 
 
@@ -182,7 +189,9 @@ class _Folder:
         return self.model.to(device)
 
 
-def _packed_mlp(block: nn.Module, name: str, bitmap: bool) -> tuple[str, PackedGLU]:
+def _packed_mlp(
+    block: nn.Module, name: str, bitmap: bool, keep_dense: bool = False
+) -> tuple[str, PackedGLU]:
     """The path of a block's gated MLP, and the same on packed weights, checked on a probe."""
     glu = find_glu(block, name)
     path = glu.path
@@ -190,10 +199,13 @@ def _packed_mlp(block: nn.Module, name: str, bitmap: bool) -> tuple[str, PackedG
     where = f"{name}.{path}"
     if any(projection.linear.bias is not None for projection in glu.projections):
         raise ModelError(f"{where}: its projections have biases, which packed ones do not")
-    gate, up, down = (projection.weight for projection in glu.projections)
+    dense = gate, up, down = tuple(projection.weight.data for projection in glu.projections)
     gate_packed, up_packed = pack_gates(gate, up, where, bitmap)
     down_packed = pack_pruned(down, f"{where}, down", bitmap)
-    packed = PackedGLU(gate_packed, up_packed, down_packed, _activation(mlp, glu))
+    activation = _activation(mlp, glu)
+    packed = PackedGLU(
+        gate_packed, up_packed, down_packed, activation, dense if keep_dense else None
+    )
     probe = _probe(glu)
     wanted, got = mlp(probe), packed(probe)
     error = float((got.float() - wanted.float()).abs().max() / wanted.float().abs().max())

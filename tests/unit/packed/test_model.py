@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from dass.errors import DataError, ModelError
 from dass.models.glu import find_glu
+from dass.packed import linear
 from dass.packed.linear import PackedGLU
 from dass.packed.model import PACKED, load_packed, pack_folder, pack_model
 from dass.pruning.masks import keep_mask
@@ -61,6 +62,25 @@ def test_a_packed_file_makes_the_same_model(export: Path, tokens) -> None:
     model = load_packed(export, "cpu")
     assert torch.equal(logits(model, tokens), wanted)
     assert not [name for name, p in model.named_parameters() if p.is_meta]
+
+
+def test_dense_weights_may_be_kept_for_many_tokens(
+    export: Path, tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing is unpacked for them; up to 16 tokens still take the packed weights."""
+    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.bfloat16).eval()
+    wanted, few = logits(model, tokens), logits(model, tokens[:1, :16])
+    assert pack_model(model, keep_dense=True) == {}
+    pack_folder(export, torch.bfloat16)
+    unpacked: list[torch.Size] = []
+    inner = linear.dense_of
+    monkeypatch.setattr(linear, "dense_of", lambda w, d: unpacked.append(w.layout) or inner(w, d))
+    for one in (model, load_packed(export, "cpu", keep_dense=True)):
+        unpacked.clear()
+        assert torch.equal(logits(one, tokens), wanted)
+        assert not unpacked
+        assert torch.equal(logits(one, tokens[:1, :16]), few)
+        assert len(unpacked) == 3 * len(model.model.layers)
 
 
 def test_the_packed_model_generates(tiny_model: TinyModel, tmp_path: Path) -> None:
