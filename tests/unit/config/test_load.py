@@ -259,6 +259,23 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "perplexity.dataset: no data set 'wikitext2' in datasets; did you mean text?",
     ),
     (
+        {"perplexity/others": {"doc": {}}},
+        "perplexity.others.doc: no data set 'doc' in datasets; did you mean docs?",
+    ),
+    (
+        {"perplexity/others": {"questions": {}}},
+        "perplexity.others.questions: data set 'questions' is of kind task, but kind text or "
+        "documents is needed here",
+    ),
+    (
+        {"perplexity/others": {"text": {"split": "test"}}},
+        "perplexity.others.text: is `dataset` already; add the split to `splits`",
+    ),
+    (
+        {"datasets/t": {"kind": "text", "path": "t"}, "perplexity/others": {"t": {"documents": 9}}},
+        "perplexity.others.t.documents: goes with kind documents only; remove it",
+    ),
+    (
         {"zero_shot/tasks/piqa": "docs"},
         "zero_shot.tasks.piqa: data set 'docs' is of kind documents, but kind task is needed here",
     ),
