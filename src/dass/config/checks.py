@@ -38,12 +38,16 @@ def _check_labels(study: StudyConfig) -> Iterator[Problem]:
 
 
 def _check_latex_labels(study: StudyConfig) -> Iterator[Problem]:
-    """Experiments' names differ in LaTeX's labels, too, which have no dots."""
-    seen: dict[str, str] = {}
-    for name in study.experiments:
-        label = latex_name(name)
-        if (first := seen.setdefault(label, name)) != name:
-            yield f"experiments.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
+    """Names of experiments, and of texts, differ in LaTeX's labels, too, which have no dots."""
+    for key, names in (
+        ("experiments", study.experiments),
+        ("perplexity.others", study.perplexity.others),
+    ):
+        seen: dict[str, str] = {}
+        for name in names:
+            label = latex_name(name)
+            if (first := seen.setdefault(label, name)) != name:
+                yield f"{key}.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
 
 
 def _check_standins(study: StudyConfig) -> Iterator[Problem]:

@@ -268,6 +268,14 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "documents is needed here",
     ),
     (
+        {
+            "datasets/c4.en": {"kind": "text", "path": "a"},
+            "datasets/c4-en": {"kind": "text", "path": "b"},
+            "perplexity/others": {"c4.en": {}, "c4-en": {}},
+        },
+        "perplexity.others.c4-en: has the label of c4.en in LaTeX (c4-en); rename one",
+    ),
+    (
         {"perplexity/others": {"text": {"split": "test"}}},
         "perplexity.others.text: is `dataset` already; add the split to `splits`",
     ),
