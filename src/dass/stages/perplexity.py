@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dass.data.token_file import load_windows, tokens_about
-from dass.evaluation.perplexity import measure_perplexity
+from dass.evaluation.perplexity import measure_perplexities
 from dass.models.streamed import StreamedModel
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import OtherText, PerplexityResult, Run, SplitPerplexity, write_result
@@ -57,8 +57,8 @@ def perplexity(
     others = others or {}
     files = dict(zip(others, other_tokens, strict=True))
     found = {name: load_windows(files[name], others[name], model.vocabulary) for name in files}
-    measured = {split: measure_perplexity(model, own) for split, own in windows.items()}
-    also = {name: measure_perplexity(model, own) for name, own in found.items()}
+    measured = measure_perplexities(model, [*windows.values(), *found.values()])
+    numbers = map(asdict, measured)
     text = tokens_about(tokens)
     texts = {name: tokens_about(file) for name, file in files.items()}
     origins = {name: about.get("origin") for name, about in ({dataset: text} | texts).items()}
@@ -66,8 +66,8 @@ def perplexity(
         run=Run.parse(run),
         settings={"dtype": dtype, "bos": bos, "length": windows[splits[0]].shape[1]},
         dataset=dataset,
-        splits={s: SplitPerplexity.model_validate(asdict(p)) for s, p in measured.items()},
-        others={name: OtherText(**asdict(p), split=others[name]) for name, p in also.items()},
+        splits={split: SplitPerplexity(**next(numbers)) for split in windows},
+        others={name: OtherText(**next(numbers), split=others[name]) for name in found},
         mask_hash=mask_hash,
         provenance=provenance(started, {"model": origin(folder)} | origins)
         | {"model": source, "pruned": overlay and overlay.settings, "text": text}
