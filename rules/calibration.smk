@@ -3,7 +3,7 @@ rule calibrate:
     # Named target: all calibration and evaluation tokens, and zero-shot requests.
     input:
         pruned(WINDOWS),
-        expand(TEXT, model=MODELS),
+        expand(TEXTS, model=MODELS),
         expand(REQUESTS, model=MODELS) if TASKS else [],
 
 
@@ -50,6 +50,8 @@ rule evaluation_tokens:
         f"logs/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.log",
     benchmark:
         f"logs/benchmarks/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset=one_of(STUDY.perplexity.datasets),
     conda:
         "../envs/dass.yaml"
     resources:
@@ -64,7 +66,10 @@ rule evaluation_tokens:
         text=text_folder,
         rows=of_dataset("rows"),
         length=STUDY.perplexity.length,
-        splits=STUDY.perplexity.splits,
+        splits=splits_of_text,
+        kind=of_dataset("kind"),
+        documents=of_text("documents"),
+        most=of_text("windows"),
     message:
         "Tokenising {wildcards.dataset} for {wildcards.model}"
     script:

@@ -37,6 +37,7 @@ from dass.data.model_folder import (
 from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
 from dass.pruning.methods import classes_of, make_method, takes_files
+from dass.report.experiment import other_kind
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG
@@ -72,7 +73,11 @@ RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
 RATIOS = f"{RESULTS}/ratios/{{model}}/{{calibration}}/{{ratios}}"
 WINDOWS = f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"
-TEXT = f"{RESULTS}/evaluation/{{model}}/{STUDY.perplexity.dataset}.safetensors"
+TEXTS = [
+    f"{RESULTS}/evaluation/{{model}}/{dataset}.safetensors"
+    for dataset in STUDY.perplexity.datasets
+]
+TEXT, *OTHER_TEXTS = TEXTS
 REQUESTS = f"{RESULTS}/requests/{{model}}.safetensors"
 PRUNED = f"{RUN}/pruned.safetensors"
 TOY_CORPUS = "resources/standins/toy_corpus"
@@ -83,9 +88,10 @@ EVALUATIONS = ["perplexity"] + (["zero_shot"] if ZERO_SHOT_RUNS else [])
 
 
 def measured(experiment):
-    """The evaluations that an experiment's runs have."""
+    """What is measured of an experiment's runs: kinds of its tables and figures."""
     asked = STUDY.experiments[experiment].zero_shot
-    return [kind for kind in EVALUATIONS if asked or kind != "zero_shot"]
+    kinds = ["perplexity", *map(other_kind, STUDY.perplexity.others)]
+    return kinds + ["zero_shot"] * (asked and "zero_shot" in EVALUATIONS)
 
 
 ALSO_PRINTED = ["published"] * bool(STUDY.published)
@@ -224,13 +230,24 @@ def calibration_documents_input(wildcards):
     return dataset_input(DRAWS[wildcards.calibration].dataset)
 
 
+def of_text(key):
+    """This key of the wildcards' text among `perplexity.others`; None for the first text."""
+    others = STUDY.perplexity.others
+    return lambda wildcards: getattr(others.get(wildcards.dataset), key, None)
+
+
+def splits_of_text(wildcards):
+    """The splits of the wildcards' text that are measured."""
+    return STUDY.perplexity.splits_of(wildcards.dataset)
+
+
 def text_input(wildcards):
     """The data set of the wildcards as a job's input."""
     return dataset_input(wildcards.dataset)
 
 
 def text_folder(wildcards):
-    """The folder with its splits."""
+    """The folder with its splits, or its file of documents."""
     return dataset_path(wildcards.dataset)
 
 
@@ -329,13 +346,8 @@ def pruned_input(wildcards):
 def published_of(wildcards):
     """The published dense perplexities of the wildcards' model that this study measures, too."""
     perplexity = STUDY.perplexity
-    found = dense_targets(
-        PUBLISHED,
-        wildcards.model,
-        perplexity.dataset,
-        perplexity.length,
-        perplexity.splits,
-    )
+    splits = {name: perplexity.splits_of(name) for name in perplexity.datasets}
+    found = dense_targets(PUBLISHED, wildcards.model, perplexity.length, splits)
     return [target._asdict() for target in found]
 
 

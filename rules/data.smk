@@ -72,7 +72,9 @@ def own_dataset_files(name):
     folder = Path(dataset.path)
     try:
         if dataset.kind == "text":
-            files = [find_split(folder, split) for split in STUDY.perplexity.splits]
+            files = [
+                find_split(folder, split) for split in STUDY.perplexity.splits_of(name)
+            ]
         elif dataset.kind == "task":
             files = [
                 task_file(task, folder) for task, of in TASKS.items() if of == name

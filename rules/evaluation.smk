@@ -13,6 +13,7 @@ rule perplexity:
         model=model_input,
         pruned=pruned_input,
         tokens=TEXT,
+        other_tokens=OTHER_TEXTS,
         modules=modules("perplexity"),
     output:
         result_file=f"{EVALUATED}/perplexity.json",
@@ -36,6 +37,7 @@ rule perplexity:
         bos=of_model("bos"),
         dataset=STUDY.perplexity.dataset,
         splits=STUDY.perplexity.splits,
+        others={name: text.split for name, text in STUDY.perplexity.others.items()},
     message:
         "Perplexity of {wildcards.model}, {wildcards.run}"
     script:

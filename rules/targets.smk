@@ -77,7 +77,7 @@ def gone(*kinds):
     def files(kind):
         if kind == "tokens":
             requests = expand(REQUESTS, model=MODELS) if TASKS else []
-            return pruned(WINDOWS) + expand(TEXT, model=MODELS) + requests
+            return pruned(WINDOWS) + expand(TEXTS, model=MODELS) + requests
         if kind == "masks":
             return ratio_files() + pruned(PRUNED) + pruned(f"{RUN}/pruning.json")
         if kind == "results":

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from dass.results.schema import (
     ActivationsResult,
     BlocksResult,
+    OtherText,
     PeakMemory,
     PerplexityResult,
     PruningResult,
@@ -106,6 +107,7 @@ def test_every_column_is_explained(tmp_path: Path) -> None:
     with (tmp_path / "s.csv").open() as file:
         (row,) = csv.DictReader(file)
     columns = {re.sub(r"^piqa_", "<task>_", name) for name in row}
+    columns = {re.sub(r"_c4_", "_<other>_", name) for name in columns}
     columns = {re.sub(r"_(validation|test)$", "_<split>", name) for name in columns}
     assert documented("`summary.csv`") == columns
 
@@ -127,7 +129,10 @@ def results_of_one_run(folder: Path) -> list[list[Path]]:
             seconds={"total": 1.0}, block_seconds=[1.0], tokens=8,
             peak_memory_bytes=PeakMemory(host=1, device=None),
         ),
-        PerplexityResult(**about, dataset="d", splits={"test": split}, mask_hash="m"),
+        PerplexityResult(
+            **about, dataset="d", splits={"test": split}, mask_hash="m",
+            others={"c4": OtherText(split="test", **split.model_dump())},
+        ),
         ZeroShotResult(**about, tasks={"piqa": task}, limit=None, mask_hash="m"),
     ]  # fmt: skip
     files = [[folder / f"{number}.json"] for number in range(len(results))]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from dass.data.documents import read_rows
+from dass.data.token_file import load_tokens
 from dass.data.tokenizer import encoder, load_tokenizer
 from dass.data.windows import cut_windows, tokenise
 from dass.evaluation.perplexity import measure_perplexity
 from dass.models.streamed import StreamedModel
+from dass.stages.evaluation_tokens import evaluation_tokens
 
 pytestmark = pytest.mark.real
 
@@ -44,3 +49,28 @@ def test_a_byte_order_mark_and_other_line_ends_change_no_token(real: Path, tmp_p
     other.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
     for rows in ("file", "line"):
         assert read_rows(other, rows) == read_rows(plain, rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("c4/c4-train.00000-of-01024.json.gz", 256), ("c4-real/c4-sample.jsonl.gz", 177)],
+)
+def test_documents_are_read_as_the_public_code_reads_c4s_validation_split(
+    real: Path, name: str, count: int, tmp_path: Path
+) -> None:
+    """The first 1100 joined with a blank, tokenised at once, and the first 256 windows of them.
+
+    The sample's texts are short: they come to fewer windows, all of which count.
+    """
+    file, folder, length = real / name, real / "models/real-llama", 2048
+    evaluation_tokens(
+        folder=folder, dataset="c4", kind="documents", text=file, rows="line", documents=1100,
+        most=256, splits=["validation"], length=length, bos="text", out=tmp_path / "tokens",
+    )  # fmt: skip
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    whole = AutoTokenizer.from_pretrained(folder)(" ".join(texts[:1100]), return_tensors="pt")
+    expected = whole.input_ids[:, : 256 * length]
+    assert count == expected.numel() // length
+    found = load_tokens(tmp_path / "tokens")["validation"]
+    assert torch.equal(found, expected[:, : count * length].view(count, length))

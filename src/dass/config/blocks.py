@@ -11,6 +11,7 @@ from dass.config.types import (
     Label,
     Length,
     LocalPath,
+    Name,
     Names,
     NamesOrAll,
     Patterns,
@@ -92,8 +93,8 @@ class DatasetConfig(_Source):
     Give exactly one of `hub`, `path` and `standin`."""
 
     kind: DatasetKind
-    """`documents`: to draw calibration windows from; `text`: to measure perplexity on; `task`: the
-    questions of one zero-shot task."""
+    """`documents`: to draw calibration windows from, or to measure perplexity on beside a text;
+    `text`: to measure perplexity on; `task`: the questions of one zero-shot task."""
     name: Text | None = None
     """The repository's configuration, as in `wikitext-2-raw-v1`."""
     files: FileNames | None = None
@@ -194,6 +195,18 @@ class RatiosConfig(Strict):
             yield "shares", "missing; give the share of zeros of each block, as in [0.4, 0.6]"
 
 
+class OtherTextConfig(Strict):
+    """One more text that the perplexity of every run is measured on, with a table and a figure of
+    its own. Its name is a key of `datasets`, of kind `text` or `documents`."""
+
+    split: Split = "validation"
+    """The split that is measured; of kind `documents`, the one that the file is of."""
+    documents: Count | None = None
+    """Kind `documents` only: the first so many, joined with a blank; without it, all."""
+    windows: Count | None = None
+    """At most so many windows, the first; without it, all."""
+
+
 class PerplexityConfig(Strict):
     """Perplexity of every run: windows of a fixed length, mean loss, exponentiated."""
 
@@ -205,8 +218,21 @@ class PerplexityConfig(Strict):
     """Splits that are measured."""
     table_split: Split = "validation"
     """The one of them that tables print."""
+    others: dict[Name, OtherTextConfig] = Field(default_factory=dict)
+    """More texts, by their keys in `datasets`, with windows of the same length."""
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets of all texts, the first being the tables' main one."""
+        return [self.dataset, *self.others]
+
+    def splits_of(self, dataset: str) -> list[Split]:
+        """The splits of one of the data sets that are measured."""
+        return self.splits if dataset == self.dataset else [self.others[dataset].split]
 
     def _problems(self) -> Iterator[Problem]:
+        if self.dataset in self.others:
+            yield f"others.{self.dataset}", "is `dataset` already; add the split to `splits`"
         if self.table_split not in self.splits:
             listed = ", ".join(self.splits)
             yield "table_split", f"{self.table_split} is not measured; add it to splits ({listed})"

@@ -38,12 +38,16 @@ def _check_labels(study: StudyConfig) -> Iterator[Problem]:
 
 
 def _check_latex_labels(study: StudyConfig) -> Iterator[Problem]:
-    """Experiments' names differ in LaTeX's labels, too, which have no dots."""
-    seen: dict[str, str] = {}
-    for name in study.experiments:
-        label = latex_name(name)
-        if (first := seen.setdefault(label, name)) != name:
-            yield f"experiments.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
+    """Names of experiments, and of texts, differ in LaTeX's labels, too, which have no dots."""
+    for key, names in (
+        ("experiments", study.experiments),
+        ("perplexity.others", study.perplexity.others),
+    ):
+        seen: dict[str, str] = {}
+        for name in names:
+            label = latex_name(name)
+            if (first := seen.setdefault(label, name)) != name:
+                yield f"{key}.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
 
 
 def _check_standins(study: StudyConfig) -> Iterator[Problem]:
@@ -59,22 +63,27 @@ def _check_standins(study: StudyConfig) -> Iterator[Problem]:
 
 def _check_datasets(study: StudyConfig) -> Iterator[Problem]:
     """What calibrations and evaluations read exists and is of the right kind."""
-    uses: list[tuple[str, str, DatasetKind]] = [
-        (f"calibrations.{name}.dataset", calibration.dataset, "documents")
+    uses: list[tuple[str, str, tuple[DatasetKind, ...]]] = [
+        (f"calibrations.{name}.dataset", calibration.dataset, ("documents",))
         for name, calibration in study.calibrations.items()
     ]
-    uses.append(("perplexity.dataset", study.perplexity.dataset, "text"))
+    uses.append(("perplexity.dataset", study.perplexity.dataset, ("text",)))
+    uses += [(f"perplexity.others.{n}", n, ("text", "documents")) for n in study.perplexity.others]
     tasks = study.zero_shot.tasks if study.zero_shot else {}
-    uses += [(f"zero_shot.tasks.{task}", name, "task") for task, name in tasks.items()]
-    for key, name, kind in uses:
+    uses += [(f"zero_shot.tasks.{task}", name, ("task",)) for task, name in tasks.items()]
+    for key, name, kinds in uses:
         block = study.datasets.get(name)
         if block is None:
-            of_kind = [other for other, block in study.datasets.items() if block.kind == kind]
+            of_kind = [other for other, block in study.datasets.items() if block.kind in kinds]
             yield key, f"no data set {name!r} in datasets; {nearest(name, of_kind)}"
-        elif block.kind != kind:
+        elif block.kind not in kinds:
+            kind = " or ".join(kinds)
             yield key, f"data set {name!r} is of kind {block.kind}, but kind {kind} is needed here"
-        elif kind == "task" and block.standin not in (None, key.rpartition(".")[2]):
+        elif kinds == ("task",) and block.standin not in (None, key.rpartition(".")[2]):
             yield key, f"data set {name!r} holds the task {block.standin}"
+    for name, text in study.perplexity.others.items():
+        if text.documents and name in study.datasets and study.datasets[name].kind == "text":
+            yield f"perplexity.others.{name}.documents", "goes with kind documents only; remove it"
 
 
 def _check_draws(study: StudyConfig) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Text on disk: documents to calibrate on, rows to evaluate on.
+"""Text on disk: documents to calibrate or evaluate on, rows to evaluate on.
 
 Files are UTF-8, with or without a byte order mark, packed by gzip or not. Lines may end as on
 Windows: the released code reads text as Python does, which makes each such end a newline.
@@ -78,6 +78,22 @@ class _IndexedLines(Sequence[bytes]):
 
     def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
         return self._bytes[self._offsets[index] : self._offsets[index + 1]]
+
+
+def read_documents(path: str | Path, count: int | None = None) -> list[str]:
+    """The first ``count`` documents of a JSON-lines file, or all of them.
+
+    Raises:
+        DataError: as :class:`Documents`; or there are fewer.
+    """
+    documents = Documents(path)
+    found = len(documents)
+    if count is not None and count > found:
+        raise DataError(
+            f"{path}: {count} documents are asked for (config key perplexity.others), but it has "
+            f"{found}; ask for fewer, or give more text"
+        )
+    return [documents[i] for i in range(found if count is None else count)]
 
 
 def index_documents(files: Iterable[str | Path], folder: str | Path) -> int:
@@ -187,8 +203,7 @@ def read_rows(path: str | Path, rows: Rows = "line") -> list[str]:
     """
     path = Path(path)
     if path.suffix == ".jsonl":
-        documents = Documents(path)
-        found = [documents[i] for i in range(len(documents))]
+        found = read_documents(path)
     else:
         text = _read_text(path)
         # Not splitlines(), which would also cut at a dozen separators that end no row.

@@ -2,7 +2,8 @@
 
 The draws are those of Wanda, SparseGPT and the DaSS authors: with the same tokenizer, file and
 seed the windows are the same to the token. A text is tokenised and cut as the released code does:
-rows joined with two newlines, tokenised once, cut into floor(n / length) windows.
+rows joined with two newlines, tokenised once, cut into floor(n / length) windows. Documents
+are joined with a blank, as SparseGPT and Wanda join those of C4's validation split.
 """
 
 import random
@@ -101,9 +102,14 @@ def put_bos_in_front(windows: Tensor, bos_id: int | None) -> Tensor:
     return torch.cat([front, windows], dim=1)
 
 
-def tokenise(rows: list[str], encode: Encode, bos: Bos, bos_id: int | None) -> Tensor:
-    """All tokens of a split, int64 [n], without the BOS in front where each window gets its own."""
-    tokens = encode("\n\n".join(rows))
+def tokenise(
+    rows: list[str], encode: Encode, bos: Bos, bos_id: int | None, between: str = "\n\n"
+) -> Tensor:
+    """All tokens of a split, int64 [n], without the BOS in front where each window gets its own.
+
+    ``between`` is what rows or documents are joined with.
+    """
+    tokens = encode(between.join(rows))
     if bos == "window" and tokens and tokens[0] == bos_id:
         tokens = tokens[1:]
     return torch.tensor(tokens, dtype=torch.int64)

@@ -25,28 +25,54 @@ LOGITS_AT_ONCE = 1 << 27
 
 @torch.inference_mode()
 def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
+    """Those of a single text; see :func:`text_losses`."""
+    return text_losses(model, [windows])[0]
+
+
+@torch.inference_mode()
+def text_losses(model: StreamedModel, texts: Sequence[Tensor]) -> list[Tensor]:
     """Mean cross-entropy of each window's predicted tokens (all but the first).
+
+    No batch holds windows of two texts, so that a text's losses are those that it has alone. Blocks
+    that do not stay in memory are read for as many texts at once as there is room for.
 
     Args:
         model: dense or pruned.
-        windows: int64 [n, length].
+        texts: int64 [n, length] each.
 
     Returns:
-        float64 [n], in nats per token, on the host.
+        for each text float64 [n], in nats per token, on the host.
     """
-    sweeps = windows.split(max(tokens_in_a_sweep(model) // windows.shape[1], 1))
+    sweeps = _text_sweeps(texts, tokens_in_a_sweep(model), together=not model.resident)
     progress = Progress("perplexity", len(sweeps) * model.n_blocks, "blocks")
-    losses = []
+    losses: list[list[Tensor]] = [[] for _ in texts]
     for sweep in sweeps:
-        batches = batches_of(model, sweep)
-        run_blocks(model, batches, progress)
-        targets = sweep.split([len(batch.hidden) for batch in batches])
-        for batch, tokens in zip(batches, targets, strict=True):
-            # Of all windows at once: nothing waits for the GPU between two of them.
-            hidden, wanted = batch.hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-            parts = [_logs_of_rows(*some)[0] for some in _logits_by_rows(model, hidden, wanted)]
-            losses.append(-torch.cat(parts).view(len(tokens), -1).double().mean(dim=1))
-    return torch.cat(losses).cpu()
+        batches = [batches_of(model, windows) for _, windows in sweep]
+        run_blocks(model, [batch for own in batches for batch in own], progress)
+        for (text, windows), own in zip(sweep, batches, strict=True):
+            targets = windows.split([len(batch.hidden) for batch in own])
+            for batch, tokens in zip(own, targets, strict=True):
+                # Of all windows at once: nothing waits for the GPU between two of them.
+                hidden, wanted = batch.hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+                parts = [_logs_of_rows(*some)[0] for some in _logits_by_rows(model, hidden, wanted)]
+                losses[text].append(-torch.cat(parts).view(len(tokens), -1).double().mean(dim=1))
+    return [torch.cat(own).cpu() for own in losses]
+
+
+def _text_sweeps(
+    texts: Sequence[Tensor], limit: int, together: bool
+) -> list[list[tuple[int, Tensor]]]:
+    """Each text's number and windows, in parts of at most ``limit`` tokens, one or more a sweep."""
+    sweeps: list[list[tuple[int, Tensor]]] = []
+    room = 0
+    for text, windows in enumerate(texts):
+        for part in windows.split(max(limit // windows.shape[1], 1)):
+            if not together or part.numel() > room:
+                sweeps.append([])
+                room = limit
+            sweeps[-1].append((text, part))
+            room -= part.numel()
+    return sweeps
 
 
 def log_probabilities(logits: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,14 @@ not comparable.
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dass.data.token_file import token_hash
 from dass.errors import NumericError
-from dass.evaluation.likelihood import window_losses
+from dass.evaluation.likelihood import text_losses
 from dass.models.streamed import StreamedModel
 
 
@@ -38,7 +39,16 @@ def measure_perplexity(model: StreamedModel, windows: Tensor) -> Perplexity:
     Raises:
         NumericError: the loss is not finite, or too large to be exponentiated.
     """
-    losses = window_losses(model, windows)
+    return measure_perplexities(model, [windows])[0]
+
+
+def measure_perplexities(model: StreamedModel, texts: Sequence[Tensor]) -> list[Perplexity]:
+    """The same on each of several texts."""
+    losses = text_losses(model, texts)
+    return [_perplexity(model, *of) for of in zip(texts, losses, strict=True)]
+
+
+def _perplexity(model: StreamedModel, windows: Tensor, losses: Tensor) -> Perplexity:
     nll = float(losses.mean())
     if not nll < math.log(sys.float_info.max):
         raise NumericError(

@@ -46,9 +46,15 @@ Verdicts = dict[Place, Verdict]
 """Where there are two methods at least."""
 
 
-def perplexity_columns(settings: TableSettings) -> list[Column]:
-    """The columns of the perplexity table."""
-    return [Column(model, Perplexity(settings.split)) for model in settings.models]
+def perplexities(settings: TableSettings) -> list[Perplexity]:
+    """What has a table and a figure each: the first text's split, then that of each other text."""
+    others = [Perplexity(split, dataset) for dataset, split in settings.others.items()]
+    return [Perplexity(settings.split), *others]
+
+
+def perplexity_columns(settings: TableSettings, measure: Perplexity) -> list[Column]:
+    """The columns of a perplexity table."""
+    return [Column(model, measure) for model in settings.models]
 
 
 def zero_shot_columns(settings: TableSettings) -> list[Column]:
@@ -82,6 +88,15 @@ def table_verdicts(
     }
     found = zip(contests, judge(contests.values()), strict=True)
     return {key: verdict for key, verdict in found if verdict}
+
+
+def all_verdicts(shown: Mapping[str, Lines], settings: TableSettings) -> dict[Measure, Verdicts]:
+    """Those of each table of an experiment, by its measure; of tasks by the mean of all."""
+    columns: dict[Measure, list[Column]] = {
+        measure: perplexity_columns(settings, measure) for measure in perplexities(settings)
+    }
+    columns[mean_accuracy(settings)] = zero_shot_columns(settings)
+    return {measure: table_verdicts(shown, settings, own) for measure, own in columns.items()}
 
 
 def judge(contests: Iterable[Contest]) -> list[Verdict | None]:

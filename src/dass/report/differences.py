@@ -43,6 +43,7 @@ def paper_differences(study: StudyConfig) -> list[str]:
         *_models(study, asked),
         _calibrations(study),
         _perplexity(study),
+        *_other_texts(study),
         *_zero_shot(study, asked),
         _precision(study, asked),
         *_bos(study, asked),
@@ -110,6 +111,12 @@ def _perplexity(study: StudyConfig) -> str:
         f"tokens{paper}. The paper's text names the validation split, its released code reads the "
         "test split."
     )
+
+
+def _other_texts(study: StudyConfig) -> Iterator[str]:
+    if others := study.perplexity.others:
+        named = [f"the {t.split} split of {_dataset_name(n, study)}" for n, t in others.items()]
+        yield f"Perplexity on {listed(named)}: beside the paper, which has WikiText2 alone."
 
 
 def _zero_shot(study: StudyConfig, asked: Sequence[str]) -> Iterator[str]:

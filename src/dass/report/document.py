@@ -17,7 +17,8 @@ import jinja2
 import typst
 
 from dass.latex import escape_latex
-from dass.report.experiment import TableSettings
+from dass.report.contests import all_verdicts, mean_accuracy, perplexities
+from dass.report.experiment import TableSettings, shown_rows
 from dass.report.experiment_tables import perplexity_table, zero_shot_table
 from dass.report.figures import figure_captions, perplexity_figure, zero_shot_figure
 from dass.report.findings import findings
@@ -100,19 +101,24 @@ def experiment_section(
     rows: Sequence[SummaryRow], settings: TableSettings, published: Sequence[Published] = ()
 ) -> Section:
     """Findings, tables and figures of an experiment, of what was measured for it."""
-    captions = figure_captions(settings)
+    verdicts = all_verdicts(shown_rows(rows, settings), settings)
     folder = f"figures/{settings.experiment}"
-    tables = [perplexity_table(rows, settings)]
-    drawn = perplexity_figure(rows, settings)
-    figures = [Drawing(drawn, captions[0], f"{folder}/perplexity.pdf")]
+    tables, figures = [], []
+    for measure in perplexities(settings):
+        tables.append(perplexity_table(rows, settings, measure, verdicts[measure]))
+        drawn = perplexity_figure(rows, settings, measure, verdicts[measure])
+        caption, _ = figure_captions(settings, measure)
+        figures.append(Drawing(drawn, caption, f"{folder}/{measure.kind}.pdf"))
     if settings.tasks:
-        tables.append(zero_shot_table(rows, settings))
-        drawn = zero_shot_figure(rows, settings)
-        figures.append(Drawing(drawn, captions[1], f"{folder}/zero_shot.pdf"))
+        own = verdicts[mean_accuracy(settings)]
+        tables.append(zero_shot_table(rows, settings, own))
+        drawn = zero_shot_figure(rows, settings, own)
+        _, caption = figure_captions(settings)
+        figures.append(Drawing(drawn, caption, f"{folder}/zero_shot.pdf"))
     beside = published_table(rows, settings, published)
     if beside.sections:
         tables.append(beside)
-    return Section(settings.title, tables, figures, findings=findings(rows, settings))
+    return Section(settings.title, tables, figures, findings(rows, settings, verdicts))
 
 
 def provenance_lines(rows: Sequence[SummaryRow]) -> list[tuple[str, str]]:

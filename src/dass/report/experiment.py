@@ -51,6 +51,8 @@ class TableSettings:
     patterns: list[str]
     split: Split = "validation"
     """Of perplexity."""
+    others: dict[str, Split] = field(default_factory=dict)
+    """Other texts that have a table and a figure of perplexity, by data set -> its split."""
     metric: Metric = "acc_norm"
     """Of zero-shot accuracy; a task without acc_norm prints acc, marked."""
     tasks: list[str] = field(default_factory=lambda: list(PAPER_TASKS))
@@ -101,7 +103,12 @@ class TableSettings:
 
     def label(self, kind: str) -> str:
         """LaTeX's label of a table of this experiment: ``tab:main-perplexity``."""
-        return f"tab:{latex_name(self.experiment)}-{kind}"
+        return f"tab:{latex_name(self.experiment)}-{latex_name(kind)}"
+
+
+def other_kind(dataset: str) -> str:
+    """What the table and the figure of another text are called."""
+    return f"perplexity-{dataset}"
 
 
 def shown_rows(rows: Iterable[SummaryRow], settings: TableSettings) -> dict[str, Lines]:

@@ -31,27 +31,43 @@ from dass.tasks import TASKS
 Part = TypeVar("Part", PerplexityResult, ZeroShotResult)
 
 
-def perplexity_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Table:
-    """Rows: dense, then the methods under each pattern; columns: models."""
+def perplexity_table(
+    rows: Iterable[SummaryRow],
+    settings: TableSettings,
+    measure: Perplexity | None = None,
+    verdicts: Verdicts | None = None,
+) -> Table:
+    """Rows: dense, then the methods under each pattern; columns: models.
+
+    Args:
+        rows, settings: of the study, and of the experiment.
+        measure: one of :func:`dass.report.contests.perplexities`; None: the first.
+        verdicts: of this table, where they are known already.
+    """
     shown = shown_rows(rows, settings)
-    columns = perplexity_columns(settings)
-    verdicts = table_verdicts(shown, settings, columns)
+    measure = measure or Perplexity(settings.split)
+    columns = perplexity_columns(settings, measure)
+    if verdicts is None:
+        verdicts = table_verdicts(shown, settings, columns)
     return Table(
         columns=list(settings.models.values()),
         sections=[TableSection("", _marked_groups(shown, settings, columns, verdicts))],
-        caption=_perplexity_caption(shown, settings, marked=bool(verdicts)),
-        label=settings.label("perplexity"),
+        caption=_perplexity_caption(shown, settings, measure, marked=bool(verdicts)),
+        label=settings.label(measure.kind),
     )
 
 
-def zero_shot_table(rows: Iterable[SummaryRow], settings: TableSettings) -> Table:
+def zero_shot_table(
+    rows: Iterable[SummaryRow], settings: TableSettings, verdicts: Verdicts | None = None
+) -> Table:
     """One section per model: dense, then the methods under each pattern; columns: tasks and mean.
 
-    In percent.
+    In percent. ``verdicts`` are as of :func:`perplexity_table`.
     """
     shown = shown_rows(rows, settings)
     columns = zero_shot_columns(settings)
-    verdicts = table_verdicts(shown, settings, columns)
+    if verdicts is None:
+        verdicts = table_verdicts(shown, settings, columns)
     without_norm = _tasks_without_norm(shown, settings)
     heads = [TASKS[t].label + ("†" if t in without_norm else "") for t in settings.tasks]
     return Table(
@@ -106,24 +122,26 @@ _METRICS = {
 
 
 def _perplexity_caption(
-    shown: Mapping[str, Lines], settings: TableSettings, *, marked: bool
+    shown: Mapping[str, Lines], settings: TableSettings, measure: Perplexity, *, marked: bool
 ) -> str:
     own = {
         settings.models[model]: [row.perplexity for row in _rows(lines) if row.perplexity]
         for model, lines in shown.items()
     }
-    dataset = _common(own, lambda part: part.dataset)
+    dataset = measure.dataset or _common(own, lambda part: part.dataset)
     length = _common(own, lambda part: part.settings.get("length"))
-    windows = _common(own, lambda part: getattr(part.splits.get(settings.split), "windows", None))
+    windows = _common(
+        own, lambda part: getattr(part.of(measure.split, measure.dataset), "windows", None)
+    )
     bos = _common(own, lambda part: _BOS.get(part.settings.get("bos", "")))
     return sentences(
         settings.title,
-        f"Perplexity on the {settings.split} split{f' of {dataset}' if dataset else ''}; "
+        f"Perplexity on the {measure.split} split{f' of {dataset}' if dataset else ''}; "
         "lower is better",
         f"Context length: {length} tokens" if length else "",
         f"Windows: {windows}" if windows else "",
         f"BOS: {bos}" if bos else "",
-        _draws_in_words(shown, Perplexity(settings.split), "no ±"),
+        _draws_in_words(shown, measure, "no ±"),
         *_closing(settings, "windows" if marked else "", shown),
     )
 

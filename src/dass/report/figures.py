@@ -38,30 +38,44 @@ if TYPE_CHECKING:
 Plotted = dict[Line, Value]
 
 
-def perplexity_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Figure:
-    """One panel per model: perplexity over what varies, or each run's relative to dense."""
-    shown, measure = shown_rows(rows, settings), Perplexity(settings.split)
+def perplexity_figure(
+    rows: Iterable[SummaryRow],
+    settings: TableSettings,
+    measure: Perplexity | None = None,
+    verdicts: Verdicts | None = None,
+) -> Figure:
+    """One panel per model: perplexity over what varies, or each run's relative to dense.
+
+    The arguments are those of :func:`dass.report.experiment_tables.perplexity_table`.
+    """
+    shown, measure = shown_rows(rows, settings), measure or Perplexity(settings.split)
     if settings.x:
-        return x_figure(shown, settings, measure, "perplexity")
-    verdicts = table_verdicts(shown, settings, perplexity_columns(settings))
-    return _Clusters(shown, settings, measure, verdicts).figure("perplexity relative to dense")
+        return x_figure(shown, settings, measure, measure.name)
+    if verdicts is None:
+        verdicts = table_verdicts(shown, settings, perplexity_columns(settings, measure))
+    return _Clusters(shown, settings, measure, verdicts).figure(f"{measure.name} relative to dense")
 
 
-def zero_shot_figure(rows: Iterable[SummaryRow], settings: TableSettings) -> Figure:
+def zero_shot_figure(
+    rows: Iterable[SummaryRow], settings: TableSettings, verdicts: Verdicts | None = None
+) -> Figure:
     """One panel per model: mean accuracy in percent, over what varies or by pattern."""
     shown, measure = shown_rows(rows, settings), mean_accuracy(settings)
     name = f"mean {settings.metric} in %"
     if settings.x:
         return x_figure(shown, settings, measure, name)
-    verdicts = table_verdicts(shown, settings, zero_shot_columns(settings))
+    if verdicts is None:
+        verdicts = table_verdicts(shown, settings, zero_shot_columns(settings))
     return _Clusters(shown, settings, measure, verdicts).figure(name)
 
 
-def figure_captions(settings: TableSettings) -> tuple[str, str]:
-    """What stands below the perplexity and below the zero-shot figure."""
+def figure_captions(settings: TableSettings, measure: Perplexity | None = None) -> tuple[str, str]:
+    """What stands below the perplexity figure of a measure and below the zero-shot figure."""
+    measure = measure or Perplexity(settings.split)
+    dataset = f" of {measure.dataset}" if measure.dataset else ""
     title, x, bars = settings.title, settings.x, _bars(settings)
     over = f" over {x_words(x)}" if x else ""
-    perplexity = f"{title}: perplexity on the {settings.split} split{over}"
+    perplexity = f"{title}: perplexity on the {measure.split} split{dataset}{over}"
     accuracy = (
         f"{title}: zero-shot accuracy ({settings.metric}), mean of {len(settings.tasks)} tasks"
         f"{over}; higher is better"

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from dass.pruning.patterns import parse_pattern
 from dass.report.contests import (
-    Column,
     Place,
     Verdict,
     Verdicts,
+    all_verdicts,
     judge,
     mean_accuracy,
-    perplexity_columns,
-    table_verdicts,
-    zero_shot_columns,
+    perplexities,
 )
 from dass.report.experiment import DENSE_LINE, Draws, Line, Lines, TableSettings, shown_rows
 from dass.report.measures import Measure, Perplexity, measured, value_of
@@ -25,30 +23,31 @@ from dass.report.x_figures import Curve, curves_of
 from dass.results.summary import SummaryRow
 
 _MOST = 3
-"""Sentences per experiment."""
+"""Sentences per experiment, and one more for each other text."""
 
 
-def findings(rows: Iterable[SummaryRow], settings: TableSettings) -> list[str]:
-    """Three sentences at most, and none where nothing was measured.
+def findings(
+    rows: Iterable[SummaryRow],
+    settings: TableSettings,
+    verdicts: Mapping[Measure, Verdicts] | None = None,
+) -> list[str]:
+    """Three sentences at most, one more for each other text, and none where nothing was measured.
 
     Along an axis: where each method is best. Otherwise which method is best, and what that costs.
+    ``verdicts`` are those of :func:`dass.report.contests.all_verdicts`, where they are known.
     """
     shown = shown_rows(rows, settings)
-    perplexity, accuracy = Perplexity(settings.split), mean_accuracy(settings)
+    first, *others = perplexities(settings)
     if settings.x and settings.x != "sparsity":
-        said = _optima(shown, settings, perplexity)
-        said = [*said[: _MOST - 1], *_optima(shown, settings, accuracy)[:1], *said[_MOST - 1 :]]
+        said = _optima(shown, settings, first)
+        rest: list[Measure] = [*others, mean_accuracy(settings)]
+        more = [text for measure in rest for text in _optima(shown, settings, measure)[:1]]
+        said = [*said[: _MOST - 1], *more, *said[_MOST - 1 :]]
     else:
-        tables: dict[Measure, list[Column]] = {
-            perplexity: perplexity_columns(settings),
-            accuracy: zero_shot_columns(settings),
-        }
-        said = [
-            _comparison(shown, settings, measure, table_verdicts(shown, settings, columns))
-            for measure, columns in tables.items()
-        ]
+        judged = all_verdicts(shown, settings) if verdicts is None else verdicts
+        said = [_comparison(shown, settings, measure, own) for measure, own in judged.items()]
         said.append(_cost(shown, settings))
-    return [sentence for sentence in said if sentence][:_MOST]
+    return [sentence for sentence in said if sentence][: _MOST + len(others)]
 
 
 def _superlative(measure: Measure) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from dass.report.experiment import Draws
+from dass.report.experiment import Draws, other_kind
 from dass.report.table import Cell
 from dass.report.words import (
     format_percent,
@@ -40,20 +40,32 @@ class Perplexity:
     """Perplexity on a split."""
 
     split: str
+    dataset: str | None = None
+    """Of another text; None: of the study's first."""
 
     file: ClassVar = "perplexity.json"
     lowest_is_best: ClassVar = True
-    name: ClassVar = "perplexity"
+
+    @property
+    def name(self) -> str:
+        """As sentences and axes name it."""
+        return f"{self.dataset} perplexity" if self.dataset else "perplexity"
+
+    @property
+    def kind(self) -> str:
+        """What its table and figure are called."""
+        return other_kind(self.dataset) if self.dataset else "perplexity"
 
     def of(self, row: SummaryRow) -> Value | None:
         """A run's; None where it was not measured."""
-        values = row.perplexity.splits.get(self.split) if row.perplexity else None
+        values = row.perplexity.of(self.split, self.dataset) if row.perplexity else None
         return Value(values.perplexity) if values else None
 
     def items(self, row: SummaryRow) -> list[Items]:
         """What runs are compared by: the negative log-likelihood of each window."""
-        assert row.perplexity is not None
-        return [np.array(row.perplexity.splits[self.split].window_nlls)]
+        values = row.perplexity.of(self.split, self.dataset) if row.perplexity else None
+        assert values is not None
+        return [np.array(values.window_nlls)]
 
     def texts(self, value: Value) -> tuple[str, str]:
         """As it is printed, with its error."""

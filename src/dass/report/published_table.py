@@ -12,23 +12,26 @@ from dass.results.schema import Run
 from dass.results.summary import SummaryRow, mean_of_tasks
 from dass.tasks import TASKS
 
+Fitting = tuple[Published, str | None]
+"""A number, and of perplexity on another text than the first its data set."""
+
 
 def published_table(
     rows: Iterable[SummaryRow], settings: TableSettings, published: Sequence[Published]
 ) -> Table:
     """One section per model and quantity; columns: published, ours, ours − published, verdict.
 
-    A row for each published number that is about the experiment's runs, on our data set and context
-    length; ours is the mean over draws.
+    A row for each published number that is about the experiment's runs, on our data sets and
+    context length; ours is the mean over draws.
     """
     shown = shown_rows(rows, settings)
     fitting = _fitting(published, shown, settings)
-    sources = "; ".join(dict.fromkeys(number.source for number in fitting))
+    sources = "; ".join(dict.fromkeys(number.source for number, _ in fitting))
     sections = [
-        TableSection(f"{label}: {_in_words(quantity)}", groups)
-        for quantity in dict.fromkeys(number.quantity for number in fitting)
+        TableSection(f"{label}: {_in_words(*about)}", groups)
+        for about in dict.fromkeys((number.quantity, text) for number, text in fitting)
         for model, label in settings.models.items()
-        if (groups := _groups(model, shown[model], settings, _of(quantity, fitting)))
+        if (groups := _groups(model, shown[model], settings, about, fitting))
     ]
     return Table(
         columns=["Published", "Ours", "Difference", "Verdict"],
@@ -48,19 +51,21 @@ def published_table(
 
 def _fitting(
     published: Iterable[Published], shown: Mapping[str, Lines], settings: TableSettings
-) -> list[Published]:
-    """Numbers about the experiment's runs, on the data set and context length of our own."""
+) -> list[Fitting]:
+    """Numbers about the experiment's runs, on the data sets and context length of our own."""
     own = [line for line in settings.all_lines if line.method not in settings.unpublished]
     lines = [(model, line) for model in settings.models for line in own]
     all_draws = [draws for own in shown.values() for draws in own.values()]
     ours = [row.perplexity for draws in all_draws for row in draws.values() if row.perplexity]
-    dataset, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else (None, None)
-    return [
-        number
-        for number in published
-        if any(_is_about(number, model, line) for model, line in lines)
-        and (number.quantity.metric != PERPLEXITY or number.holds_for(dataset, length))
-    ]
+    first, length = (ours[0].dataset, ours[0].settings.get("length")) if ours else ("", None)
+    found: list[Fitting] = []
+    for number in published:
+        text: str | None = first
+        if number.quantity.metric == PERPLEXITY:
+            text = number.text([first, *settings.others], length)
+        if text is not None and any(_is_about(number, model, line) for model, line in lines):
+            found.append((number, None if text == first else text))
+    return found
 
 
 def _is_about(number: Published, model: str, line: Line) -> bool:
@@ -68,19 +73,20 @@ def _is_about(number: Published, model: str, line: Line) -> bool:
     return number.is_about(Run(model=model, **line._asdict()))
 
 
-def _of(quantity: Quantity, numbers: Iterable[Published]) -> list[Published]:
-    return [number for number in numbers if number.quantity == quantity]
-
-
 def _groups(
-    model: str, lines: Lines, settings: TableSettings, numbers: Sequence[Published]
+    model: str,
+    lines: Lines,
+    settings: TableSettings,
+    about: tuple[Quantity, str | None],
+    fitting: Sequence[Fitting],
 ) -> list[RowGroup]:
     """The rows of a model for which there is a number, by pattern; dense on top."""
+    numbers = [number for number, text in fitting if (number.quantity, text) == about]
     labels = {"": {DENSE_LINE: "Dense"}} | {p: settings.lines(p) for p in settings.patterns}
     groups = []
     for pattern, own in labels.items():
         rows = [
-            (label, _cells(number, lines[line], settings.tolerance))
+            (label, _cells(number, about[1], lines[line], settings.tolerance))
             for line, label in own.items()
             for number in [n for n in numbers if _is_about(n, model, line)][:1]
         ]
@@ -89,11 +95,12 @@ def _groups(
     return groups
 
 
-def _cells(number: Published, draws: Draws, tolerance: float) -> list[Cell]:
+def _cells(number: Published, text: str | None, draws: Draws, tolerance: float) -> list[Cell]:
     perplexity = number.quantity.metric == PERPLEXITY
     show = format_perplexity if perplexity else format_percent
     theirs = Cell(show(number.value))
-    values = [v for row in draws.values() if (v := _measured(row, number.quantity)) is not None]
+    found = (_measured(row, number.quantity, text) for row in draws.values())
+    values = [value for value in found if value is not None]
     if not values:
         return [theirs, Cell(), Cell(), Cell()]
     ours = statistics.fmean(values)
@@ -104,10 +111,10 @@ def _cells(number: Published, draws: Draws, tolerance: float) -> list[Cell]:
     return [theirs, Cell(show(ours)), Cell(difference.replace("-", "−")), Cell(verdict)]
 
 
-def _measured(row: SummaryRow, quantity: Quantity) -> float | None:
+def _measured(row: SummaryRow, quantity: Quantity, text: str | None) -> float | None:
     """What a run has; unlike in the zero-shot table, acc never takes acc_norm's place."""
     if quantity.metric == PERPLEXITY:
-        perplexity = Perplexity(quantity.split).of(row)
+        perplexity = Perplexity(quantity.split, text).of(row)
         return perplexity.value if perplexity else None
     if row.zero_shot is None:
         return None
@@ -122,9 +129,9 @@ def _several(settings: TableSettings) -> bool:
     return any(len(draws) > 1 for draws in settings.draws.values())
 
 
-def _in_words(quantity: Quantity) -> str:
-    """``perplexity, test``; ``ARC-e, acc_norm``."""
+def _in_words(quantity: Quantity, text: str | None) -> str:
+    """``perplexity, test``; ``perplexity, validation of c4``; ``ARC-e, acc_norm``."""
     if quantity.metric == PERPLEXITY:
-        return f"perplexity, {quantity.split}"
+        return f"perplexity, {quantity.split}{f' of {text}' if text else ''}"
     task, metric = ACCURACIES[quantity.metric]
     return f"{'mean of the tasks' if task == MEAN else TASKS[task].label}, {metric}"

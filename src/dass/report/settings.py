@@ -39,6 +39,7 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         methods={key: m.label or key for key, m in study.methods.items() if key in methods},
         patterns=list(dict.fromkeys(run.pattern for run in runs)),
         split=study.perplexity.table_split,
+        others={name: text.split for name, text in study.perplexity.others.items()},
         metric=study.zero_shot.metric if study.zero_shot else "acc",
         tasks=list(study.zero_shot.tasks) if study.zero_shot and block.zero_shot else [],
         note=_note(study, methods),

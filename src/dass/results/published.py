@@ -64,9 +64,13 @@ class Published:
         same = (self.model, self.method, self.pattern) == (run.model, run.method, run.pattern)
         return same and self.calibration in (None, run.calibration)
 
-    def holds_for(self, dataset: str | None, length: int | None) -> bool:
-        """Whether perplexities on this data set with so many tokens of context compare to it."""
-        return self.dataset in (None, dataset) and self.length in (None, length)
+    def text(self, datasets: Iterable[str], length: int | None) -> str | None:
+        """The one of a study's data sets that a perplexity is about, of so many tokens of context.
+
+        One that names no data set is about the first; None: it is about none of them.
+        """
+        known = [name for name in datasets if self.dataset in (None, name)]
+        return known[0] if known and self.length in (None, length) else None
 
 
 def read_published(path: str | Path) -> list[Published]:
@@ -175,6 +179,7 @@ def _value(metric: str, text: str) -> float:
 class DenseTarget(NamedTuple):
     """What is published of a dense model's perplexity."""
 
+    dataset: str
     split: str
     value: float
     source: str
@@ -182,15 +187,24 @@ class DenseTarget(NamedTuple):
 
 
 def dense_targets(
-    rows: Iterable[Published], model: str, dataset: str, length: int, splits: Iterable[str]
+    rows: Iterable[Published], model: str, length: int, splits: Mapping[str, Iterable[str]]
 ) -> list[DenseTarget]:
-    """The published perplexities of a dense model that a study measures, too."""
+    """The published perplexities of a dense model that a study measures, too.
+
+    Args:
+        rows: of the file.
+        model: the config's key.
+        length: tokens of context.
+        splits: of each data set of the study, the first one first.
+    """
     dense = Run.parse(f"{model}/{DENSE}")
-    measured = [Quantity(PERPLEXITY, split) for split in splits]
     return [
-        DenseTarget(row.quantity.split, row.value, f"{row.source}; {row.file}")
+        DenseTarget(dataset, row.quantity.split, row.value, f"{row.source}; {row.file}")
         for row in rows
-        if row.is_about(dense) and row.quantity in measured and row.holds_for(dataset, length)
+        if row.is_about(dense)
+        and row.quantity.metric == PERPLEXITY
+        and (dataset := row.text(splits, length)) is not None
+        and row.quantity.split in splits[dataset]
     ]
 
 
@@ -202,11 +216,13 @@ def compare_dense(
     Raises:
         NumericError: one is off by more than ``tolerance``.
     """
-    model, dataset, length = result.run.model, result.dataset, result.settings.get("length")
+    model, length = result.run.model, result.settings.get("length")
     checks = []
     for target in targets:
-        split, value, source = target
-        ours = result.splits[split].perplexity
+        dataset, split, value, source = target
+        measured = result.of(split, dataset)
+        assert measured is not None, "targets are of what the study measures"
+        ours = measured.perplexity
         off = ours / value - 1
         if abs(off) > tolerance:
             raise NumericError(

@@ -132,13 +132,28 @@ class SplitPerplexity(Closed):
         return self
 
 
+class OtherText(SplitPerplexity):
+    """The perplexity of one more data set."""
+
+    split: Split
+
+
 class PerplexityResult(RunResult):
-    """Perplexity on each split of a data set."""
+    """Perplexity on each split of a data set, and on one split of each other one."""
 
     dataset: str
     splits: Annotated[dict[str, SplitPerplexity], Field(min_length=1)]
+    others: dict[str, OtherText] = {}
+    """Data set -> its perplexity."""
     mask_hash: str | None
     """None for the dense model."""
+
+    def of(self, split: str, dataset: str | None = None) -> SplitPerplexity | None:
+        """On a split of a data set, by default the first; None where it was not measured."""
+        if dataset in (None, self.dataset):
+            return self.splits.get(split)
+        other = self.others.get(dataset)
+        return other if other is not None and other.split == split else None
 
 
 class TaskAccuracy(Closed):

@@ -16,6 +16,7 @@ from dass.results.schema import (
     PruningResult,
     Run,
     RunResult,
+    SplitPerplexity,
     Versioned,
     ZeroShotResult,
     read_result,
@@ -111,8 +112,8 @@ def _hashes(result: RunResult) -> Iterator[tuple[str, str, str | None, str]]:
     if isinstance(result, PruningResult | PerplexityResult | ZeroShotResult):
         yield str(result.run), "mask_hash", result.mask_hash, "the two are of different masks"
     if isinstance(result, PerplexityResult):
-        for split, values in result.splits.items():
-            yield result.run.model, f"tokens_hash_{split}", values.tokens_hash, tokens
+        for name, values in _texts(result).items():
+            yield result.run.model, f"tokens_hash_{name}", values.tokens_hash, tokens
     if isinstance(result, ZeroShotResult):
         for task, accuracy in result.tasks.items():
             yield result.run.model, f"{task}_requests_hash", accuracy.requests_hash, tokens
@@ -165,12 +166,18 @@ def _cells(row: SummaryRow) -> list[Cells]:
     ]
 
 
+def _texts(result: PerplexityResult) -> dict[str, SplitPerplexity]:
+    """What was measured, by the ends of its columns' names: splits, then other data sets'."""
+    others = {f"{dataset}_{text.split}": text for dataset, text in result.others.items()}
+    return {**result.splits, **others}
+
+
 def _perplexity_cells(result: PerplexityResult) -> Cells:
     cells: Cells = {}
-    for split, values in result.splits.items():
-        cells[f"perplexity_{split}"] = values.perplexity
-        cells[f"windows_{split}"] = values.windows
-        cells[f"tokens_hash_{split}"] = values.tokens_hash
+    for name, values in _texts(result).items():
+        cells[f"perplexity_{name}"] = values.perplexity
+        cells[f"windows_{name}"] = values.windows
+        cells[f"tokens_hash_{name}"] = values.tokens_hash
     return cells | {
         "perplexity_dataset": result.dataset,
         "perplexity_length": result.settings.get("length"),

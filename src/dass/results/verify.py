@@ -128,10 +128,11 @@ def _check_run(
         _same(path, "pruned_file", pruning.provenance["pruned_file"], _hash_beside(path))
     elif path.name == "perplexity.json":
         result = perplexity = read_result(path, PerplexityResult)
-        text = study / f"evaluation/{perplexity.run.model}/{perplexity.dataset}.safetensors"
-        for split, hashed in tokens_about(text)["hashes"].items():
-            if split in perplexity.splits:
-                _same(path, f"{split} tokens", perplexity.splits[split].tokens_hash, hashed)
+        for dataset in (perplexity.dataset, *perplexity.others):
+            text = study / f"evaluation/{perplexity.run.model}/{dataset}.safetensors"
+            for split, hashed in tokens_about(text)["hashes"].items():
+                if measured := perplexity.of(split, dataset):
+                    _same(path, f"{dataset}'s {split} tokens", measured.tokens_hash, hashed)
     elif path.name == "zero_shot.json":
         result = zero_shot = read_result(path, ZeroShotResult)
         requests = load_requests(study / f"requests/{zero_shot.run.model}.safetensors")[0]

@@ -104,6 +104,8 @@ CASES = [
     config("an empty path", "models/b/path", "", "models.b.path: must not be empty"),
     config("a data set of the wrong kind", "calibrations/c/dataset", "text", "calibrations.c.dataset: data set 'text' is of kind text, but kind documents is needed here"),
     config("a data set that is not there", "perplexity/dataset", "txt", "perplexity.dataset: no data set 'txt' in datasets; did you mean text?"),
+    config("another text that is not there", "perplexity/others", {"doc": {}}, "perplexity.others.doc: no data set 'doc' in datasets; did you mean docs?"),
+    config("the first text as another one", "perplexity/others", {"text": {}}, "perplexity.others.text: is `dataset` already; add the split to `splits`"),
     config("an unknown task", "zero_shot/tasks", {"rte": "questions"}, "zero_shot.tasks.rte: must be 'hellaswag', …, not 'rte'"),
     config("an experiment's model that is not there", "experiments/main/models", ["c"], "experiments.main.models: no model 'c' in models; there are: a, b"),
     config("an experiment's calibration that is not there", "experiments/main/calibrations", ["d"], "experiments.main.calibrations: no calibration 'd' in calibrations; …"),

@@ -109,6 +109,7 @@ TEXTS = [
     Case("Latin-1", write(TEXT, "é".encode("latin-1")), f"{TEXT}: not UTF-8 text (…); convert it"),
     Case("rows without text", together(remove(TEXT), write("data/text/test.jsonl", '{"page": "w5"}\n')), 'data/text/test.jsonl: line 1 is no JSON object with a "text" (the key is missing); mend or remove the line'),
     Case("a file in place of the folder", unchanged, f"{DOCUMENTS}: …", changes={"text": DOCUMENTS}),
+    Case("fewer documents than are to be read", unchanged, f"{DOCUMENTS}: 99 documents are asked for (config key perplexity.others), but it has 12; ask for fewer, or give more text", changes={"text": DOCUMENTS, "kind": "documents", "documents": 99}),
 ]  # fmt: skip
 
 TASKS = [
@@ -181,7 +182,7 @@ RESULTS = [
     Case("of other masks", put(PERPLEXITY, "mask_hash", "other"), f"{PERPLEXITY}: mask_hash differs from {PRUNING}: the two are of different masks; delete the older one and run again"),
     Case("a run in two summaries", unchanged, f"{SUMMARY}: run m/c/method/2of4 is in more than one summary; give each model once", "summary", {"models": [SUMMARY, SUMMARY]}),
     Case("a summary with a row of nothing", put(SUMMARY, "rows", [{}]), f"{SUMMARY}: rows.0.run: Field required; delete it and run again", "summary"),
-    Case("a dense perplexity far off the published one", put(DENSE, "splits/test/perplexity", 6.25), "m: its dense perplexity is 6.25 on the test split of text, but 5.47 is published (Paper): …; check models.m (revision, dtype, bos) and …, or go on regardless with published.gate: false", "check_dense", {"targets": [{"split": "test", "value": 5.47, "source": "Paper"}]}),
+    Case("a dense perplexity far off the published one", put(DENSE, "splits/test/perplexity", 6.25), "m: its dense perplexity is 6.25 on the test split of text, but 5.47 is published (Paper): …; check models.m (revision, dtype, bos) and …, or go on regardless with published.gate: false", "check_dense", {"targets": [{"dataset": "text", "split": "test", "value": 5.47, "source": "Paper"}]}),
     Case("a dense result of NaN", put(DENSE, "splits/test/perplexity", float("nan")), f"{DENSE}: splits.test.perplexity: …; delete it and run again", "check_dense"),
 ]  # fmt: skip
 

@@ -259,6 +259,31 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "perplexity.dataset: no data set 'wikitext2' in datasets; did you mean text?",
     ),
     (
+        {"perplexity/others": {"doc": {}}},
+        "perplexity.others.doc: no data set 'doc' in datasets; did you mean docs?",
+    ),
+    (
+        {"perplexity/others": {"questions": {}}},
+        "perplexity.others.questions: data set 'questions' is of kind task, but kind text or "
+        "documents is needed here",
+    ),
+    (
+        {
+            "datasets/c4.en": {"kind": "text", "path": "a"},
+            "datasets/c4-en": {"kind": "text", "path": "b"},
+            "perplexity/others": {"c4.en": {}, "c4-en": {}},
+        },
+        "perplexity.others.c4-en: has the label of c4.en in LaTeX (c4-en); rename one",
+    ),
+    (
+        {"perplexity/others": {"text": {"split": "test"}}},
+        "perplexity.others.text: is `dataset` already; add the split to `splits`",
+    ),
+    (
+        {"datasets/t": {"kind": "text", "path": "t"}, "perplexity/others": {"t": {"documents": 9}}},
+        "perplexity.others.t.documents: goes with kind documents only; remove it",
+    ),
+    (
         {"zero_shot/tasks/piqa": "docs"},
         "zero_shot.tasks.piqa: data set 'docs' is of kind documents, but kind task is needed here",
     ),

@@ -146,7 +146,7 @@ def test_examples_of_the_page_are_valid(tmp_path: Path, monkeypatch: pytest.Monk
     mapping = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     page = (ROOT / "docs/config.md").read_text()
     examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         for section, added in yaml.safe_load(example).items():
             mapping[section].update(added)
@@ -154,3 +154,5 @@ def test_examples_of_the_page_are_valid(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(experiment_runs(study, "mine")) == 2 * 3 * 2
     assert study.models["my-model"].path == "/home/someone/models/my-model"
     assert study.methods["mine"].arguments == {"strength": 0.3}
+    c4 = study.perplexity.others["c4-validation"]
+    assert (c4.split, c4.documents, c4.windows) == ("validation", 1100, 256)

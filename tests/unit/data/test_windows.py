@@ -145,6 +145,11 @@ def test_rows_are_joined_with_two_newlines_and_tokenised_once() -> None:
     assert tokenise(rows, encode_characters, "text", 1).dtype == torch.int64
 
 
+def test_documents_are_joined_with_what_is_asked_for() -> None:
+    expected = [1, *map(ord, "ab c")]
+    assert tokenise(["ab", "c"], encode_characters, "text", 1, " ").tolist() == expected
+
+
 def test_windows_with_a_bos_each_take_the_texts_own_off_first() -> None:
     assert tokenise(["ab"], encode_characters, "window", 1).tolist() == [97, 98]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dass.results.schema import (
+    OtherText,
     PeakMemory,
     PerplexityResult,
     PruningResult,
@@ -26,10 +27,11 @@ def row(
     bos: str = "text",
     seconds: float | None = None,
     provenance: dict[str, Any] | None = None,
+    c4: float | None = None,
 ) -> SummaryRow:
     """A run that came to this, e.g. ``row("a/c4/dass/u50", 5.5)``: on the validation split.
 
-    With seconds it has a result of pruning.
+    With seconds it has a result of pruning. ``c4`` is its perplexity on another text.
     """
     if isinstance(perplexity, int | float):
         perplexity = {"validation": perplexity}
@@ -47,6 +49,7 @@ def row(
         perplexity=PerplexityResult(
             **unmasked, settings={"length": 2048, "bos": bos}, dataset="wikitext2",
             splits={split: _split(value) for split, value in perplexity.items()},
+            others={"c4": OtherText(split="validation", **_split(c4).model_dump())} if c4 else {},
         )
         if perplexity
         else None,

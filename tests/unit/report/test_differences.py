@@ -81,3 +81,11 @@ def test_each_calibration_is_named_once() -> None:
 )
 def test_latex_can_print_it(name: str) -> None:
     assert all(map(escape_latex, said(name)))
+
+
+def test_other_texts_are_named() -> None:
+    perplexity = yaml.safe_load((CONFIG / "config.yaml").read_text())["perplexity"]
+    found = said("config.yaml", perplexity=perplexity | {"others": {"c4": {"windows": 256}}})
+    assert found[3] == (
+        "Perplexity on the validation split of C4: beside the paper, which has WikiText2 alone."
+    )

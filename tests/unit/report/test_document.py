@@ -125,6 +125,20 @@ def test_each_figure_has_its_caption_and_what_is_more_comes_last() -> None:
     assert last is more
 
 
+def test_another_text_has_a_table_and_a_figure_after_the_first() -> None:
+    settings = replace(SETTINGS, others={"c4": "validation"})
+    (section,) = make_report([row("llama_1/dense", 4.0, c4=5.0)], [settings], "T", "D").sections
+    labels = [table.label.removeprefix("tab:main-") for table in section.tables]
+    assert labels == ["perplexity", "perplexity-c4", "zero-shot"]
+    kinds = ["perplexity", "perplexity-c4", "zero_shot"]
+    assert [drawing.file for drawing in section.figures] == [f"figures/main/{k}.pdf" for k in kinds]
+    captions = [drawing.caption for drawing in section.figures]
+    assert "perplexity on the validation split of c4 relative" in captions[1]
+    assert "perplexity on the validation split relative" in captions[0]
+    names = [figure.figure.axes[0].get_ylabel() for figure in section.figures]
+    assert names[1].startswith("c4 perplexity")
+
+
 def test_there_is_a_table_of_what_is_published_and_none_of_what_is_not_asked_for() -> None:
     kinds = {
         tuple(

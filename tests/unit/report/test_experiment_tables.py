@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dass.report.contests import perplexities
 from dass.report.experiment import TableSettings
 from dass.report.experiment_tables import perplexity_table, zero_shot_table
 from dass.report.table import Cell, Table
@@ -384,3 +385,29 @@ def test_printed_accuracies_are_the_rounded_ones(values: list[tuple[float | None
             share = (piqa, winogrande, mean)[column]
             expected = "--" if share is None else f"{100 * share:.1f}"
             assert re.sub(r"\\(textbf|underline)\{(.*)\}", r"\2", text) == expected
+
+
+def test_another_text_has_a_table_of_its_own() -> None:
+    """Its own numbers and marks: on C4 the other method is best."""
+    rows = [row("a/dense", 5.0, c4=7.0), row("a/c4/wanda/u50", 6.0, c4=9.0),
+            row("a/c4/dass/u50", 6.5, c4=8.0), row("b/c4/dass/u50", 7.0)]  # fmt: skip
+    settings = replace(SETTINGS, others={"c4": "validation"}, patterns=["u50"])
+    first, other = perplexities(settings)
+    assert perplexity_table(rows, settings, first) == perplexity_table(rows, settings)
+    table = perplexity_table(rows, settings, other)
+    assert table.label == "tab:main-1-perplexity-c4"
+    assert "Perplexity on the validation split of c4; lower is better" in table.caption
+    assert "Windows: 100 (Model A)." in table.caption  # of B it was not measured
+    texts = {
+        label: [(cell.text, cell.best) for cell in own]
+        for (*_, label), own in rows_of(table).items()
+    }
+    assert texts == {
+        "Dense": [("7.00", False), ("–", False)],
+        "Wanda": [("9.00", False), ("–", False)],
+        "DaSS & co": [("8.00", True), ("–", False)],
+    }
+    best = {
+        label: own[0].best for (*_, label), own in rows_of(perplexity_table(rows, settings)).items()
+    }
+    assert best == {"Dense": False, "Wanda": True, "DaSS & co": False}

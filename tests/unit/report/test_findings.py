@@ -172,3 +172,30 @@ def test_sequences_and_data_are_in_words() -> None:
     )
     data = replace(settings, x="dataset", x_values={"few": "pile", "many": "c4"})
     assert "lowest with c4 (12.00), 4 % below the value with pile" in findings(rows, data)[0]
+
+
+def test_each_other_text_has_a_sentence() -> None:
+    settings = replace(SETTINGS, models={"a": "Model A"}, others={"c4": "validation"})
+    numbers = {"wanda": (6.0, 8.0), "sparsegpt": (5.0, 9.0), "dass": (5.5, 8.5)}
+    rows = [row("a/dense", 4.0, c4=6.0)]
+    rows += [row(f"a/c4/{method}/2of4", own, c4=c4) for method, (own, c4) in numbers.items()]
+    assert findings(rows, settings) == [
+        "At 2:4 on Model A SparseGPT has the lowest perplexity (5.00), beyond noise.",
+        "At 2:4 on Model A Wanda has the lowest c4 perplexity (8.00), beyond noise.",
+        "At 2:4 the lowest perplexity is 1.25 times that of the dense model.",
+    ]
+
+
+def test_along_an_axis_other_texts_follow() -> None:
+    rows = [
+        row(f"a/c4/{method}/2of4", 12.0 + n, c4=15.0 - n)
+        for n, method in enumerate(("dass-0", "dass-1"))
+    ]
+    settings = replace(
+        SETTINGS, models={"a": "Model A"}, methods={"dass-0": "DaSS 0", "dass-1": "DaSS 1"},
+        x="alpha", x_values={"dass-0": 0.0, "dass-1": 1.0},
+        curves={"dass-0": "DaSS", "dass-1": "DaSS"}, others={"c4": "validation"},
+    )  # fmt: skip
+    first, second = findings(rows, settings)
+    assert first.startswith("DaSS's perplexity is lowest at alpha 0 (12.00), 8 % below")
+    assert second.startswith("DaSS's c4 perplexity is lowest at alpha 1 (14.00), 7 % below")

@@ -158,3 +158,21 @@ def test_the_table_is_valid_latex(tmp_path: Path) -> None:
 
 def test_without_rows_it_is_still_a_table() -> None:
     assert "Published" in published_table(ROWS, SETTINGS, []).markdown()
+
+
+def test_numbers_about_another_text_have_a_section_of_their_own(tmp_path: Path) -> None:
+    """Which is named; a number that names no text is about the first."""
+    rows = [
+        "t,llama,dense,,validation,perplexity,5.4,A paper,,,",
+        "t,llama,dense,,validation,perplexity,7,A paper,,c4,",
+        "t,llama,dense,,validation,perplexity,8,A paper,,ptb,",
+    ]
+    published = published_in(tmp_path, *rows, head=CONDITIONS)
+    ours = [row("llama/dense", 5.4, c4=8.0)]
+    first = ["Llama: perplexity, validation", "", "Dense", "5.40", "5.40", "+0.00", "within 2 %"]
+    assert printed(published_table(ours, SETTINGS, published)) == [first]
+    settings = replace(SETTINGS, others={"c4": "validation"})
+    assert printed(published_table(ours, settings, published)) == [
+        first,
+        ["Llama: perplexity, validation of c4", "", "Dense", "7.00", "8.00", "+1.00", "differs"],
+    ]

@@ -18,7 +18,7 @@ from dass.results.published import (
     read_published,
     was_pruned_from,
 )
-from dass.results.schema import PerplexityResult, Run, SplitPerplexity, write_result
+from dass.results.schema import OtherText, PerplexityResult, Run, SplitPerplexity, write_result
 from dass.stages.check_dense import check_dense
 
 ROOT = Path(__file__).parents[3]
@@ -63,10 +63,11 @@ def test_conditions_restrict_and_are_optional(tmp_path: Path) -> None:
         head=CONDITIONS,
     )
     dense, pruned = read_published(path)
-    assert dense.holds_for("wikitext2", 2048)
-    assert not dense.holds_for("wikitext2", 4096)
-    assert not dense.holds_for("ptb", 2048)
-    assert pruned.holds_for("ptb", 128)
+    assert dense.text(["wikitext2", "c4"], 2048) == "wikitext2"
+    assert dense.text(["c4", "wikitext2"], 2048) == "wikitext2"
+    assert dense.text(["wikitext2"], 4096) is None
+    assert dense.text(["ptb"], 2048) is None
+    assert pruned.text(["ptb", "wikitext2"], 128) == "ptb"
     assert pruned.is_about(Run.parse("llama/c4/dass/u50"))
     assert not pruned.is_about(Run.parse("llama/books/dass/u50"))
     assert pruned.source == "A paper"
@@ -157,7 +158,7 @@ def test_the_papers_file_has_a_source_for_every_number_and_only_models_of_the_st
     assert all("arXiv" in row.source or "github.com" in row.source for row in rows)
     perplexity = study.perplexity
     for row in rows:
-        args = (row.model, perplexity.dataset, perplexity.length, perplexity.splits)
+        args = (row.model, perplexity.length, {perplexity.dataset: perplexity.splits})
         assert [target.value for target in dense_targets(rows, *args)] == [row.value]
 
 
@@ -174,6 +175,7 @@ def dense_file(folder: Path, **perplexities: float) -> Path:
         settings={"length": 2048, "bos": "text"},
         dataset="wikitext2",
         splits=splits,
+        others={"c4": OtherText(split="validation", **splits["test"].model_dump())},
         mask_hash=None,
         provenance={},
     )
@@ -181,10 +183,11 @@ def dense_file(folder: Path, **perplexities: float) -> Path:
     return folder / "perplexity.json"
 
 
-def checked(folder: Path, ours: float, *rows: str, **changes: Any) -> Any:
+def checked(folder: Path, ours: float, *rows: str, head: str = HEAD, **changes: Any) -> Any:
     """Check a dense test perplexity; returns what was written."""
-    published = read_published(file_of(folder, *(rows or [DENSE])))
-    found = dense_targets(published, "llama", "wikitext2", 2048, ["validation", "test"])
+    published = read_published(file_of(folder, *(rows or [DENSE]), head=head))
+    splits = {"wikitext2": ["validation", "test"], "c4": ["validation"]}
+    found = dense_targets(published, "llama", 2048, splits)
     targets = [target._asdict() for target in found]  # as the workflow passes them
     dense = dense_file(folder, test=ours, validation=ours)
     out = folder / "checked.json"
@@ -226,6 +229,20 @@ def test_each_published_split_is_checked(tmp_path: Path) -> None:
         checked(tmp_path, 5.47, DENSE, validation)
 
 
+def test_a_number_about_another_text_is_held_against_it_and_no_other(tmp_path: Path) -> None:
+    """One that names no data set is about the first."""
+    rows = [f"{DENSE},,,", "t,llama,dense,,validation,perplexity,7.0,A,,c4,"]
+    with pytest.raises(NumericError, match=r"on the validation split of c4, but 7 is published"):
+        checked(tmp_path, 5.47, *rows, head=CONDITIONS)
+    rows[1] = rows[1].replace("7.0", "5.5")
+    checks = checked(tmp_path, 5.47, *rows, head=CONDITIONS)["checks"]
+    assert [(check["dataset"], check["split"]) for check in checks] == [
+        ("wikitext2", "test"), ("c4", "validation"),
+    ]  # fmt: skip
+    unasked = "t,llama,dense,,test,perplexity,7.0,A,,c4,"
+    assert checked(tmp_path, 5.47, unasked, head=CONDITIONS)["checks"] == []
+
+
 def test_runs_that_are_pruned_of_the_same_model_need_no_gate(tmp_path: Path) -> None:
     result, folder = tmp_path / "run" / "pruning.json", tmp_path / "model"
     folder.mkdir()
@@ -255,11 +272,12 @@ def test_runs_that_are_pruned_of_the_same_model_need_no_gate(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("asked", "count"),
     [
-        (("llama", "wikitext2", 2048, ["test"]), 1),
-        (("llama", "wikitext2", 2048, ["validation"]), 0),
-        (("llama", "wikitext2", 4096, ["test"]), 0),
-        (("llama", "ptb", 2048, ["test"]), 0),
-        (("gemma", "wikitext2", 2048, ["test"]), 0),
+        (("llama", 2048, {"wikitext2": ["test"]}), 1),
+        (("llama", 2048, {"wikitext2": ["validation"]}), 0),
+        (("llama", 4096, {"wikitext2": ["test"]}), 0),
+        (("llama", 2048, {"ptb": ["test"]}), 0),
+        (("llama", 2048, {"ptb": ["test"], "wikitext2": ["test"]}), 1),
+        (("gemma", 2048, {"wikitext2": ["test"]}), 0),
     ],
 )
 def test_only_comparable_values_gate(asked: Any, count: int, tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ PERPLEXITY = COMMON | {
             "window_nlls": [1.5, 1.816],
         }
     },
+    "others": {
+        "c4": {
+            "split": "validation",
+            "perplexity": 7.5,
+            "nll": 2.015,
+            "tokens": 128,
+            "windows": 1,
+            "tokens_hash": "t",
+            "window_nlls": [2.015],
+        }
+    },
     "mask_hash": "m",
 }
 ZERO_SHOT = COMMON | {
@@ -167,6 +178,8 @@ def test_a_perplexity_keeps_every_digit(value: float) -> None:
         (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/acc", None),
         (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/samples", ...),
         (PerplexityResult, PERPLEXITY, "splits/validation", 3),
+        (PerplexityResult, PERPLEXITY, "others/c4/split", "train"),
+        (PerplexityResult, PERPLEXITY, "others/c4/windows", -1),
         (ZeroShotResult, ZERO_SHOT, "tasks/winogrande/hits", "110x"),
         (ZeroShotResult, ZERO_SHOT, "run/calibration", "c4"),
     ],

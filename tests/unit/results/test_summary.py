@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dass.errors import DataError
-from dass.results.schema import Run, read_result
+from dass.results.schema import OtherText, Run, read_result
 from dass.results.summary import Summary, mean_of_tasks, merge, summarise, write_summary
 
 from .samples import ORIGIN, perplexity_file, pruning_file, split, study_files, zero_shot_file
@@ -69,6 +69,22 @@ def test_the_date_of_a_run_is_the_latest_of_its_results(tmp_path: Path) -> None:
     (line,) = csv.DictReader((tmp_path / "s.csv").read_text().splitlines())
     assert line["date"] == ORIGIN["date"]
     assert line["commit"] == "old; abc"
+
+
+def test_other_texts_have_columns_of_their_own(tmp_path: Path) -> None:
+    others = {"c4": OtherText(split="validation", **split(7.5, "u").model_dump())}
+    summary = summarise([], [perplexity_file(tmp_path, "b/dense", 5.0, others=others)], [])
+    write_summary(summary, tmp_path / "s.json", tmp_path / "s.csv")
+    (line,) = csv.DictReader((tmp_path / "s.csv").read_text().splitlines())
+    assert (line["perplexity_validation"], line["perplexity_c4_validation"]) == ("5.0", "7.5")
+    assert (line["windows_c4_validation"], line["tokens_hash_c4_validation"]) == ("2", "u")
+    unlike = {"c4": OtherText(split="validation", **split(7.5, "v").model_dump())}
+    files = [
+        perplexity_file(tmp_path, "b/dense", 5.0, others=others),
+        perplexity_file(tmp_path, "b/c4/dass/u50", 5.0, others=unlike),
+    ]
+    with pytest.raises(DataError, match=r"tokens_hash_c4_validation differs from .* same tokens"):
+        summarise([], files, [])
 
 
 def test_an_empty_summary_has_a_head(tmp_path: Path) -> None:

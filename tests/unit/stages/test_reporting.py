@@ -82,7 +82,7 @@ def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
 
 def test_a_gate_that_holds_writes_nothing(tmp_path: Path) -> None:
     dense = perplexity_file(tmp_path, "b/dense", 5.6)
-    targets = [{"split": "validation", "value": 5.47, "source": "A paper"}]
+    targets = [{"dataset": "wikitext2", "split": "validation", "value": 5.47, "source": "A paper"}]
     with pytest.raises(NumericError, match=r"b: its dense perplexity is 5\.6 .* \+2\.4 % off"):
         check_dense(dense=dense, targets=targets, tolerance=0.02, out=tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
@@ -90,7 +90,8 @@ def test_a_gate_that_holds_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_gate_that_lets_a_model_through_says_what_was_compared(tmp_path: Path) -> None:
     dense = perplexity_file(tmp_path, "b/dense", 5.6)
-    target = {"split": "validation", "value": 5.5, "source": "A paper"}
+    about = {"dataset": "wikitext2", "split": "validation"}
+    target = about | {"value": 5.5, "source": "A paper"}
     check_dense(dense=dense, targets=[target], tolerance=0.05, out=tmp_path / "out.json")
     said = read_json(tmp_path / "out.json")
     (check,) = said.pop("checks")

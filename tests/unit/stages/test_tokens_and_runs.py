@@ -19,7 +19,7 @@ from dass.evaluation.perplexity import measure_perplexity
 from dass.models.streamed import StreamedModel
 from dass.pruning.pruned_file import PrunedFile
 from dass.results.schema import PerplexityResult, PruningResult, Run
-from dass.runtime.files import read_json
+from dass.runtime.files import read_json, sha256
 from dass.stages.calibration_tokens import calibration_tokens
 from dass.stages.evaluation_tokens import evaluation_tokens
 from dass.stages.perplexity import perplexity
@@ -77,6 +77,61 @@ def test_evaluation_windows(
             **arguments, splits=["test", "validation"], length=8, bos=bos, out=tmp_path / "short"
         )
     assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.parametrize(
+    ("documents", "most", "expected"),
+    [
+        (2, None, [[1, 10, 11, 12], [13, 14, 20, 21]]),
+        (3, None, [[1, 10, 11, 12], [13, 14, 20, 21], [22, 30, 31, 32]]),
+        (None, 1, [[1, 10, 11, 12]]),
+        (None, 256, [[1, 10, 11, 12], [13, 14, 20, 21], [22, 30, 31, 32]]),
+    ],
+)
+def test_windows_of_the_first_documents(
+    folder: Path, tmp_path: Path, documents: int | None, most: int | None, expected: list[list[int]]
+) -> None:
+    """Joined with a blank, tokenised once, cut: BOS stands once in front of all."""
+    texts = [words(10, 15), words(20, 23), words(30, 34)]
+    file = tmp_path / "c4.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    asked: dict[str, Any] = {
+        "folder": folder, "dataset": "c4", "kind": "documents", "text": file, "rows": "line",
+        "splits": ["validation"], "length": 4, "bos": "text", "most": most,
+    }  # fmt: skip
+    evaluation_tokens(**asked, documents=documents, out=tmp_path / "tokens")
+    assert load_tokens(tmp_path / "tokens")["validation"].tolist() == expected
+    said = tokens_about(tmp_path / "tokens")
+    assert (said["documents"], said["rows"]) == (documents or 3, None)
+    assert said["source"]["validation"]["sha256"] == sha256(file)
+    with pytest.raises(DataError, match=r"c4\.jsonl: 4 documents are asked for .* it has 3; ask"):
+        evaluation_tokens(**asked, documents=4, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_other_texts_are_measured_beside_the_first(
+    folder: Path, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    """The first has the numbers that it has alone."""
+    results = []
+    save_tokens(tmp_path / "wiki", {"validation": tokens[:4]}, {"dataset": "wiki"})
+    save_tokens(tmp_path / "c4", {"test": tokens[4:]}, {"dataset": "c4"})
+    for others in ({}, {"c4": "test"}):
+        perplexity(
+            folder=folder, pruned=None, tokens=tmp_path / "wiki", run=str(DENSE), dtype="float32",
+            bos="text", dataset="wiki", splits=["validation"], others=others,
+            other_tokens=[tmp_path / name for name in others],
+            result_file=tmp_path / "perplexity.json",
+        )  # fmt: skip
+        results.append(PerplexityResult.model_validate(read_json(tmp_path / "perplexity.json")))
+    alone, both = results
+    assert alone.splits == both.splits and alone.others == {}
+    expected = vars(measure_perplexity(StreamedModel(folder, torch.float32), tokens[4:]))
+    assert both.others["c4"].model_dump() == expected | {"split": "test"}
+    assert both.of("test", "c4") == both.others["c4"] and both.of("validation", "c4") is None
+    assert both.of("validation") == both.splits["validation"] == both.of("validation", "wiki")
+    assert both.of("validation", "ptb") is None
+    assert both.provenance["others"] == {"c4": tokens_about(tmp_path / "c4")}
 
 
 def prune(folder: Path, tokens: Path, out: Path, run: Run = PRUNED, method: str = "wanda") -> None:
