@@ -219,7 +219,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"methods/dass": {"function": "my method", "alpha": 0.5}},
-        "methods.dass.function: no built-in method 'my method'; available: admm, dass, "
+        "methods.dass.function: no built-in method 'my method'; available: admm, alps, dass, "
         "dsnot, given, grouped, magnitude, ria, sparsegpt, sparseswaps, wanda (a custom one is "
         "written package.module:Class)",
     ),
