@@ -128,7 +128,7 @@ def _settled(dense: Tensor, layer: Layer, pattern: Pattern, steps: int, name: st
         rho = new
         if step > MAY_SETTLE_AFTER and moved < SETTLED * kept:
             break
-        del inverse  # before there is another
+        inverse = inverse.new_empty(0)  # its memory is free before there is another
         inverse = layer.shifted_inverse(rho, name)
     return v
 
