@@ -29,6 +29,7 @@ def pruning_memory(wildcards, attempt):
         STUDY.models[wildcards.model].dtype,
         states,
         grams=any(need.endswith("gram") for need in needs),
+        gradients="gradient" in needs,
     )
 
 

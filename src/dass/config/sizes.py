@@ -18,7 +18,9 @@ VOCABULARY = 128_000
 """Taken for every model: embedding and head of LLaMA 3, tied ones of Gemma's 256,000."""
 
 
-def job_memory(billions: float, dtype: Dtype, states: int, grams: bool = False) -> int:
+def job_memory(
+    billions: float, dtype: Dtype, states: int, grams: bool = False, gradients: bool = False
+) -> int:
     """MB of the host that a job of the streaming engine takes at most.
 
     Activations count as if the host kept them all, as it does where the GPU is small or missing.
@@ -30,6 +32,7 @@ def job_memory(billions: float, dtype: Dtype, states: int, grams: bool = False) 
         states: how many tokens' hidden states are kept between blocks; while a model is pruned,
             attention's outputs count like them.
         grams: whether a method collects Gram matrices, and factorises them.
+        gradients: whether it collects those of a block's weights.
     """
     size = 4 if dtype == "float32" else 2
     growth = (billions / 6.74) ** (1 / 3)
@@ -39,6 +42,7 @@ def job_memory(billions: float, dtype: Dtype, states: int, grams: bool = False) 
         "two blocks": 2 * billions * 1e9 / blocks * size,
         "embedding and head": 2 * VOCABULARY * hidden * size,
         "Gram matrix and its factors": 4 * (2.7 * hidden) ** 2 * 4 if grams else 0,
+        "weights, gradients and their squares": 3 * billions * 1e9 / blocks * 4 * gradients,
     }
     small = billions < SMALL
     return LIBRARIES + (0 if small else CARD) + int(sum(parts.values()) / 1e6)

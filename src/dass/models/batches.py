@@ -103,13 +103,16 @@ def tokens_in_a_sweep(model: StreamedModel, more: int = 0) -> int:
     return max(min(TOKENS_IN_A_SWEEP, fitting), TOKENS_IN_FLIGHT["cpu"])
 
 
-def batches_of(model: StreamedModel, windows: Tensor, workspace: int = 0) -> list[Batch]:
+def batches_of(
+    model: StreamedModel, windows: Tensor, workspace: int = 0, one_by_one: bool = False
+) -> list[Batch]:
     """Cut windows [n, length] into batches that fill the device, embedded and ready for block 0.
 
-    ``workspace`` is as of :func:`choose_offload`.
+    ``workspace`` is as of :func:`choose_offload`; ``one_by_one``: each batch is one window.
     """
     offload_to = choose_offload(model, windows.numel(), workspace)
-    size = max(tokens_in_flight(model, offload_to) // windows.shape[1], 1)
+    fitting = max(tokens_in_flight(model, offload_to) // windows.shape[1], 1)
+    size = 1 if one_by_one else fitting
     batches: list[Batch] = []
     # Nothing is padded: what blocks are given beside hidden states depends on the shape alone,
     # but for a few architectures that look at the tokens again (Gemma 4).

@@ -32,6 +32,7 @@ Need = Literal[
     "intermediate_mean",
     "input_variance",
     "intermediate_variance",
+    "gradient",
 ]
 """A field of :class:`Statistics`."""
 
@@ -76,6 +77,10 @@ class Statistics:
     """[hidden]: variance of X_j within a sequence, its mean over sequences; not Bessel's."""
     intermediate_variance: Tensor | None = None
     """[intermediate]: variance of Z_i, likewise."""
+
+    gradient: Tensor | None = None
+    """[out, in], of the matrix at hand: the root mean square, over sequences, of the gradient that
+    the L2 norm of the block's output has with respect to each weight."""
 
     derived: dict[str, Any] = field(default_factory=dict)
     """What a method computed from these and wants again for the block's other projections."""

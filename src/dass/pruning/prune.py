@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Self
 
@@ -28,6 +28,7 @@ from dass.models.streamed import StreamedModel, check_finite
 from dass.models.targets import BlockTargets, find_targets, targets_of
 from dass.pruning.block_statistics import BlockStatistics
 from dass.pruning.clock import Clock
+from dass.pruning.gradients import Gradients, gradient_of, regional_gradients
 from dass.pruning.method import Method, Statistics, UpdateMethod
 from dass.pruning.method_calls import check_groups, comparison_of, mask_of, update_of
 from dass.pruning.patterns import NofM, Pattern, Unstructured, check_fit
@@ -118,7 +119,8 @@ def prune(
     _check_fits(model, method, patterns, targets)
     pruned, clock = Pruned(), Clock()
     room = _workspace(model, method, windows, targets)
-    batches = batches_of(model, windows, room) if method.needs else []
+    needs = method.needs
+    batches = batches_of(model, windows, room, "gradient" in needs) if needs else []
     # Outputs of dense attention are none of a block whose attention has been pruned.
     may_replay = targets == "mlp" or propagation == "dense"
     offload_to = batches[0].hidden.device if batches else None
@@ -132,22 +134,27 @@ def prune(
                 progress.step(note="pruned before")
                 continue
             started = time.monotonic()
-            with clock("loading"), model.block(index) as block, fused(block):
+            with clock("loading"), model.block(index) as block:
                 found = find_targets(block, f"{model.folder.name}, block {index}", targets)
-                attention = AttentionMemory(block if may_replay else None, offload_to, spare)
-                with clock("statistics"), attention.recording():
-                    statistics = BlockStatistics.collected(
-                        block, found.glus, batches, index, method.needs, found.linears
-                    )
-                if propagation == "dense":
-                    with clock("replay"), attention.replaying():
-                        _advance(model, block, batches, index)
-                with clock("masks"):
-                    own = _prune_block(model, index, found, statistics, method, patterns[index])
-                del statistics
-                if propagation == "pruned":
-                    with clock("replay"), attention.replaying():
-                        _advance(model, block, batches, index)
+                with clock("statistics"):  # before kernels are fused: those have no backward
+                    gradients = regional_gradients(model, block, found, batches, index, needs)
+                with fused(block):
+                    attention = AttentionMemory(block if may_replay else None, offload_to, spare)
+                    with clock("statistics"), attention.recording():
+                        statistics = BlockStatistics.collected(
+                            block, found.glus, batches, index, needs - {"gradient"}, found.linears
+                        )
+                    if propagation == "dense":
+                        with clock("replay"), attention.replaying():
+                            _advance(model, block, batches, index)
+                    with clock("masks"):
+                        own = _prune_block(
+                            model, index, found, statistics, gradients, method, patterns[index]
+                        )
+                    del statistics, gradients
+                    if propagation == "pruned":
+                        with clock("replay"), attention.replaying():
+                            _advance(model, block, batches, index)
             with clock("saving"):
                 writer.wait()
                 writer.keep(index, own, started)
@@ -200,13 +207,15 @@ def _workspace(model: StreamedModel, method: Method, windows: Tensor, targets: T
     """Bytes that a method's statistics take: a Gram matrix, and three while it is factorised.
 
     Where a block has experts, also what goes into them; and the Gram matrices of attention, with
-    their factors.
+    their factors; and what gradients take.
     """
     blocks = targets_of(model.layers, model.folder.name, targets)
     modules = max(
         len({glu.path for glu in block.glus if glu.expert is not None}) for block in blocks
     )
     kept = modules * windows.numel() * model.hidden_size * model.dtype.itemsize
+    if "gradient" in method.needs:  # float32: the block's weights, their gradients, their squares
+        kept += 3 * model.block_bytes // model.dtype.itemsize * torch.float32.itemsize
     if not method.needs & {"input_gram", "intermediate_gram"}:
         return kept
     grams = max(sum(one.linear.in_features**2 for one in block.linears) for block in blocks)
@@ -279,6 +288,7 @@ def _prune_block(
     index: int,
     found: BlockTargets,
     statistics: BlockStatistics,
+    gradients: Gradients,
     method: Method,
     pattern: Pattern,
 ) -> Pruned:
@@ -286,11 +296,11 @@ def _prune_block(
     pruned = Pruned()
     for glu in found.glus:
         own = statistics.of(glu)
-        pruned.take(_prune_matrices(model, index, glu.projections, own, method, pattern))
+        pruned.take(_prune_matrices(model, index, glu.projections, own, gradients, method, pattern))
     for _, parts in groupby(found.linears, lambda one: one.matrix):
         linears = tuple(parts)
         own = statistics.of_linear(linears[0])
-        pruned.take(_prune_matrices(model, index, linears, own, method, pattern))
+        pruned.take(_prune_matrices(model, index, linears, own, gradients, method, pattern))
     pruned.expert_tokens = {
         model.parameter_name(index, name): tokens for name, tokens in statistics.tokens.items()
     }
@@ -305,6 +315,7 @@ def _prune_matrices(
     index: int,
     projections: Sequence[Projection],
     statistics: Statistics,
+    gradients: Gradients,
     method: Method,
     pattern: Pattern,
 ) -> Pruned:
@@ -317,7 +328,8 @@ def _prune_matrices(
     kept: dict[str, int] = {}
     for projection in projections:
         name = model.parameter_name(index, projection.name)
-        mask, count = _prune_projection(projection, statistics, method, pattern, name)
+        own = replace(statistics, gradient=gradient_of(projection, gradients))
+        mask, count = _prune_projection(projection, own, method, pattern, name)
         masks.setdefault(projection.matrix, []).append(mask)
         kept[projection.matrix] = kept.get(projection.matrix, 0) + count
     for projection in projections:

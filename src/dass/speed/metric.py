@@ -64,15 +64,24 @@ def statistics_of(shape: Shape, device: str, grams: bool) -> Statistics:
     )
 
 
-def score_block(method: Method, weights: dict[Role, Tensor], statistics: Statistics) -> None:
+def score_block(
+    method: Method,
+    weights: dict[Role, Tensor],
+    statistics: Statistics,
+    gradients: dict[Role, Tensor],
+) -> None:
     """Score a block's three projections."""
     assert isinstance(method, ScoreMethod)
     for role, weight in weights.items():
-        method.score(role, weight, statistics)
+        method.score(role, weight, replace(statistics, gradient=gradients.get(role)))
 
 
 def mask_block(
-    method: Method, weights: dict[Role, Tensor], statistics: Statistics, pattern: Pattern
+    method: Method,
+    weights: dict[Role, Tensor],
+    statistics: Statistics,
+    gradients: dict[Role, Tensor],
+    pattern: Pattern,
 ) -> None:
     """Choose the masks of a block's three projections; an update method updates, too.
 
@@ -81,8 +90,9 @@ def mask_block(
     """
     check_groups(method, pattern)
     # A method may keep what the projections of a block share, for that block only.
-    own = replace(statistics, derived={})
+    of_block = replace(statistics, derived={})
     for role, weight in weights.items():
+        own = replace(of_block, gradient=gradients.get(role))
         if isinstance(method, UpdateMethod):
             method.update(role, weight, own, pattern, role)
         else:
@@ -105,12 +115,14 @@ def benchmark(
         for n, role in enumerate(ROLES)
     }
     given = statistics_of(shape, settings.device, grams)
+    graded = any("gradient" in method.needs for method in methods.values())
+    gradients = {role: weight.float().abs() for role, weight in weights.items() if graded}
     for name, method in methods.items():
         if isinstance(method, ScoreMethod):
-            score = partial(score_block, method, weights, given)
+            score = partial(score_block, method, weights, given, gradients)
             variants.append(_variant(SCORE, name, "", settings, score))
         for pattern in settings.patterns:
-            mask = partial(mask_block, method, weights, given, parse_pattern(pattern))
+            mask = partial(mask_block, method, weights, given, gradients, parse_pattern(pattern))
             variants.append(_variant(MASK, name, pattern, settings, mask))
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)

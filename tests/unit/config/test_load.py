@@ -219,9 +219,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"methods/dass": {"function": "my method", "alpha": 0.5}},
-        "methods.dass.function: no built-in method 'my method'; available: admm, dass, "
-        "dsnot, given, grouped, magnitude, ria, sparsegpt, sparseswaps, wanda (a custom one is "
-        "written package.module:Class)",
+        "methods.dass.function: no built-in method 'my method'; available: admm, alps, dass, "
+        "dsnot, given, grouped, magnitude, ria, sparsegpt, sparseswaps, wanda, wandapp (a custom "
+        "one is written package.module:Class)",
     ),
     ({"methods/dass": {"alpha": 0.5}}, "methods.dass.function: missing; it is required"),
     (

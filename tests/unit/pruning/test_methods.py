@@ -373,8 +373,8 @@ def test_methods_are_made_by_name(function: str, arguments: dict[str, Any], expe
 
 def test_every_built_in_is_of_exactly_one_kind() -> None:
     assert set(built_in()) == {
-        "admm", "dass", "dsnot", "given", "grouped", "magnitude", "ria", "sparsegpt",
-        "sparseswaps", "wanda",
+        "admm", "alps", "dass", "dsnot", "given", "grouped", "magnitude", "ria", "sparsegpt",
+        "sparseswaps", "wanda", "wandapp",
     }  # fmt: skip
     for function in built_in():
         method = make_method(function, {"path": "masks"} if function == "given" else {})
@@ -468,8 +468,8 @@ def test_a_custom_refinement_gives_a_bool_mask() -> None:
         (
             "a:b:c",
             {},
-            "no built-in method 'a:b:c'; available: admm, dass, dsnot, given, grouped, magnitude, "
-            "ria, sparsegpt, sparseswaps, wanda",
+            "no built-in method 'a:b:c'; available: admm, alps, dass, dsnot, given, grouped, "
+            "magnitude, ria, sparsegpt, sparseswaps, wanda, wandapp",
         ),
         (":Sign", {}, "':Sign'"),
         ("my_own_methods:", {}, "'my_own_methods:'"),

@@ -492,7 +492,7 @@ def test_of_an_update_method_the_mask_is_refined() -> None:
 
 
 NEW: list[tuple[str, dict[str, Any]]] = [
-    ("ria", {}), ("admm", {}), ("dsnot", {}), ("sparseswaps", {}),
+    ("ria", {}), ("admm", {}), ("alps", {}), ("dsnot", {}), ("sparseswaps", {}),
     ("sparseswaps", {"start": {"function": "dass"}}),
     ("sparseswaps", {"start": {"function": "dsnot"}}),
     ("sparseswaps", {"start": {"function": "sparsegpt"}}),
@@ -512,7 +512,7 @@ def test_a_model_is_pruned(
     ]
     assert runs[0].hash == runs[1].hash
     assert set(runs[0].sparsity.values()) == {0.5}
-    assert bool(runs[0].values) == (function == "admm")
+    assert bool(runs[0].values) == (function in ("admm", "alps"))
     for name, packed in runs[0].masks.items():
         mask = unpack(packed, runs[0].shapes[name])
         if isinstance(pattern, NofM):

@@ -47,7 +47,7 @@ def prune_with(
     return prune(model, windows(), *chosen, pieces, propagation)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "dass", "sparsegpt"])
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "dass", "sparsegpt", "alps", "wandapp"])
 @pytest.mark.parametrize("architecture", ["llama", "phi3"])
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_killed_and_resumed_is_never_killed(

@@ -309,7 +309,8 @@ def test_replaying_dense_attention_would_be_seen(
 
 
 METHODS = [
-    ("ria", {}), ("admm", {}), ("sparseswaps", {}), ("dsnot", {}), ("grouped", {}), ("dass", {}),
+    ("ria", {}), ("admm", {}), ("alps", {}), ("sparseswaps", {}), ("dsnot", {}), ("grouped", {}),
+    ("dass", {}),
 ]  # fmt: skip
 
 

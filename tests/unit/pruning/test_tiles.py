@@ -136,7 +136,7 @@ def test_both_dimensions_must_fit() -> None:
             check_fit(shape, BOTH, "input", "m")
 
 
-UPDATES = ("sparsegpt", "admm")
+UPDATES = ("sparsegpt", "admm", "alps")
 REFINEMENTS = ("sparseswaps", "dsnot")
 
 

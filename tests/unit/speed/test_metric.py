@@ -16,13 +16,15 @@ from dass.terms import ROLES
 
 TINY = SHAPES["tiny"]
 METHODS = {"wanda": ("wanda", {}), "s": ("sparsegpt", {"block": 32}), "dass": ("dass", {})}
+GRADED = {"w": ("wandapp", {})}
 
 
 def test_every_method_and_pattern_is_timed() -> None:
-    outcome = benchmark(TINY, MetricSettings(METHODS, ["u50", "2of4"], repeats=2))
+    methods = METHODS | GRADED
+    outcome = benchmark(TINY, MetricSettings(methods, ["u50", "2of4"], repeats=2))
     found = {(m.part, m.engine, m.variant) for m in outcome.measurements}
-    both = {(MASK, name, pattern) for name in METHODS for pattern in ("u50", "2of4")}
-    assert found == both | {(SCORE, "wanda", ""), (SCORE, "dass", "")}
+    both = {(MASK, name, pattern) for name in methods for pattern in ("u50", "2of4")}
+    assert found == both | {(SCORE, name, "") for name in ("wanda", "dass", "w")}
     assert all(len(m.seconds) == 2 for m in outcome.measurements)
     assert not outcome.skipped
 
@@ -45,7 +47,7 @@ def test_repeating_a_metric_starts_again_and_leaves_weights_alone() -> None:
     before = {role: weight.clone() for role, weight in weights.items()}
     given = statistics_of(TINY, "cpu", grams=True)
     for name in METHODS:
-        mask_block(make_method(*METHODS[name]), weights, given, parse_pattern("2of4"))
+        mask_block(make_method(*METHODS[name]), weights, given, {}, parse_pattern("2of4"))
     assert not given.derived  # a factor that is kept would make the second repeat too fast
     assert all(torch.equal(weights[role], before[role]) for role in ROLES)
 
