@@ -1,6 +1,6 @@
 # make demo        the whole pipeline on three stand-in models, offline, on a CPU: about five minutes
 # make test        every check: lint, types, docs, unit tests, workflow tests
-# make test-fast   lint and unit tests only: about two minutes
+# make test-fast   lint and quick unit tests: about three minutes
 # make standins    trains the demo's three models anew: about five minutes
 # make faults      interrupts, damages and fills up a small study in every stage: about half an hour
 # All set themselves up on first use. See README.md for everything else.
@@ -41,7 +41,7 @@ test: lint
 
 test-fast: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
-	  -m "not (workflow or hub or cluster or real or faults)"
+	  -m "not (workflow or hub or cluster or real or faults or slow)"
 
 # Rewrites benchmarks/results/faults.json and the table of docs/reliability.md.
 faults: $(READY)

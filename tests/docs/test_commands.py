@@ -296,6 +296,7 @@ def _make_results(results: Path, world: Path, model: Path) -> None:
     write_summary(summarise(*files), results / "summary.json", results / "summary.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", python_blocks())
 def test_python_blocks_run(page: str, after_the_demo: Path) -> None:
     """All blocks of a page, one after the other, in a process of their own."""

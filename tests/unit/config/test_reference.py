@@ -46,6 +46,7 @@ def test_generated_files_are_up_to_date() -> None:
     assert not outdated(ROOT), "out of date; run: python -m dass.config --write"
 
 
+@pytest.mark.slow
 def test_write_and_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +64,7 @@ def test_write_and_check(
     assert run(monkeypatch, tmp_path, "--check") == 1
 
 
+@pytest.mark.slow
 def test_the_introduction_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").mkdir()
     run(monkeypatch, tmp_path, "--write")

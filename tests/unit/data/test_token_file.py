@@ -62,6 +62,7 @@ def test_the_same_tokens_are_the_same_file(tmp_path: Path) -> None:
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_no_damage_gives_another_token(

@@ -446,6 +446,7 @@ print(json.dumps({name: asdict(result) for name, result in results.items()}))
 )
 
 
+@pytest.mark.slow
 def test_two_at_once_write_nothing_and_say_nothing(
     data: dict[str, Path], tokenizer: Any, tmp_path: Path
 ) -> None:

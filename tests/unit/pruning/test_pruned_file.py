@@ -209,6 +209,7 @@ def test_the_same_bytes_as_another_dtype_are_other_values(tmp_path: Path) -> Non
         PrunedFile(path)("w", torch.ones(2, 3))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_no_damage_of_any_kind_gives_another_weight(

@@ -119,6 +119,7 @@ prune_run(folder=folder, tokens=tokens, dtype="float32", bos="text", function="s
 """
 
 
+@pytest.mark.slow
 def test_a_job_killed_by_signal_leaves_what_the_next_goes_on_with(
     tiny_model, tmp_path: Path
 ) -> None:

@@ -210,6 +210,7 @@ print(json.dumps([card, start, time.time()]))
 """
 
 
+@pytest.mark.slow
 def test_throughput_grows_with_the_cards(tmp_path: Path, record_property) -> None:
     """Four jobs of half a second on one, two and four cards; seconds are recorded, not judged."""
     for cards in (1, 2, 4):

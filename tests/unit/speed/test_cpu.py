@@ -41,6 +41,7 @@ def settings(**changes: Any) -> CpuSettings:
     return CpuSettings(**given | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [TINY, GEMMA], ids=["llama", "gemma"])
 @pytest.mark.parametrize("part", ["mlp", "block"])
 def test_engines_agree_with_torch_on_masked_weights(
@@ -98,6 +99,7 @@ def test_dense_engines_get_dense_weights_and_sparse_ones_the_masked() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_everything_is_measured_and_checked() -> None:
     outcome = benchmark(TINY, settings(parts=("mlp", "block")))
     found = {(m.part, m.engine, m.dtype, m.variant, m.tokens) for m in outcome.measurements}

@@ -81,6 +81,7 @@ def folder_of_words(tmp_path_factory: pytest.TempPathFactory, save_words: Any) -
     return folder
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_to_the_bit(runs: dict[str, Any]) -> None:
     assert runs["one"] == runs["one again"]
     assert len(runs["one"]) > 20

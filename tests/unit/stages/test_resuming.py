@@ -269,6 +269,7 @@ def listed(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_pruning_killed_between_any_two_writes(pipeline: Pipeline, tmp_path: Path) -> None:
     """Each time a new job, which goes on where the last one stopped, or starts over."""
     tokens = pipeline.calibrate()
@@ -322,6 +323,7 @@ def test_no_result_of_an_earlier_pruned_file_stands_beside_a_new_one(
     assert not (tmp_path / "run/pruning.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["calibrate", "tokenise", "perplexity", "zero_shot", "export"])
 def test_other_stages_killed_between_any_two_writes(
     pipeline: Pipeline, tmp_path: Path, stage: str

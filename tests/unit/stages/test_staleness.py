@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dass.runtime.source_files import ROOT, module_files
 
 RUN = """
@@ -167,6 +169,7 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_declared_inputs_are_what_a_stage_imports(folder: Path, tmp_path: Path) -> None:
     for stage, found in imported(prepared(folder, tmp_path)).items():
         if stage == "prune_run":  # its method is an input of its own
