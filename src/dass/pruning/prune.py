@@ -154,7 +154,7 @@ def _repeat_block(
         shapes=checkpoint.shapes,
         sparsity=about["sparsity"],
         expert_tokens=about["expert_tokens"],
-        score_kept=about["score_kept"],
+        kept_shares=about["kept_shares"],
     )
     pruned.add(own, about["seconds"])
     if not batches or index + 1 == model.n_blocks:
@@ -188,7 +188,7 @@ def _prune_block(
         name = model.parameter_name(index, glu.name)
         if permute and isinstance(pattern, NofM):
             regrouped = _regroup(model, index, glu, own, method, pattern)
-            pruned.orders[name], pruned.score_kept[name] = regrouped.order, regrouped.kept
+            pruned.orders[name], pruned.kept_shares[name] = regrouped.order, regrouped.kept
             masks = regrouped.masks
         elif order_of := getattr(method, "order_of", None):  # of masks that were made elsewhere
             pruned.orders |= order_of(name)

@@ -31,7 +31,7 @@ class Pruned:
     """Expert -> how many calibration tokens its router sent to it."""
     orders: dict[str, Tensor] = field(default_factory=dict)
     """GLU -> int32 [neurons]: the order in which its N:M groups lie, where it is not its own."""
-    score_kept: dict[str, dict[Role, tuple[float, float]]] = field(default_factory=dict)
+    kept_shares: dict[str, dict[Role, tuple[float, float]]] = field(default_factory=dict)
     """Permuted GLU -> role -> share of the score that is kept in its own order, and in that."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds: loading, statistics, masks, replay, saving, total."""
@@ -44,7 +44,7 @@ class Pruned:
         self.shapes |= block.shapes
         self.sparsity |= block.sparsity
         self.expert_tokens |= block.expert_tokens
-        self.score_kept |= block.score_kept
+        self.kept_shares |= block.kept_shares
         self.block_seconds.append(seconds)
 
     def take(self, part: Pruned) -> None:
@@ -98,7 +98,7 @@ class BlockWriter:
             self._checkpoints.save, index, own.masks, own.values, own.shapes,
             {
                 "sparsity": own.sparsity, "expert_tokens": own.expert_tokens,
-                "score_kept": own.score_kept, "seconds": seconds,
+                "kept_shares": own.kept_shares, "seconds": seconds,
             },
             own.orders,
         )  # fmt: skip

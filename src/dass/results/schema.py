@@ -93,7 +93,7 @@ class PeakMemory(Closed):
     device: Count | None
 
 
-class ScoreKept(Closed):
+class KeptShare(Closed):
     """The share of a role's score that is kept, on average over gated MLPs."""
 
     natural: Share
@@ -115,7 +115,7 @@ class PruningResult(RunResult):
     """Stage -> seconds; ``total`` among them."""
     expert_tokens: dict[str, Count] = {}
     """Expert -> calibration tokens that its router sent to it; empty for dense models."""
-    score_kept: dict[str, ScoreKept] = {}
+    kept_shares: dict[str, KeptShare] = {}
     """Role -> what permuting neurons changed; empty where none were permuted."""
     block_seconds: list[float]
     """Seconds per decoder block, reading included."""

@@ -16,11 +16,11 @@ from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import (
+    KeptShare,
     PeakMemory,
     PruningResult,
     RatiosResult,
     Run,
-    ScoreKept,
     read_result,
     write_result,
 )
@@ -106,7 +106,7 @@ def prune_run(
             sparsity=pruned.sparsity,
             mean_sparsity=pruned.mean_sparsity,
             expert_tokens=pruned.expert_tokens,
-            score_kept=_score_kept(pruned),
+            kept_shares=_kept_shares(pruned),
             seconds=pruned.seconds,
             block_seconds=pruned.block_seconds,
             peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
@@ -119,13 +119,13 @@ def prune_run(
         checkpoints.remove()
 
 
-def _score_kept(pruned: Pruned) -> dict[str, ScoreKept]:
+def _kept_shares(pruned: Pruned) -> dict[str, KeptShare]:
     """What permuting neurons changed in each role, on average over gated MLPs."""
-    found = pruned.score_kept.values()
+    found = pruned.kept_shares.values()
     roles = dict.fromkeys(role for one in found for role in one)
     pairs = {role: zip(*(one[role] for one in found), strict=True) for role in roles}
     means = {role: [fmean(shares) for shares in pair] for role, pair in pairs.items()}
-    return {role: ScoreKept(natural=own, permuted=new) for role, (own, new) in means.items()}
+    return {role: KeptShare(natural=own, permuted=new) for role, (own, new) in means.items()}
 
 
 def _made_of(

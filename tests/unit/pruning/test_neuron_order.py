@@ -295,8 +295,8 @@ def test_from_pruning_to_a_reloaded_export(
     """Separate, fused, with biases, experts of their own and as slices: the same logits."""
     folder = tiny_model(architecture)
     pruned, file = permuted(folder, tokens, tmp_path / "pruned")
-    assert file.orders == pruned.orders.keys() == pruned.score_kept.keys()
-    for kept in pruned.score_kept.values():
+    assert file.orders == pruned.orders.keys() == pruned.kept_shares.keys()
+    for kept in pruned.kept_shares.values():
         natural, new = (sum(one[place] for one in kept.values()) for place in (0, 1))
         assert new > natural
     sparse = StreamedModel(folder, torch.float32, overlay=file)
@@ -344,7 +344,7 @@ def test_a_rerun_is_the_same_to_the_bit_and_unstructured_masks_stay(
     found, _ = permuted(tiny_model("llama"), tokens, tmp_path / "u50", pattern="u50")
     model = StreamedModel(tiny_model("llama"), torch.float32)
     plain = prune(model, tokens, make_method("dass", {}), parse_pattern("u50"))
-    assert (found.orders, found.score_kept, found.hash) == ({}, {}, plain.hash)
+    assert (found.orders, found.kept_shares, found.hash) == ({}, {}, plain.hash)
 
 
 def test_an_export_can_be_packed(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:

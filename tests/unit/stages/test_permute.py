@@ -20,8 +20,8 @@ def test_a_run_says_what_permuting_changed_and_is_measured(
     out = tmp_path / "run"
     result = pipeline.prune(out, permute=True)
     assert result.settings["permute"] is True and result.mean_sparsity == 0.5
-    assert set(result.score_kept) == {"gate", "up", "down"}
-    assert all(0.5 < kept.natural < kept.permuted < 1 for kept in result.score_kept.values())
+    assert set(result.kept_shares) == {"gate", "up", "down"}
+    assert all(0.5 < kept.natural < kept.permuted < 1 for kept in result.kept_shares.values())
     measured = pipeline.perplexity(out)
     export = Pipeline(pipeline.export(out), tmp_path / "other")
     export.write_data()
@@ -35,7 +35,7 @@ def test_without_groups_nothing_is_permuted(pipeline: Pipeline, tmp_path: Path) 
     result = pipeline.prune(tmp_path / "permuted", permute=True, run=run)
     pipeline.prune(tmp_path / "plain", run=run)
     assert (
-        result.score_kept == {} and not PrunedFile(tmp_path / "permuted/pruned.safetensors").orders
+        result.kept_shares == {} and not PrunedFile(tmp_path / "permuted/pruned.safetensors").orders
     )
     assert masks(tmp_path / "permuted") == masks(tmp_path / "plain")
 
@@ -46,7 +46,7 @@ def test_blocks_are_joined_with_their_orders(pipeline: Pipeline, tmp_path: Path)
     assert resumed(result)
     whole = pipeline.prune(tmp_path / "whole", "wanda", permute=True)
     assert content(tmp_path / "again") == content(tmp_path / "whole")
-    assert result.score_kept == whole.score_kept
+    assert result.kept_shares == whole.kept_shares
     kill_after(1, pipeline, tmp_path / "other", "wanda", permute=True)
     assert not resumed(pipeline.prune(tmp_path / "other", "wanda"))
 
