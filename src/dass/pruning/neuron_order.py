@@ -30,7 +30,7 @@ from dass.pruning.patterns import NofM
 from dass.terms import Role
 
 ROUNDS = 40
-"""How often neurons are dealt into cells. Twice as many keep a thousandth more at most."""
+"""How often neurons are dealt into cells. Twice as many keep less than a thousandth more."""
 CELL = 64
 """Neurons among which all exchanges are compared."""
 CHUNK = 1 << 25
