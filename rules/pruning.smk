@@ -47,6 +47,7 @@ rule prune_run:
         arguments=arguments_of_run,
         propagation=of_calibration("propagation"),
         targets=of_method("targets"),
+        permute=of_method("permute"),
     message:
         "Pruning {wildcards.model} by {wildcards.method} to {wildcards.pattern}"
     script:

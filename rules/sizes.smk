@@ -28,7 +28,8 @@ def pruning_memory(wildcards, attempt):
         billions(wildcards.model),
         STUDY.models[wildcards.model].dtype,
         states,
-        grams=any(need.endswith("gram") for need in needs),
+        # Scores of a whole MLP, which permuting needs at once, take about as much.
+        grams=method.permute or any(need.endswith("gram") for need in needs),
         gradients="gradient" in needs,
     )
 

@@ -24,7 +24,8 @@ from dass.evaluation.perplexity import measure_perplexity
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
-from dass.pruning.prune import Pruned, prune
+from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
 
 LENGTH = 512

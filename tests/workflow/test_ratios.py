@@ -24,6 +24,7 @@ def ratios_study(deviation: float = 0.4) -> dict[str, Any]:
     for ratios, method in NEW.items():
         function = method.partition("-")[0]
         study["methods"][method] = {"function": function, "label": method, "ratios": ratios}
+    study["methods"]["dass-tails"]["permute"] = True
     study["experiments"]["main"]["methods"] += NEW.values()
     return study
 
@@ -41,6 +42,7 @@ def test_runs_with_ratios_are_made_beside_what_there_is(study: Workflow) -> None
         shares = json.loads((study.folder / path).read_text())["block_ratios"]
         assert said["settings"]["ratios"] == shares
         assert (said["mean_sparsity"], len(set(shares)) > 1) == (0.5, True)
+        assert bool(said["kept_shares"]) == (method == "dass-tails")  # the only one that permutes
     assert study.plan(*targets, config=config) == {}
     place = study.folder
     models, texts, tasks = (

@@ -16,7 +16,7 @@ from dass.config.runs import (
     x_values,
 )
 from dass.config.types import Problem, nearest
-from dass.errors import PatternError
+from dass.errors import ConfigError, PatternError
 from dass.latex import latex_name
 from dass.pruning.methods import make_method, takes_files
 from dass.pruning.patterns import NofM, parse_pattern
@@ -181,6 +181,27 @@ def _check_targets(study: StudyConfig) -> Iterator[Problem]:
             yield "blocks.methods", f"{name} prunes no gated MLP (targets: attention); remove it"
 
 
+def _check_permute(study: StudyConfig) -> Iterator[Problem]:
+    """Neurons are permuted only where that changes N:M groups."""
+    for name, block in study.methods.items():
+        if not block.permute:
+            continue
+        from dass.pruning.method_calls import check_permutes  # with torch: only where it may fail
+
+        key = f"methods.{name}.permute"
+        lists = [e.patterns for e in study.experiments.values() if name in e.methods]
+        asked = [parse_pattern(pattern) for pattern in dict.fromkeys(itertools.chain(*lists))]
+        grouped = [pattern for pattern in asked if isinstance(pattern, NofM)]
+        if asked and not grouped:
+            own = ", ".join(map(str, asked))
+            yield key, f"regroups N:M groups, but there are none in {own}; add 2of4, or remove it"
+        try:
+            for pattern in grouped:
+                check_permutes(make_method(block.function, block.arguments), pattern, block.targets)
+        except ConfigError as error:
+            yield key, str(error)
+
+
 def _check_blocks(study: StudyConfig) -> Iterator[Problem]:
     """What is looked into exists."""
     if study.blocks is None:
@@ -262,6 +283,7 @@ def _check_names(
 CHECKS = (
     _check_labels, _check_latex_labels, _check_standins, _check_datasets,
     _check_draws, _check_experiments, _check_groups, _check_x,
-    _check_blocks, _check_block_runs, _check_ratios, _check_targets, _check_speed, _check_select,
+    _check_blocks, _check_block_runs, _check_ratios, _check_targets, _check_permute,
+    _check_speed, _check_select,
 )  # fmt: skip
 """In the order in which problems are named."""

@@ -35,6 +35,9 @@ class MethodConfig(Strict):
     targets: Targets = "mlp"
     """What is pruned: `mlp`, the gated MLPs, as in the paper; `attention`, the linear layers of
     self attention; or `all`, both."""
+    permute: bool = False
+    """Whether a gated MLP's neurons are permuted before N:M groups are laid over them, so that more
+    of the scores is kept; the model computes the same. Unstructured patterns are not affected."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -53,6 +56,8 @@ def _validated_start(block: Any) -> Any:
     if block.get("targets") is not None:
         what = "write the targets beside start: they are those of both together"
         raise failure(("targets", what))
+    if block.get("permute") is not None:
+        raise failure(("permute", "remove it: neurons of what is refined cannot be permuted"))
     return _validated(block)
 
 
@@ -71,8 +76,8 @@ class RefinementConfig(MethodConfig):
 
     @field_serializer("start")
     def _without_targets(self, start: MethodConfig, info: FieldSerializationInfo) -> dict[str, Any]:
-        """As it may be written: what is pruned is said beside it."""
-        return start.model_dump(mode=info.mode, exclude={"targets"})
+        """As it may be written: what is pruned, and how, is said beside it."""
+        return start.model_dump(mode=info.mode, exclude={"targets", "permute"})
 
     @property
     def arguments(self) -> dict[str, Any]:

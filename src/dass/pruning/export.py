@@ -13,7 +13,8 @@ from torch import Tensor
 from dass.data.model_folder import INDEX, SINGLE, files_exported
 from dass.data.pretrained import empty_model
 from dass.errors import ModelError
-from dass.models.matching import stored_names
+from dass.models.matching import decoder_blocks, stored_names
+from dass.models.neurons import moved
 from dass.models.weights import Source, Weights
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.files import read_json, write_json, writing_directory
@@ -36,9 +37,11 @@ def export_checkpoint(
             ``dass.json`` says what was pruned how.
         dtype: of all tensors, and of the config: the one that the run pruned in.
 
+    Where groups lie in another order of the neurons, the neurons are written in that order.
+
     Raises:
-        ModelError: the pruned file names a tensor that the model does not have, or was made from
-            other weights.
+        ModelError: the pruned file names a tensor, or orders the neurons of an MLP, that the model
+            does not have, or was made from other weights.
         DataError: the pruned file is damaged.
     """
     started = time.monotonic()
@@ -47,6 +50,8 @@ def export_checkpoint(
     names = stored_names(weights.folder, model, weights.stored)
     _check_has(dense, model.state_dict(), overlay)
     places = _places(names, weights)
+    prefix, layers = decoder_blocks(model, weights.folder)
+    moves = overlay.moves(layers, prefix)
     source = model_source(dense, weights.files)
     overlay.check_source(Path(dense), source)
     about = {"settings": overlay.settings, "mask_hash": overlay.hash()}
@@ -57,7 +62,7 @@ def export_checkpoint(
         for shard in weights.files:
             held = [name for name, tensor in weights.stored.items() if tensor.file == shard]
             tensors = {
-                stored: overlay(name, tensor, rows)
+                stored: moved(moves, name, overlay(name, tensor, rows), rows)
                 for stored, tensor in weights.read(held, dtype).items()
                 for name, rows in [places.get(stored, (stored, None))]
             }

@@ -41,6 +41,10 @@ class GivenMasks(ABC):
     def read(self, parameter: str) -> tuple[Tensor | None, Tensor]:
         """The values of a parameter, None for the dense model's, and its bool mask; [out, in]."""
 
+    def order(self, glu: str) -> Tensor | None:
+        """int64 [neurons]: in which order of its neurons an MLP's groups lie; None: its own."""
+        return None
+
     def weight_and_mask(self, role: Role, weight: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Of a projection: of a fused parameter, ``gate`` has the first half of the rows."""
         parameter = name.removesuffix(f" ({role})")
@@ -127,6 +131,7 @@ class Ours(GivenMasks):
                 "MLPs can be given; give a file of such"
             )
         self._file.check_fits(model, source)
+        self._file.moves(model.layers, model.prefix)  # orders are of this model, too
         return {"file": self._file.path.name, "sha256": sha256(self._file.path)}
 
     def read(self, parameter: str) -> tuple[Tensor | None, Tensor]:
@@ -135,6 +140,10 @@ class Ours(GivenMasks):
         if f"{parameter}.values" not in self._file.about.hashes:
             return None, mask
         return self._file(parameter, torch.zeros(mask.shape)), mask
+
+    def order(self, glu: str) -> Tensor | None:
+        """The file's."""
+        return self._file.order(glu)
 
 
 class Plain(GivenMasks):

@@ -22,6 +22,7 @@ from dass.pruning.method import (
     Statistics,
     UpdateMethod,
 )
+from dass.pruning.neuron_order import regroups
 from dass.pruning.patterns import Axis, NofM, Pattern, Scope
 from dass.terms import ROLES_OF, Role, Targets
 
@@ -72,6 +73,27 @@ def check_groups(method: Method, pattern: Pattern, targets: Targets = "mlp") -> 
                 f"{_name(_first(method))} lays those of {role}; choose another start, or an "
                 "unstructured pattern"
             )
+
+
+def check_permutes(method: Method, pattern: NofM, targets: Targets = "mlp") -> None:
+    """Refuse to permute neurons where that cannot be, or where no group would be another.
+
+    Raises:
+        ConfigError: why, and what to do.
+    """
+    if isinstance(method, UpdateMethod | Refined):
+        own = method.refinement if isinstance(method, Refined) else method
+        raise ConfigError(
+            f"{_name(own)} does not only score weights, so that neurons cannot be permuted by its "
+            "scores; remove `permute`, or choose a method that only scores"
+        )
+    roles = [role for role in ROLES_OF[targets] if role != "linear"]
+    if not any(regroups(role, comparison_of(method, role), pattern) for role in roles):
+        where = "along the neurons" if roles else "in gated MLPs"
+        raise ConfigError(
+            f"{_name(method)} has no {pattern} groups {where}, so that permuting them changes "
+            "nothing; remove `permute`"
+        )
 
 
 def takes_tiles(method: Method) -> bool:

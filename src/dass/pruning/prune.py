@@ -9,79 +9,34 @@ block; then the pruned block's outputs feed block l+1. A method that needs no st
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from dass.errors import NumericError, PatternError
+from dass.errors import NumericError
 from dass.models.attention import AttentionMemory
 from dass.models.batches import Batch, batches_of
 from dass.models.fused import fused
-from dass.models.glu import Projection
+from dass.models.glu import GLU, Projection
 from dass.models.numerics import all_finite
 from dass.models.streamed import StreamedModel, check_finite
 from dass.models.targets import BlockTargets, find_targets, targets_of
 from dass.pruning.block_statistics import BlockStatistics
 from dass.pruning.clock import Clock
+from dass.pruning.fits import check_fits, patterns_of_blocks
 from dass.pruning.gradients import Gradients, gradient_of, regional_gradients
-from dass.pruning.method import Method, Statistics, UpdateMethod
-from dass.pruning.method_calls import check_groups, comparison_of, mask_of, update_of
-from dass.pruning.patterns import NofM, Pattern, Unstructured, check_fit
-from dass.pruning.pruned_file import mask_hash, pack
+from dass.pruning.method import Method, Refined, Statistics, UpdateMethod
+from dass.pruning.method_calls import comparison_of, mask_of, scores_of, update_of
+from dass.pruning.neuron_order import Regrouped, regroup, workspace
+from dass.pruning.patterns import NofM, Pattern
+from dass.pruning.pruned import BlockWriter, Pruned
+from dass.pruning.pruned_file import pack
 from dass.pruning.resume import BlockCheckpoints
 from dass.runtime.progress import Progress, log
-from dass.terms import ROLES_OF, Propagation, Targets
-
-
-@dataclass
-class Pruned:
-    """What pruning a model yields; tensors are on the host."""
-
-    masks: dict[str, Tensor] = field(default_factory=dict)
-    """Matrix name -> packed mask, uint8; a matrix is a parameter, or an expert's slice of one."""
-    values: dict[str, Tensor] = field(default_factory=dict)
-    """Matrix name -> kept weights, of methods that update weights."""
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Matrix name -> shape."""
-    sparsity: dict[str, float] = field(default_factory=dict)
-    """Matrix name -> share of entries that are pruned."""
-    expert_tokens: dict[str, int] = field(default_factory=dict)
-    """Expert -> how many calibration tokens its router sent to it."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Stage -> seconds: loading, statistics, masks, replay, saving, total."""
-
-    block_seconds: list[float] = field(default_factory=list)
-    """Seconds of each decoder block, reading included."""
-
-    def add(self, block: Pruned, seconds: float) -> None:
-        """Note the shapes and sparsity of one more block, and the seconds that it took."""
-        self.shapes |= block.shapes
-        self.sparsity |= block.sparsity
-        self.expert_tokens |= block.expert_tokens
-        self.block_seconds.append(seconds)
-
-    def take(self, part: Pruned) -> None:
-        """Take over the masks and all else of some more matrices of the block."""
-        self.masks |= part.masks
-        self.values |= part.values
-        self.shapes |= part.shapes
-        self.sparsity |= part.sparsity
-
-    @property
-    def mean_sparsity(self) -> float:
-        """The share of pruned entries in all pruned matrices together."""
-        sizes = {name: float(torch.Size(shape).numel()) for name, shape in self.shapes.items()}
-        return sum(self.sparsity[n] * size for n, size in sizes.items()) / sum(sizes.values())
-
-    @property
-    def hash(self) -> str:
-        """The hash of all masks."""
-        return mask_hash(self.masks, self.masks.__getitem__)
+from dass.terms import Propagation, Role, Targets
 
 
 @torch.inference_mode()
@@ -93,6 +48,7 @@ def prune(
     checkpoints: BlockCheckpoints | None = None,
     propagation: Propagation = "pruned",
     targets: Targets = "mlp",
+    permute: bool = False,
 ) -> Pruned:
     """Prune the ``targets`` of every decoder block; nothing else changes.
 
@@ -106,19 +62,24 @@ def prune(
         propagation: whose outputs reach the next block: those of the pruned block, as in the paper,
             or of the dense one.
         targets: the GLUs, the linear layers of self attention, or both.
+        permute: lay N:M groups over a GLU's neurons in the order in which they keep most of the
+            scores, where that is better than its own; nothing else changes.
 
     Raises:
-        ConfigError: a custom method fails, or does not give what it should.
+        ConfigError: a custom method fails, or does not give what it should; or `permute` changes
+            nothing for the method.
         PatternError: the pattern does not fit a matrix of the model, or a refinement its groups, or
             there is not one for each block (before any work).
         ModelError: no block has what is to be pruned, or experts are not understood (before any
             work).
-        NumericError: weights, activations or scores are not finite, or a mask misses its sparsity.
+        NumericError: weights, activations or scores are not finite, a mask misses its sparsity, or
+            scores are below zero where neurons are permuted.
     """
-    patterns = _of_blocks(model, pattern)
-    _check_fits(model, method, patterns, targets)
+    patterns = patterns_of_blocks(model, pattern)
+    check_fits(model, method, patterns, targets, permute)
     pruned, clock = Pruned(), Clock()
     room = _workspace(model, method, windows, targets)
+    room += workspace(model.intermediate_size, model.hidden_size) if permute else 0
     needs = method.needs
     batches = batches_of(model, windows, room, "gradient" in needs) if needs else []
     # Outputs of dense attention are none of a block whose attention has been pruned.
@@ -126,7 +87,7 @@ def prune(
     offload_to = batches[0].hidden.device if batches else None
     spare: list[Tensor] = []  # buffers that blocks hand on
     progress = Progress("pruning", model.n_blocks, "blocks")
-    with _BlockWriter(pruned, checkpoints) as writer:
+    with BlockWriter(pruned, checkpoints) as writer:
         for index in range(model.n_blocks):
             if checkpoints is not None and index < checkpoints.done:
                 with clock("resuming"):
@@ -149,8 +110,9 @@ def prune(
                             _advance(model, block, batches, index)
                     with clock("masks"):
                         own = _prune_block(
-                            model, index, found, statistics, gradients, method, patterns[index]
-                        )
+                            model, index, found, statistics, gradients, method, patterns[index],
+                            permute,
+                        )  # fmt: skip
                     del statistics, gradients
                     if propagation == "pruned":
                         with clock("replay"), attention.replaying():
@@ -163,44 +125,6 @@ def prune(
             writer.wait()
     pruned.seconds = clock.seconds
     return pruned
-
-
-class _BlockWriter:
-    """Keeps what pruning each block gave: in what is returned, or in block checkpoints.
-
-    A file is written in the background, while the next block computes; never more than one, so
-    that no more than two blocks' masks and values stand in memory.
-    """
-
-    def __init__(self, pruned: Pruned, checkpoints: BlockCheckpoints | None) -> None:
-        self._pruned, self._checkpoints = pruned, checkpoints
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._writing: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
-
-    def keep(self, index: int, own: Pruned, started: float) -> None:
-        """Keep a block on which work began at ``started``."""
-        seconds = round(time.monotonic() - started, 4)
-        self._pruned.add(own, seconds)
-        if self._checkpoints is None:
-            self._pruned.masks |= own.masks
-            # Out of pinned memory, of which there is only so much.
-            self._pruned.values |= {name: value.clone() for name, value in own.values.items()}
-            return
-        self._writing = self._thread.submit(
-            self._checkpoints.save, index, own.masks, own.values, own.shapes,
-            {"sparsity": own.sparsity, "expert_tokens": own.expert_tokens, "seconds": seconds},
-        )  # fmt: skip
-
-    def wait(self) -> None:
-        """Until the file is written that is being written; raises what went wrong with it."""
-        if self._writing is not None:
-            self._writing.result()
 
 
 def _workspace(model: StreamedModel, method: Method, windows: Tensor, targets: Targets) -> int:
@@ -239,6 +163,7 @@ def _repeat_block(
         shapes=checkpoint.shapes,
         sparsity=about["sparsity"],
         expert_tokens=about["expert_tokens"],
+        kept_shares=about["kept_shares"],
     )
     pruned.add(own, about["seconds"])
     if not batches or index + 1 == model.n_blocks:
@@ -256,33 +181,6 @@ def _speed(windows: Tensor, seconds: list[float]) -> str:
     return f"{windows.numel() * len(seconds) / sum(seconds):,.0f} tokens/s"
 
 
-def _of_blocks(model: StreamedModel, pattern: Pattern | Sequence[Pattern]) -> Sequence[Pattern]:
-    """The pattern of each block."""
-    patterns = [pattern] * model.n_blocks if isinstance(pattern, Unstructured | NofM) else pattern
-    if len(patterns) != model.n_blocks:
-        raise PatternError(
-            f"{model.folder.name}: {len(patterns)} patterns for {model.n_blocks} blocks; give one "
-            "for each"
-        )
-    return patterns
-
-
-def _check_fits(
-    model: StreamedModel, method: Method, patterns: Sequence[Pattern], targets: Targets
-) -> None:
-    """Fail before the first block, on shapes alone: groups must fit where the method lays them."""
-    blocks = targets_of(model.layers, model.folder.name, targets)
-    axes = {role: comparison_of(method, role).axis for role in ROLES_OF[targets]}
-    for index, (block, pattern) in enumerate(zip(blocks, patterns, strict=True)):
-        if not isinstance(pattern, NofM):
-            continue
-        check_groups(method, pattern, targets)
-        for projection in block.projections:
-            shape = (projection.weight.shape[0], projection.weight.shape[1])
-            name = f"{model.folder.name}, block {index}, {projection.name}"
-            check_fit(shape, pattern, axes[projection.role], name)
-
-
 def _prune_block(
     model: StreamedModel,
     index: int,
@@ -291,16 +189,26 @@ def _prune_block(
     gradients: Gradients,
     method: Method,
     pattern: Pattern,
+    permute: bool,
 ) -> Pruned:
-    """Prune a block's matrices in place; returns masks, values and sparsity."""
+    """Prune a block's matrices in place; returns masks, values, sparsity and orders."""
     pruned = Pruned()
     for glu in found.glus:
-        own = statistics.of(glu)
-        pruned.take(_prune_matrices(model, index, glu.projections, own, gradients, method, pattern))
+        own, masks = statistics.of(glu), {}
+        name = model.parameter_name(index, glu.name)
+        if permute and isinstance(pattern, NofM):
+            regrouped = _regroup(model, index, glu, own, gradients, method, pattern)
+            pruned.orders[name], pruned.kept_shares[name] = regrouped.order, regrouped.kept
+            masks = regrouped.masks
+        elif order_of := getattr(method, "order_of", None):  # of masks that were made elsewhere
+            pruned.orders |= order_of(name)
+        pruned.take(
+            _prune_matrices(model, index, glu.projections, own, gradients, method, pattern, masks)
+        )
     for _, parts in groupby(found.linears, lambda one: one.matrix):
         linears = tuple(parts)
         own = statistics.of_linear(linears[0])
-        pruned.take(_prune_matrices(model, index, linears, own, gradients, method, pattern))
+        pruned.take(_prune_matrices(model, index, linears, own, gradients, method, pattern, {}))
     pruned.expert_tokens = {
         model.parameter_name(index, name): tokens for name, tokens in statistics.tokens.items()
     }
@@ -308,6 +216,26 @@ def _prune_block(
         log.info("block %d: no token reaches %d of its %d experts, whose weights are compared by "
                  "size alone", index, silent, len(pruned.expert_tokens))  # fmt: skip
     return pruned
+
+
+def _regroup(
+    model: StreamedModel,
+    index: int,
+    glu: GLU,
+    statistics: Statistics,
+    gradients: Gradients,
+    method: Method,
+    pattern: NofM,
+) -> Regrouped:
+    """Masks of a GLU whose neurons are permuted before they are grouped."""
+    assert not isinstance(method, UpdateMethod | Refined)  # as check_permutes has it
+    names = {one.role: model.parameter_name(index, one.name) for one in glu.projections}
+    scores = {}
+    for one in glu.projections:
+        own = replace(statistics, gradient=gradient_of(one, gradients))
+        scores[one.role] = scores_of(method, one.role, one.weight, own, names[one.role])
+    comparisons = {role: comparison_of(method, role) for role in names}
+    return regroup(scores, comparisons, pattern, names)
 
 
 def _prune_matrices(
@@ -318,10 +246,11 @@ def _prune_matrices(
     gradients: Gradients,
     method: Method,
     pattern: Pattern,
+    found: Mapping[Role, Tensor],
 ) -> Pruned:
     """Prune the projections of a GLU, or of a linear layer, in place, which are all its rows.
 
-    Returns masks, values and sparsity.
+    Masks that are ``found`` already are taken. Returns masks, values and sparsity.
     """
     pruned = Pruned()
     masks: dict[str, list[Tensor]] = {}
@@ -329,7 +258,7 @@ def _prune_matrices(
     for projection in projections:
         name = model.parameter_name(index, projection.name)
         own = replace(statistics, gradient=gradient_of(projection, gradients))
-        mask, count = _prune_projection(projection, own, method, pattern, name)
+        mask, count = _prune_projection(projection, own, method, pattern, name, found)
         masks.setdefault(projection.matrix, []).append(mask)
         kept[projection.matrix] = kept.get(projection.matrix, 0) + count
     for projection in projections:
@@ -361,7 +290,12 @@ def _to_host(values: Tensor) -> Tensor:
 
 
 def _prune_projection(
-    projection: Projection, statistics: Statistics, method: Method, pattern: Pattern, name: str
+    projection: Projection,
+    statistics: Statistics,
+    method: Method,
+    pattern: Pattern,
+    name: str,
+    found: Mapping[Role, Tensor],
 ) -> tuple[Tensor, int]:
     """Prune one projection in place; return the mask of what is kept, and of how many."""
     weight = projection.weight
@@ -371,7 +305,10 @@ def _prune_projection(
             raise NumericError(f"{name}: the updated weights are not finite; raise `damping`")
         weight.copy_(updated.masked_fill(~mask, 0))  # as the pruned file will have it
     else:
-        mask = mask_of(method, projection.role, weight, statistics, pattern, name)
+        if projection.role in found:
+            mask = found[projection.role]
+        else:
+            mask = mask_of(method, projection.role, weight, statistics, pattern, name)
         weight.masked_fill_(~mask, 0)
     return mask, _checked_count(mask, pattern, name, getattr(method, "tolerance", 0.0))
 

@@ -8,6 +8,9 @@ is safetensors:
     highest bit (as ``numpy.packbits``).
 ``<matrix>.values``
     [kept], in the model's dtype: the kept weights in C order; only of methods that update.
+``<gated MLP>.order``
+    int32 [neurons], a permutation: where N:M groups lie over the neurons in another order than the
+    model's. Masks and values are in the model's own all the same.
 
 A matrix is a parameter of the model, or slice e of one [experts, out, in]: ``<parameter>.e``.
 Its metadata holds the run's settings, each matrix's shape and each tensor's hash: a file with a
@@ -30,6 +33,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dass.errors import DataError, ModelError
+from dass.models.glu import find_glus
+from dass.models.neurons import Move, moves_of
 from dass.models.targets import targets_of
 from dass.runtime.files import seal, unseal, writing
 from dass.terms import Targets
@@ -37,7 +42,7 @@ from dass.terms import Targets
 if TYPE_CHECKING:
     from dass.models.streamed import StreamedModel
 
-FORMAT = "dass-pruned-2"
+FORMAT = "dass-pruned-3"
 
 FLOATS = ("F32", "F16", "BF16")
 """What safetensors calls the dtypes that a model can be run in."""
@@ -108,6 +113,7 @@ def save_pruned(
     values: dict[str, Tensor],
     shapes: dict[str, tuple[int, ...]],
     settings: dict[str, Any],
+    orders: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a pruned file.
 
@@ -117,9 +123,11 @@ def save_pruned(
         values: matrix name -> kept weights; empty for methods that only mask.
         shapes: matrix name -> shape of the weight.
         settings: what made it; stored with the file.
+        orders: gated MLP -> order of its neurons; of those that were permuted.
     """
     tensors = {f"{name}.mask": mask for name, mask in masks.items()}
     tensors |= {f"{name}.values": value for name, value in values.items()}
+    tensors |= {f"{name}.order": order for name, order in (orders or {}).items()}
     about = About(shapes, settings, {name: tensor_hash(one) for name, one in tensors.items()})
     with writing(path) as part:
         save_file(tensors, part, metadata=about.metadata())
@@ -154,6 +162,8 @@ class PrunedFile:
             self.settings = dict(self.about.settings)
             if not keys and not of_block:
                 raise ValueError("its tensors")
+            self.orders = {key.removesuffix(".order") for key in keys if key.endswith(".order")}
+            """Gated MLPs whose groups lie in another order of their neurons."""
             self._check_header(keys)
             self.experts = self._experts()
             """Parameter of all experts -> how many there are."""
@@ -187,6 +197,11 @@ class PrunedFile:
                 if values.get_dtype() not in FLOATS or len(values.get_shape()) != 1:
                     raise ValueError(f"values of {name}")
                 keys.remove(f"{name}.values")
+        for name in self.orders:
+            order = self._file.get_slice(f"{name}.order")
+            if order.get_dtype() != "I32" or len(order.get_shape()) != 1:
+                raise ValueError(f"order of {name}")
+            keys.remove(f"{name}.order")
         if keys:
             raise ValueError(f"{min(keys)} belongs to no parameter")
 
@@ -220,6 +235,46 @@ class PrunedFile:
     def mask(self, name: str, device: torch.device | str = "cpu") -> Tensor:
         """bool [out, in]: true where the matrix's weight is kept."""
         return unpack(self.packed_mask(name), self.shapes[name], device)
+
+    def order(self, name: str) -> Tensor | None:
+        """int64 [neurons]: in which order of its neurons a gated MLP's groups lie; None: its own.
+
+        Raises:
+            DataError: it is not the one that was saved, or no permutation.
+        """
+        if name not in self.orders:
+            return None
+        order = self._read(f"{name}.order").long()
+        if not torch.equal(order.sort().values, torch.arange(len(order))):
+            raise self._damaged(f"order of {name}")
+        return order
+
+    def moves(self, blocks: Iterable[nn.Module], prefix: str) -> dict[str, Move]:
+        """What moves where neurons are put into the orders, by the model's names.
+
+        Args:
+            blocks: the decoder blocks, on any device, also ``meta``.
+            prefix: the name of their list.
+
+        Raises:
+            ModelError: an order is of no gated MLP of the model.
+        """
+        moves: dict[str, Move] = {}
+        left = set(self.orders)
+        for index, block in enumerate(blocks if left else ()):
+            where = f"{prefix}.{index}"
+            for glu in find_glus(block, where):
+                order = self.order(f"{where}.{glu.name}")
+                if order is not None and len(order) == glu.intermediate_size:
+                    own = moves_of(glu, block, order, where)
+                    moves |= {f"{where}.{name}": move for name, move in own.items()}
+                    left.remove(f"{where}.{glu.name}")
+        if left:
+            raise ModelError(
+                f"{self.path}: orders the neurons of {min(left)}, which is no gated MLP of this "
+                "model, or one of another size; prune this model again"
+            )
+        return moves
 
     def hash(self) -> str:
         """The hash of all masks, as in the run's pruning.json."""

@@ -62,6 +62,7 @@ class BlockCheckpoints:
         values: dict[str, Tensor],
         shapes: dict[str, tuple[int, ...]],
         own: dict[str, Any],
+        orders: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Keep what pruning a block gave, as :func:`dass.pruning.pruned_file.save_pruned`.
 
@@ -69,7 +70,7 @@ class BlockCheckpoints:
         """
         if not (self.folder / ABOUT).exists():
             write_json(self.folder / ABOUT, self.about)
-        save_pruned(self.path(block), masks, values, shapes, own)
+        save_pruned(self.path(block), masks, values, shapes, own, orders)
         write_json(self.path(block).with_suffix(".json"), sha256(self.path(block)))
 
     def read(self, block: int) -> PrunedFile:

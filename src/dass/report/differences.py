@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dass.config.blocks import ModelConfig
+from dass.config.method import MethodConfig
 from dass.config.runs import experiment_runs, runs
 from dass.config.study import StudyConfig
 from dass.report.words import listed, sentences
 from dass.tasks import TASKS
-from dass.terms import Targets
 
 PAPER_MODELS = (
     "LLaMA2-7B", "LLaMA2-13B", "LLaMA2-70B", "LLaMA3.1-8B", "Mistral-7B", "Gemma-7B",
@@ -51,22 +51,25 @@ def paper_differences(study: StudyConfig) -> list[str]:
 
 
 def _pruned(study: StudyConfig) -> str:
-    """What was pruned; methods with other targets are named."""
+    """What was pruned; methods with other targets, or permuted neurons, are named."""
     methods = {key: study.methods[key] for key in dict.fromkeys(run.method for run in runs(study))}
-    others = targets_in_words({own.label or key: own.targets for key, own in methods.items()})
+    others = pruned_in_words(methods)
     return f"{PRUNED_BESIDES} {others}" if others else PRUNED
 
 
-def targets_in_words(targets: Mapping[str, Targets]) -> str:
-    """What methods prune that do not prune gated MLPs alone; nothing where all do.
+def pruned_in_words(methods: Mapping[str, MethodConfig]) -> str:
+    """Which methods do not prune gated MLPs alone, as they stand; nothing where all do.
 
     Args:
-        targets: of each method, by its label.
+        methods: key -> block.
     """
-    both, only = ([m for m, own in targets.items() if own == t] for t in ("all", "attention"))
+    labels = {own.label or key: own for key, own in methods.items()}
+    both, only = ([m for m, o in labels.items() if o.targets == t] for t in ("all", "attention"))
+    permuted = [label for label, own in labels.items() if own.permute]
     return sentences(
         f"Pruned by {listed(both)}: attention's linear layers, too" if both else "",
         f"Pruned by {listed(only)}: attention's linear layers in place of the MLPs" if only else "",
+        f"Neurons permuted before N:M grouping by {listed(permuted)}" if permuted else "",
     )
 
 

@@ -10,7 +10,7 @@ from dass.config.study import StudyConfig
 from dass.pruning.methods import find_class
 from dass.pruning.patterns import Unstructured, parse_pattern
 from dass.report.block_tables import BlockSettings
-from dass.report.differences import targets_in_words
+from dass.report.differences import pruned_in_words
 from dass.report.experiment import TableSettings
 from dass.report.words import listed
 
@@ -68,15 +68,16 @@ def block_settings(study: StudyConfig) -> BlockSettings | None:
 
 
 def _prunes_otherwise(method: MethodConfig | None) -> bool:
-    """Whether it prunes other matrices than MLPs, or blocks by ratios: no published number is."""
-    return method is not None and (method.targets != "mlp" or method.ratios is not None)
+    """Whether it prunes other matrices, blocks by ratios or permuted neurons: nothing published."""
+    return method is not None and (
+        method.targets != "mlp" or method.ratios is not None or method.permute
+    )
 
 
 def _note(study: StudyConfig, methods: Collection[str]) -> str:
-    """What captions end with: what is pruned where that is not the MLPs alone, and the note."""
+    """What captions end with: what is pruned where that is not the MLPs as they stand; the note."""
     blocks = {key: block for key, block in study.methods.items() if key in methods}
-    targets = targets_in_words({b.label or key: b.targets for key, b in blocks.items()})
-    return " ".join(part for part in (targets, study.note) if part)
+    return " ".join(part for part in (pruned_in_words(blocks), study.note) if part)
 
 
 def _seeds(calibration: CalibrationConfig) -> str:
@@ -124,6 +125,7 @@ def _method_curves(study: StudyConfig, methods: Sequence[str], x: str) -> dict[s
         | {a: v for a, v in block.arguments.items() if a != x}
         | ({"ratios": block.ratios} if block.ratios else {})
         | ({"targets": block.targets} if block.targets != "mlp" else {})
+        | ({"permute": True} if block.permute else {})
         for key, block in blocks.items()
     }
     names = {key: find_class(block.function).__name__ for key, block in blocks.items()}

@@ -93,6 +93,15 @@ class PeakMemory(Closed):
     device: Count | None
 
 
+class KeptShare(Closed):
+    """The share of a role's score that is kept, on average over gated MLPs."""
+
+    natural: Share
+    """With groups in the model's own order of neurons."""
+    permuted: Share
+    """In the order that was found."""
+
+
 class PruningResult(RunResult):
     """How a model was pruned, and how far."""
 
@@ -106,6 +115,8 @@ class PruningResult(RunResult):
     """Stage -> seconds; ``total`` among them."""
     expert_tokens: dict[str, Count] = {}
     """Expert -> calibration tokens that its router sent to it; empty for dense models."""
+    kept_shares: dict[str, KeptShare] = {}
+    """Role -> what permuting neurons changed; empty where none were permuted."""
     block_seconds: list[float]
     """Seconds per decoder block, reading included."""
     peak_memory_bytes: PeakMemory

@@ -8,6 +8,7 @@ import torch
 from dass.data.pretrained import whole_model
 from dass.errors import ModelError, PatternError
 from dass.models.glu import find_glu
+from dass.models.neurons import NEURON_DIM
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
 from dass.pruning.pruned_file import PrunedFile
@@ -94,11 +95,15 @@ def _switch_pruned(
             raise ModelError("gate and up are one matrix in this model; prefill is not measured")
         dense: WeightsOf = {}
         pruned: WeightsOf = {}
+        order = overlay.order(f"{names[id(layer)]}.{glu.name}")  # in which groups lie
         for projection in glu.projections:
             weight = projection.linear.weight.data
             dense[projection.role] = weight
             path = f"{names[id(projection.linear)]}.weight"
-            pruned[projection.role] = overlay(path, weight).contiguous()
+            masked = overlay(path, weight)
+            if order is not None:
+                masked = masked.index_select(NEURON_DIM[projection.role], order.to(masked.device))
+            pruned[projection.role] = masked.contiguous()
         variants: Variants = {dense_name: (dense, dense)}
         try:
             variants[PACKED, pattern] = (packed(pruned), pruned)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from dass.models.streamed import StreamedModel
 from dass.pruning.methods import classes_of, make_method
 from dass.pruning.patterns import Pattern, block_pattern, parse_pattern
 from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import (
+    KeptShare,
     PeakMemory,
     PruningResult,
     RatiosResult,
@@ -53,6 +56,7 @@ def prune_run(
     result_file: str | Path,
     ratios: str | Path | None = None,
     targets: Targets = "mlp",
+    permute: bool = False,
 ) -> None:
     """Prune one model by one method to one pattern; goes on where a killed job stopped.
 
@@ -67,6 +71,7 @@ def prune_run(
         pruned_file, result_file: what to write.
         ratios: how far each block is pruned, as the stage ``ratios`` saved it; None: all alike.
         targets: what is pruned: gated MLPs, the linear layers of self attention, or both.
+        permute: whether neurons are permuted before N:M grouping.
     """
     started = time.monotonic()
     name = Run.parse(run)
@@ -76,7 +81,7 @@ def prune_run(
     windows = load_windows(tokens, "windows", model.vocabulary)
     settings: dict[str, Any] = {
         "function": function, "arguments": arguments, "dtype": dtype, "bos": bos,
-        "propagation": propagation, "targets": targets,
+        "propagation": propagation, "targets": targets, "permute": permute,
     }  # fmt: skip
     patterns: Pattern | list[Pattern] = pattern
     if ratios:
@@ -89,7 +94,7 @@ def prune_run(
         checkpoints = BlockCheckpoints(
             Path(pruned_file).with_name(".blocks"), about | _made_with(model)
         )
-        pruned = prune(model, windows, method, patterns, checkpoints, propagation, targets)
+        pruned = prune(model, windows, method, patterns, checkpoints, propagation, targets, permute)
         Path(result_file).unlink(missing_ok=True)  # of an earlier pruned file
         written = checkpoints.join(pruned_file, model.n_blocks, about)
         text = about["calibration"].get("origin")
@@ -101,6 +106,7 @@ def prune_run(
             sparsity=pruned.sparsity,
             mean_sparsity=pruned.mean_sparsity,
             expert_tokens=pruned.expert_tokens,
+            kept_shares=_kept_shares(pruned),
             seconds=pruned.seconds,
             block_seconds=pruned.block_seconds,
             peak_memory_bytes=PeakMemory.model_validate(peak_memory()),
@@ -111,6 +117,15 @@ def prune_run(
         )
         write_result(result_file, result)
         checkpoints.remove()
+
+
+def _kept_shares(pruned: Pruned) -> dict[str, KeptShare]:
+    """What permuting neurons changed in each role, on average over gated MLPs."""
+    found = pruned.kept_shares.values()
+    roles = dict.fromkeys(role for one in found for role in one)
+    pairs = {role: zip(*(one[role] for one in found), strict=True) for role in roles}
+    means = {role: [fmean(shares) for shares in pair] for role, pair in pairs.items()}
+    return {role: KeptShare(natural=own, permuted=new) for role, (own, new) in means.items()}
 
 
 def _made_of(

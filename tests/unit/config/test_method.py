@@ -195,11 +195,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"powr": 1.0}, "methods.mine.powr: unknown key; did you mean power?"),
     (
         {"power": 1.0, "zzz": 1},
-        "methods.mine.zzz: unknown key; known keys: function, label, ratios, targets, power, "
-        "steps, mode, flag, limit, shares",
+        "methods.mine.zzz: unknown key; known keys: function, label, ratios, targets, permute, "
+        "power, steps, mode, flag, limit, shares",
     ),
     ({"power": 1.0, "unit": 2}, "methods.mine.unit: unknown key; known keys: function, label, "
-     "ratios, targets, power, steps, mode, flag, limit, shares"),
+     "ratios, targets, permute, power, steps, mode, flag, limit, shares"),
     ({}, "methods.mine.power: missing; it is required"),
     (
         {"power": "two"},

@@ -32,7 +32,8 @@ from dass.pruning.method import Need, ScoreMethod, Statistics
 from dass.pruning.method_calls import comparison_of
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
-from dass.pruning.prune import Pruned, prune
+from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
 from dass.pruning.resume import BlockCheckpoints
 from tests.conftest import (

@@ -25,7 +25,8 @@ from dass.pruning.method import Comparison, Method, Need, Statistics
 from dass.pruning.methods import make_method
 from dass.pruning.methods.sparsegpt import SparseGPT
 from dass.pruning.patterns import Axis, NofM, Pattern, Unstructured, parse_pattern
-from dass.pruning.prune import Pruned, prune
+from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import mask_hash, save_pruned, unpack
 from dass.terms import Propagation, Role
 from tests.conftest import SUPPORTED, TinyModel

@@ -147,7 +147,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "another format": lambda path: rewrite(path, lambda *_: None, format="dass-pruned-1"),
+    "another format": lambda path: rewrite(path, lambda *_: None, format="dass-pruned-2"),
     "no metadata": lambda path: save_file(load_file(path), path),
     "no about": lambda path: save_file(load_file(path), path, {"format": FORMAT}),
     "about is no JSON": lambda path: rewrite(path, lambda *_: None, about="{"),

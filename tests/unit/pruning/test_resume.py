@@ -18,7 +18,8 @@ from dass.errors import DataError
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
-from dass.pruning.prune import Pruned, prune
+from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile, save_pruned
 from dass.pruning.resume import BlockCheckpoints
 from dass.results.schema import PruningResult, read_result

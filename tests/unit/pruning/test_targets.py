@@ -28,7 +28,8 @@ from dass.pruning.method import Comparison, Need, Statistics, UpdateMethod
 from dass.pruning.method_calls import mask_of, update_of
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import NofM, Pattern, parse_pattern
-from dass.pruning.prune import Pruned, prune
+from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
 from dass.pruning.resume import BlockCheckpoints
 from dass.terms import Propagation, Role, Targets

@@ -38,6 +38,9 @@ def test_methods_that_prune_more_are_named() -> None:
     methods["wanda"]["targets"] = "all"
     first = said("config.yaml", methods=methods)[0]
     assert first == f"{PRUNED_BESIDES} Pruned by Wanda: attention's linear layers, too."
+    methods["wanda"] |= {"targets": "mlp", "permute": True}
+    first = said("config.yaml", methods=methods)[0]
+    assert first == f"{PRUNED_BESIDES} Neurons permuted before N:M grouping by Wanda."
 
 
 def test_stand_ins_are_called_stand_ins() -> None:

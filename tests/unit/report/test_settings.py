@@ -60,14 +60,15 @@ def test_labels_keep_the_order_of_the_config_and_methods_may_have_none() -> None
 def test_captions_name_methods_with_other_targets() -> None:
     config = demo()
     config["methods"]["wanda"] |= {"targets": "all"}
-    config["methods"]["magnitude"] |= {"targets": "all"}
+    config["methods"]["magnitude"] |= {"targets": "all", "permute": True}
     config["methods"]["sparsegpt"] |= {"targets": "attention"}
     config["blocks"]["methods"] = ["wanda", "dass"]
     study = load_config(config)
     note = study.note
     both = "Pruned by Magnitude and Wanda: attention's linear layers, too. "
     only = "Pruned by SparseGPT: attention's linear layers in place of the MLPs. "
-    assert table_settings(study, "main").note == both + only + note
+    permuted = "Neurons permuted before N:M grouping by Magnitude. "
+    assert table_settings(study, "main").note == both + only + permuted + note
     assert table_settings(study, "main").unpublished == ["magnitude", "sparsegpt", "wanda"]
     blocks = block_settings(study)
     assert blocks is not None

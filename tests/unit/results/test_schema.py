@@ -40,6 +40,7 @@ PRUNING = COMMON | {
     "mean_sparsity": 0.5,
     "expert_tokens": {"model.layers.0.mlp.experts.0": 17},
     "seconds": {"total": 2.5, "masks": 1.5},
+    "kept_shares": {"down": {"natural": 0.74, "permuted": 0.76}},
     "block_seconds": [0.5],
     "peak_memory_bytes": {"host": 1024, "device": None},
     "tokens": 4096,

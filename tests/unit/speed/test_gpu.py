@@ -194,13 +194,16 @@ def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("permute", [False, True])
 @pytest.mark.parametrize(("method", "dense_roles"), [("wanda", set()), ("dass", {"gate", "up"})])
 def test_a_pruned_model_is_prefilled_with_what_stock_kernels_can_run(
-    method: str, dense_roles: set[str], tiny_model, tokens: torch.Tensor, tmp_path: Path
-) -> None:
-    folder, pattern = tiny_model("llama"), parse_pattern("2of4")
-    pruned = prune(StreamedModel(folder, torch.float32), tokens, make_method(method, {}), pattern)
-    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
+    method: str, dense_roles: set[str], permute: bool, tiny_model, tokens: torch.Tensor,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    folder, model = tiny_model("llama"), StreamedModel(tiny_model("llama"), torch.float32)
+    pattern = parse_pattern("2of4")
+    pruned = prune(model, tokens, make_method(method, {}), pattern, permute=permute)
+    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {}, pruned.orders)
     outcome = prefill.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1, 128)))
     measured = {(m.engine, m.variant, m.tokens, m.blocks) for m in outcome.measurements}
     assert measured == {

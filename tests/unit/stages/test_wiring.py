@@ -20,7 +20,8 @@ from dass.evaluation.zero_shot import evaluate
 from dass.models.streamed import StreamedModel
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
-from dass.pruning.prune import Pruned, prune
+from dass.pruning.prune import prune
+from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile, save_pruned
 from dass.results.schema import TaskAccuracy
 from dass.terms import Dtype

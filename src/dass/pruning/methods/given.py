@@ -85,8 +85,19 @@ class Given:
         Raises:
             PatternError: the mask is not of this pattern.
         """
+        from dass.models.neurons import NEURON_DIM
         from dass.pruning.given_masks import check_pattern, opened
 
         kept, mask = opened(self.path).weight_and_mask(role, weight, name)
-        check_pattern(mask, pattern, self.tolerance, name)
+        grouped = mask
+        for order in self.order_of(name.rsplit(".", 2)[0]).values():
+            grouped = mask.index_select(NEURON_DIM[role], order.to(mask.device))
+        check_pattern(grouped, pattern, self.tolerance, name)
         return kept, mask
+
+    def order_of(self, glu: str) -> dict[str, Tensor]:
+        """The gated MLP -> int32 [neurons], the order in which its groups lie; else nothing."""
+        from dass.pruning.given_masks import opened
+
+        order = opened(self.path).order(glu)
+        return {} if order is None else {glu: order.int()}
