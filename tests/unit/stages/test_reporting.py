@@ -69,7 +69,7 @@ def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
     report(
         summary=rows, published=[published], study="small", description="What it is.", note="",
         experiments={"main": SETTINGS}, speed={}, speed_results=[], speed_pruning=[],
-        activations=[], block_errors=[], blocks=None,
+        activations=[], block_errors=[], blocks=None, speed_accuracy=None,
         differences=["Another text."],
         **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) ->
         experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
         speed={"metric": SPEED}, speed_results=[own],
         speed_pruning=[tmp_path / "b/c4/dass/2of4/pruning.json"],
-        activations=[], block_errors=[], blocks=None,
+        activations=[], block_errors=[], blocks=None, speed_accuracy=None,
         differences=["Another text."],
         **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
