@@ -189,7 +189,7 @@ def speed_accuracy_table(part: str, panels: Sequence[Panel], settings: TableSett
         f"{settings.title}. {WHAT[part]}, end to end, as CUDA graphs",
         "×: times as fast as dense, which took turns with the run, ± half the distance of the "
         "quartiles; below 1 is slower. Dense: the median of its measurements beside the runs",
-        "Weights: bytes of the whole model, its MLPs packed, relative to dense",
+        "Weights: bytes of the whole model, its MLPs packed and all else dense, relative to dense",
         f"Perplexity on the {settings.split} split" + (" and accuracy" if settings.tasks else "")
         + ": ± as in the tables of the experiments",
         *measured_on(panels),

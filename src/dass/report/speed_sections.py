@@ -55,10 +55,8 @@ def speed_accuracy_section(
     section = Section(shown.title)
     for part in ("decode", "prefill"):
         if panels := panels_of(part, results, rows, shown):
-            drawn, caption = (
-                speed_accuracy_figure(part, panels, shown),
-                figure_caption(part, panels, shown),
-            )
+            drawn = speed_accuracy_figure(part, panels, shown)
+            caption = figure_caption(part, panels, shown)
             section.tables.append(speed_accuracy_table(part, panels, shown))
             section.figures.append(Drawing(drawn, caption, f"speed/figures/{part}.pdf"))
     return [section] if section.tables else []

@@ -19,8 +19,6 @@ Timed = Callable[[int], float]
 """Runs a variant once, in round ``i``, and returns the seconds that it took."""
 TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
 """Largest relative error of an output that still counts as rounding."""
-
-
 DECODE_TO = 16
 """Sequences that generate a token each; more are not measured."""
 TOKENS_OF = {"prefill": range(128, sys.maxsize), "decode": range(1, DECODE_TO + 1)}

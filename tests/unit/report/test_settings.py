@@ -99,6 +99,12 @@ def test_a_study_without_zero_shot_has_no_tasks() -> None:
     assert table_settings(load_config(config), "main").tasks == []
 
 
+EXPERIMENT = {
+    "title": "T", "models": "all", "calibrations": ["toy"], "methods": ["of-attention"],
+    "patterns": ["2of4"],
+}  # fmt: skip
+
+
 def timed_on_a_gpu(**gpu: Any) -> dict[str, Any]:
     return demo(speed={"gpu": {"of": ["standin-llama"]} | gpu}, note="A note.")
 
@@ -121,7 +127,9 @@ def test_accuracy_against_speed_shows_the_runs_that_are_timed() -> None:
     "changes",
     [{"speed": None}, {"speed": {"gpu": None}}, timed_on_a_gpu(prefill=False),
      timed_on_a_gpu() | {"select": {"patterns": ["u50"]}},
-     timed_on_a_gpu() | {"select": {"models": ["standin-gemma"]}}],
+     timed_on_a_gpu() | {"select": {"models": ["standin-gemma"]}},
+     timed_on_a_gpu() | {"methods": {"of-attention": {"function": "wanda", "targets": "attention"}},
+                         "experiments": {"main": EXPERIMENT}, "blocks": None}],
 )  # fmt: skip
 def test_without_a_run_that_is_timed_there_is_no_accuracy_against_speed(
     changes: dict[str, Any],
