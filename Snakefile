@@ -44,6 +44,7 @@ rule all:
         FIGURES,
         lambda wildcards: BLOCK_TABLES + BLOCK_FIGURES,
         lambda wildcards: SPEED_TABLES + SPEED_FIGURES,
+        lambda wildcards: SPEED_ACCURACY_TABLES + SPEED_ACCURACY_FIGURES,
         gone("tokens", "masks", "results", "summaries", "blocks", "speed"),
 
 

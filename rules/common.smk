@@ -20,6 +20,7 @@ from dass.config.sizes import IN_EVALUATION, SMALL, job_memory
 from dass.config.runs import (
     block_runs,
     experiment_runs,
+    prefilled_runs,
     runs,
     speed_subjects,
     zero_shot_runs,
@@ -204,9 +205,10 @@ def pruned(pattern, model=None, among=RUNS):
     ]
 
 
-def evaluated(kind, model=None):
+def evaluated(kind, model=None, these=None):
     """Result files of this kind of each run that has one, dense first; of all models or of one."""
-    among = RUNS if kind == "perplexity" else ZERO_SHOT_RUNS
+    measured = RUNS if kind == "perplexity" else ZERO_SHOT_RUNS
+    among = [run for run in measured if these is None or run in these]
     models = dict.fromkeys(run.model for run in among if model in (None, run.model))
     dense = [f"{RESULTS}/runs/{name}/dense/{kind}.json" for name in models]
     return dense + pruned(f"{RUN}/{kind}.json", model, among)

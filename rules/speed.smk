@@ -83,7 +83,7 @@ rule speed_prefill:
         pruned_file=PRUNED,
         modules=modules("speed_prefill"),
     output:
-        result_file=f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json",
+        result_file=PREFILL,
     log:
         f"logs/speed_prefill/{STUDY.study}/{{model}}/{{calibration}}/{{method}}/{{pattern}}.log",
     benchmark:
@@ -210,5 +210,43 @@ rule speed_figures:
         settings=lambda wildcards: speed_settings(wildcards.kind),
     message:
         "Speed figure: {wildcards.kind}"
+    script:
+        "../workflow/scripts/stage.py"
+
+
+rule speed_accuracy:
+    # Of the runs that are timed, also what they are worth: not part of the target `speed`.
+    input:
+        result_files=pruned(PREFILL, among=PREFILLED),
+        perplexity=evaluated("perplexity", these=PREFILLED),
+        zero_shot=evaluated("zero_shot", these=PREFILLED),
+        modules=modules("speed_accuracy"),
+    output:
+        tex_file=in_report(
+            f"{SPEED}/tables/{{part}}.tex", "Speed", benchmark="{part}", form="tex"
+        ),
+        markdown_file=in_report(
+            f"{SPEED}/tables/{{part}}.md", "Speed", benchmark="{part}", form="md"
+        ),
+        figure_file=in_report(
+            f"{SPEED}/figures/{{part}}.pdf", "Speed", benchmark="{part}", form="pdf"
+        ),
+    log:
+        f"logs/speed_accuracy/{STUDY.study}/{{part}}.log",
+    benchmark:
+        f"logs/benchmarks/speed_accuracy/{STUDY.study}/{{part}}.tsv"
+    wildcard_constraints:
+        part=one_of(PREFILLED_PARTS),
+    conda:
+        "../envs/dass.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        stage="speed_accuracy",
+        part="{part}",
+        settings=speed_accuracy_shown(),
+    message:
+        "Accuracy against speed: {wildcards.part}"
     script:
         "../workflow/scripts/stage.py"

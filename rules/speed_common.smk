@@ -3,7 +3,11 @@ import shutil
 import subprocess
 from dataclasses import asdict
 
+from dass.report.settings import speed_accuracy_settings
+from dass.speed.timing import TOKENS_OF
+
 SPEED = f"{RESULTS}/speed"
+PREFILL = f"{SPEED}/prefill/{{model}}/{{calibration}}/{{method}}/{{pattern}}.json"
 SPEED_KINDS = [
     kind
     for kind in ("metric", "gpu", "cpu")
@@ -33,6 +37,15 @@ def gpu_here():
     return os.environ["DASS_SPEED_GPU"] == "1"
 
 
+# The runs that are timed themselves, and what of them: prefill, decode, or both.
+PREFILLED = prefilled_runs(STUDY) if gpu_here() else []
+PREFILLED_PARTS = [
+    part
+    for part, counts in TOKENS_OF.items()
+    if PREFILLED and any(tokens in counts for tokens in STUDY.speed.gpu.tokens)
+]
+
+
 def speed_results(kind):
     """The result files of one kind; for a GPU none where there is none."""
     subjects = speed_subjects(STUDY, kind)
@@ -49,14 +62,7 @@ def speed_results(kind):
     if kind == "gpu" and not (subjects and gpu_here()):
         return []
     files = [f"{SPEED}/{kind}/{subject}.json" for subject in subjects]
-    if kind == "gpu" and STUDY.speed.gpu.prefill:
-        # Of ablations, which go without tasks, time would say nothing new.
-        asked = ZERO_SHOT_RUNS or RUNS
-        runs = [r for r in asked if r.model in subjects and r.pattern == "2of4"]
-        files += [
-            f"{SPEED}/prefill/{'/'.join(run[:3])}/{run.pattern}.json" for run in runs
-        ]
-    return files
+    return files + (pruned(PREFILL, among=PREFILLED) if kind == "gpu" else [])
 
 
 # None of what is not measured here: it would be blank.
@@ -65,6 +71,11 @@ SPEED_FIGURES = [
     for kind in SPEED_KINDS
     if kind != "metric" and speed_results(kind)
 ]
+# Of accuracy against speed: beside what is timed they need the runs' evaluations.
+SPEED_ACCURACY_TABLES = expand(
+    f"{SPEED}/tables/{{part}}.{{form}}", part=PREFILLED_PARTS, form=["tex", "md"]
+)
+SPEED_ACCURACY_FIGURES = expand(f"{SPEED}/figures/{{part}}.pdf", part=PREFILLED_PARTS)
 
 
 def all_speed_results():
@@ -148,6 +159,12 @@ def speed_settings(kind):
         },
         "note": STUDY.note,
     }
+
+
+def speed_accuracy_shown():
+    """What tables and figures of accuracy against speed show; None where no run is timed."""
+    settings = speed_accuracy_settings(STUDY) if PREFILLED else None
+    return settings and asdict(settings)
 
 
 def speed_all_cores():

@@ -129,7 +129,8 @@ rule report:
         speed_pruning=speed_pruning(),
         activations=BLOCK_ACTIVATIONS,
         block_errors=BLOCK_ERRORS,
-        figures=FIGURES + BLOCK_FIGURES + SPEED_FIGURES,  # report.tex includes them
+        # report.tex includes them
+        figures=FIGURES + BLOCK_FIGURES + SPEED_FIGURES + SPEED_ACCURACY_FIGURES,
         templates=TEMPLATES,
         modules=modules("report"),
     output:
@@ -153,6 +154,7 @@ rule report:
         note=STUDY.note,
         differences=paper_differences(STUDY),
         speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
+        speed_accuracy=speed_accuracy_shown(),
         blocks=blocks_shown(),
     message:
         "Report of study {params.study}"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from dass.models.shape import Shape
+from dass.speed.results import make_result, write_speed
+from dass.speed.timing import Measurement, Outcome
 
 from .conftest import Workflow, small_study
 
@@ -21,6 +27,16 @@ def speed_study(**changes: Any) -> dict[str, Any]:
                 "repeats": 2, "threads": 1},
     }  # fmt: skip
     return small_study() | {"speed": speed | changes}
+
+
+def write_prefill(file: Path, subject: str) -> None:
+    """What a GPU might have said of a run."""
+    measured = [
+        Measurement("prefill", engine, variant, 128, "float16", [seconds] * 3, "graph")
+        for engine, variant, seconds in (("torch", "dense", 0.02), ("packed", "2of4", 0.01))
+    ]
+    settings = SimpleNamespace(pattern="2of4")
+    write_speed(file, make_result("gpu", subject, Shape(**SIZES), settings, Outcome(measured)))
 
 
 def test_a_study_without_the_block_measures_nothing(finished_study: Workflow) -> None:
@@ -66,9 +82,27 @@ def test_where_there_is_a_gpu_its_benchmarks_are_part_of_the_study(
     study: Workflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASS_SPEED_GPU", "1")
-    jobs = study.plan(config=study.write_study(speed_study(), "speed.yaml"))
+    config = study.write_study(speed_study(), "speed.yaml")
+    jobs = study.plan(config=config)
     assert jobs["speed_gpu"] == 2
     assert jobs["speed_prefill"] == 2  # wanda and dass of the model, none of the mere shape
+    assert jobs["speed_accuracy"] == 1  # prefill: at 128 tokens decode is not measured
+
+    runs = [f"standin-llama/toy/{method}" for method in ("wanda", "dass")]
+    for subject in runs:
+        write_prefill(study.folder / f"results/small/speed/prefill/{subject}/2of4.json", subject)
+    tables = "results/small/speed/tables/prefill"
+    study.forked(f"{tables}.md", config=config)
+    written = (study.folder / f"{tables}.md").read_text()
+    assert "DaSS, packed" in written and "2.00 ± 0" in written and "stand-ins" in written
+    assert (study.folder / "results/small/speed/figures/prefill.pdf").read_bytes()[:4] == b"%PDF"
+    assert study.plan(f"{tables}.md", config=config) == {}
+    again = {"speed_accuracy": 1}
+    study.append("src/dass/report/speed_accuracy_figure.py", "# changed")
+    assert study.plan(f"{tables}.md", config=config) == again
+    study.append("src/dass/pruning/methods/dass.py", "# changed")
+    anew = again | dict.fromkeys(("prune_run", "perplexity", "zero_shot", "speed_prefill"), 1)
+    assert study.plan(f"{tables}.md", config=config) == anew
 
 
 def test_the_target_speed_prunes_for_prefill_only(

@@ -63,7 +63,8 @@ STUDY: dict[str, Any] = {
         "shapes": {"tiny": {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2,
                             "blocks": 2}},
         "metric": {"of": ["a", "tiny"], "repeats": 2},
-        "gpu": {"of": "all", "tokens": [17, 19], "repeats": 4},
+        "gpu": {"of": "all", "tokens": [9, 190], "repeats": 4,
+                "prefill_patterns": ["4of8", "2of4"]},
         "cpu": {"of": ["tiny", "s"], "patterns": ["u55"], "parts": ["mlp"], "tokens": [23],
                 "repeats": 6, "threads": 29},
     },
@@ -322,6 +323,12 @@ for name, shown in SHOWN.items():
               "x_part": "method", "x_values": {}, "curves": {},
               "unpublished": ["mine"] if "mine" in shown["methods"] else []}  # fmt: skip
 
+SPEED_ACCURACY = SHOWN["main"] | {
+    "experiment": "speed", "title": "Accuracy against speed", "tolerance": 0.02,
+    "models": {"a": "Model A", "b": "Model B", "s": "Model S"}, "unpublished": [],
+    "patterns": ["2of4", "4of8"], "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"},
+    **{key: SHOWN["other"][key] for key in ("calibrations", "draws")},
+}  # fmt: skip
 LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
 SUBJECTS = {"metric": ["a", "tiny"], "gpu": ["a", "b", "s"], "cpu": ["s", "tiny"]}
 SPEED_SETTINGS: dict[str, dict[str, Any]] = {
@@ -330,7 +337,7 @@ SPEED_SETTINGS: dict[str, dict[str, Any]] = {
            "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"}}
     for kind, subjects in SUBJECTS.items()
 }  # fmt: skip
-PREFILLED = [run for run in RUNS if run[3] == "2of4"]
+PREFILLED = [run for run in RUNS if run[3] != "u60"]
 SPEED = f"{RESULTS}/speed"
 SPEED_RESULTS = {
     "metric": [f"{SPEED}/metric/{m}/{n}.json" for m in ("a", "tiny") for n in ARGUMENTS],
@@ -421,7 +428,7 @@ def test_the_report(wired: Jobs) -> None:
     params = {
         "experiments": SHOWN, "study": "wired", "note": "A note.",
         "description": "Every value is another.", "speed": SPEED_SETTINGS,
-        "blocks": BLOCKS,
+        "blocks": BLOCKS, "speed_accuracy": SPEED_ACCURACY,
         "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip
     inputs = {
@@ -436,7 +443,8 @@ def test_the_report(wired: Jobs) -> None:
               for kind in ("perplexity", "zero_shot")),
             *(f"{RESULTS}/figures/blocks/{kind}.pdf"
               for kind in ("norms", "outliers", "glu_error", "hidden_error", "kept")),
-            *(f"{RESULTS}/speed/figures/{kind}.pdf" for kind in ("gpu", "cpu")),
+            *(f"{RESULTS}/speed/figures/{kind}.pdf"
+              for kind in ("gpu", "cpu", "prefill", "decode")),
         ],
         "templates": [
             f"src/dass/report/templates/report.{form}" for form in ("typ", "html", "tex")
@@ -488,15 +496,15 @@ def test_speed(wired: Jobs) -> None:
     expect(wired, "speed_metric", timed, read)
     gpu = {
         f"{SPEED}/gpu/{m}.json": {
-            "subject": m, "source": FOLDERS[m], "dtype": DTYPE[m], "tokens": [17, 19], "repeats": 4,
+            "subject": m, "source": FOLDERS[m], "dtype": DTYPE[m], "tokens": [9, 190], "repeats": 4,
         }
         for m in SUBJECTS["gpu"]
     }  # fmt: skip
     expect(wired, "speed_gpu", gpu, {out: of_folder(job["subject"]) for out, job in gpu.items()})
     prefill = {
         f"{SPEED}/prefill/{'/'.join(run)}.json": {
-            "subject": "/".join(run[:3]), "folder": FOLDERS[run[0]], "pattern": "2of4",
-            "dtype": DTYPE[run[0]], "tokens": [17, 19], "repeats": 4,
+            "subject": "/".join(run[:3]), "folder": FOLDERS[run[0]], "pattern": run[3],
+            "dtype": DTYPE[run[0]], "tokens": [9, 190], "repeats": 4,
         }
         for run in PREFILLED
     }  # fmt: skip
@@ -506,6 +514,15 @@ def test_speed(wired: Jobs) -> None:
         for run in PREFILLED
     }
     expect(wired, "speed_prefill", prefill, masks)
+    told = {
+        f"{SPEED}/tables/{part}.tex": {"part": part, "settings": SPEED_ACCURACY}
+        for part in ("prefill", "decode")
+    }
+    read = {"result_files": list(prefill)}
+    for kind in ("perplexity", "zero_shot"):
+        dense = [f"{RESULTS}/runs/{model}/dense/{kind}.json" for model in "asb"]
+        read[kind] = dense + [f"{RESULTS}/runs/{'/'.join(run)}/{kind}.json" for run in PREFILLED]
+    expect(wired, "speed_accuracy", told, dict.fromkeys(told, read))
     cpu = {
         f"{SPEED}/cpu/{m}.json": {
             "subject": m, "source": source[m], "tokens": [23], "patterns": ["u55"],
@@ -537,7 +554,7 @@ def test_every_rule_with_a_stage_is_looked_at(wired: Jobs) -> None:
         *("activations", "block_errors", "block_tables", "block_figures"),
         *("summary_of_model", "summary", "experiment_tables", "experiment_figures", "report"),
         *("speed_metric", "speed_gpu", "speed_prefill", "speed_cpu", "speed_tables"),
-        *("speed_figures", "verify"),
+        *("speed_figures", "speed_accuracy", "verify"),
     }
 
 

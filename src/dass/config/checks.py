@@ -249,6 +249,10 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
         block = getattr(study.speed, part)
         if block is not None and block.of != "all":
             yield from _check_names(f"speed.{part}.of", block.of, "model or shape", known, where)
+    gpu = study.speed.gpu
+    if gpu is not None and "prefill_patterns" in gpu.model_fields_set:
+        key, used = "speed.gpu.prefill_patterns", _patterns_used(study)
+        yield from _check_names(key, gpu.prefill_patterns, "pattern", used, "any experiment")
     timed = study.speed.metric
     if timed is not None and timed.methods != "all":
         key = "speed.metric.methods"
@@ -259,12 +263,16 @@ def _check_speed(study: StudyConfig) -> Iterator[Problem]:
 
 
 def _check_select(study: StudyConfig) -> Iterator[Problem]:
-    patterns = dict.fromkeys(p for e in study.experiments.values() for p in e.patterns)
+    patterns = _patterns_used(study)
     for key in SelectConfig.model_fields:
         if (listed := getattr(study.select, key, None)) is not None:
             known = patterns if key == "patterns" else getattr(study, key)
             where = "any experiment" if key == "patterns" else key
             yield from _check_names(f"select.{key}", listed, key[:-1], known, where)
+
+
+def _patterns_used(study: StudyConfig) -> dict[str, None]:
+    return dict.fromkeys(p for e in study.experiments.values() for p in e.patterns)
 
 
 def _check_names(

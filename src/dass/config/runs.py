@@ -120,6 +120,24 @@ def speed_subjects(study: StudyConfig, part: str) -> list[str]:
     return [n for n in named if n not in study.models or chosen is None or n in chosen]
 
 
+def prefilled_runs(study: StudyConfig) -> list[RunKey]:
+    """The runs whose own models are timed on a GPU, if their MLPs are pruned.
+
+    Of ablations, which go without tasks, time would say nothing new.
+    """
+    block = study.speed.gpu if study.speed else None
+    if block is None or not block.prefill:
+        return []
+    subjects, asked = speed_subjects(study, "gpu"), zero_shot_runs(study) or runs(study)
+    return [
+        run
+        for run in asked
+        if run.model in subjects
+        and run.pattern in block.prefill_patterns
+        and study.methods[run.method].targets != "attention"
+    ]
+
+
 def runs(study: StudyConfig) -> list[RunKey]:
     """The runs of all experiments, those that ``select`` leaves, each once, in config order."""
     return list(

@@ -61,14 +61,17 @@ class GpuSpeedConfig(_Benchmark):
     says `not measured here`."""
 
     tokens: Annotated[list[Count], AfterValidator(once)] = Field(
-        default=[1, 16, 128, 512, 2048, 8192], min_length=1
+        default=[1, 4, 16, 128, 512, 2048, 8192], min_length=1
     )
     """Tokens per call."""
     repeats: Count = 20
     """Repeats that count, after the warm-up."""
     prefill: Switch = True
-    """Also prefill with each pruned 2:4 model itself, end to end, where it fits; models are pruned
-    for it."""
+    """Also prefill and decode with each pruned model itself, end to end, where it fits; models are
+    pruned for it."""
+    prefill_patterns: Patterns = Field(default=["2of4"])
+    """Patterns of the runs that `prefill` measures, spelled as in `experiments`. Stock kernels run
+    `2of4` only, packed weights any."""
 
 
 class CpuSpeedConfig(_Benchmark):

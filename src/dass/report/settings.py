@@ -5,7 +5,16 @@ from typing import Any, Literal, TypeAlias
 
 from dass.config.blocks import CalibrationConfig
 from dass.config.method import MethodConfig
-from dass.config.runs import CALIBRATION_AXES, block_runs, draws_of, experiment_runs, x_values
+from dass.config.runs import (
+    CALIBRATION_AXES,
+    RunKey,
+    block_runs,
+    draws_of,
+    experiment_runs,
+    prefilled_runs,
+    x_values,
+    zero_shot_runs,
+)
 from dass.config.study import StudyConfig
 from dass.pruning.methods import find_class
 from dass.pruning.patterns import Unstructured, parse_pattern
@@ -25,32 +34,54 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
     """
     runs = experiment_runs(study, experiment)
     block = study.experiments[experiment]
-    calibrations = {key: study.calibrations[key] for key in block.calibrations if runs}
-    models, methods = {run.model for run in runs}, {run.method for run in runs}
     part, curves = _curves(study, experiment) if block.x else ("method", {})
     return TableSettings(
         experiment=experiment,
         title=block.title,
-        models={key: model.label for key, model in study.models.items() if key in models},
-        calibrations={
-            key: f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, {_seeds(c)}"
-            for key, c in calibrations.items()
-        },
-        methods={key: m.label or key for key, m in study.methods.items() if key in methods},
-        patterns=list(dict.fromkeys(run.pattern for run in runs)),
-        split=study.perplexity.table_split,
+        **_of_runs(study, runs, block.calibrations, block.zero_shot),
         others={name: text.split for name, text in study.perplexity.others.items()},
-        metric=study.zero_shot.metric if study.zero_shot else "acc",
-        tasks=list(study.zero_shot.tasks) if study.zero_shot and block.zero_shot else [],
-        note=_note(study, methods),
-        draws={key: draws_of(key, c) for key, c in calibrations.items()},
         tolerance=study.published.tolerance if study.published else 0.02,
         x=block.x,
         x_part=part,
         x_values=x_values(study, experiment) if block.x else {},
         curves=curves,
-        unpublished=sorted(key for key in methods if _prunes_otherwise(study.methods.get(key))),
+        unpublished=sorted(
+            key for key in {run.method for run in runs} if _prunes_otherwise(study.methods.get(key))
+        ),
     )
+
+
+def speed_accuracy_settings(study: StudyConfig) -> TableSettings | None:
+    """What the tables and figures of accuracy against speed show, if any runs are timed."""
+    runs = prefilled_runs(study)
+    if not runs:
+        return None
+    drawn = {run.calibration for run in runs}
+    calibrations = [key for key, c in study.calibrations.items() if drawn & draws_of(key, c).keys()]
+    of_runs = _of_runs(study, runs, calibrations, bool(zero_shot_runs(study)))
+    return TableSettings(experiment="speed", title="Accuracy against speed", **of_runs)
+
+
+def _of_runs(
+    study: StudyConfig, runs: Sequence[RunKey], calibrations: Sequence[str], zero_shot: bool
+) -> dict[str, Any]:
+    """The fields of :class:`TableSettings` that are the same whatever the table says of runs."""
+    drawn = {key: study.calibrations[key] for key in calibrations if runs}
+    models, methods = {run.model for run in runs}, {run.method for run in runs}
+    return {
+        "models": {key: model.label for key, model in study.models.items() if key in models},
+        "calibrations": {
+            key: f"{c.sequences} sequences of {c.length} tokens of {c.dataset}, {_seeds(c)}"
+            for key, c in drawn.items()
+        },
+        "methods": {key: m.label or key for key, m in study.methods.items() if key in methods},
+        "patterns": list(dict.fromkeys(run.pattern for run in runs)),
+        "split": study.perplexity.table_split,
+        "metric": study.zero_shot.metric if study.zero_shot else "acc",
+        "tasks": list(study.zero_shot.tasks) if study.zero_shot and zero_shot else [],
+        "note": _note(study, methods),
+        "draws": {key: draws_of(key, c) for key, c in drawn.items()},
+    }
 
 
 def block_settings(study: StudyConfig) -> BlockSettings | None:

@@ -263,9 +263,9 @@ def engine_label(one: Measurement) -> str:
 
 
 def source_of(result: SpeedResult) -> str:
-    """The file of a result, relative to the study's results; a prefill is of a run, all at 2:4."""
-    if result.kind == "gpu" and "/" in result.subject:
-        return f"speed/prefill/{result.subject}/2of4.json"
+    """The file of a result, relative to the study's results."""
+    if result.run:
+        return f"speed/prefill/{result.run}.json"
     return f"speed/{result.kind}/{result.subject}.json"
 
 
@@ -317,12 +317,13 @@ def _known(results: Sequence[SpeedResult], settings: SpeedSettings) -> list[Spee
 
 
 def _subject_label(result: SpeedResult, settings: SpeedSettings) -> str:
-    model, _, run = result.subject.partition("/")
+    model, *run = (result.run or result.subject).split("/")
     label = settings.subjects[model]
     if not run:
         return label
-    method = run.rpartition("/")[2]
-    return f"{label}, pruned by {settings.methods.get(method, method)}"
+    _, method, pattern = run
+    by = settings.methods.get(method, method)
+    return f"{label}, pruned by {by} to {pattern_label(pattern)}"
 
 
 def _table(

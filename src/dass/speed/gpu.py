@@ -28,17 +28,13 @@ from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM, Pattern, parse_pattern
 from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants
 from dass.speed.shapes import random_model, random_weight
-from dass.speed.timing import Outcome, Skipped, reason_of
+from dass.speed.timing import DECODE_TO, TOKENS_OF, Outcome, Skipped, reason_of
 from dass.speed.twofour import check_axis, convert
 from dass.terms import DENSE, ROLES
 
 SEQUENCE = 2048
 """More tokens than this go as several sequences."""
-DECODE_TO = 16
-"""Sequences that generate a token each; more are not measured."""
 ANY = range(1, sys.maxsize)
-TOKENS_OF = {"prefill": range(128, sys.maxsize), "decode": range(1, DECODE_TO + 1)}
-"""Part -> the numbers of tokens that it is measured at; all others at any."""
 CACHE = 1024
 """Places of the static cache that decoding attends to."""
 WeightsOf = dict[str, Any]
@@ -261,6 +257,7 @@ def time_model(
         settings, outcome: what and how often; where it goes.
     """
     layers = list(model.model.layers)  # type: ignore[union-attr, arg-type]
+    SwitchedMLP.selected = names[0], 0  # what was timed last may be none of this model's
     for tokens in settings.tokens:
         if tokens not in TOKENS_OF.get(part, ANY):
             continue

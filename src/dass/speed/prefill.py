@@ -1,4 +1,4 @@
-"""Prefill and decoding with a pruned 2:4 model on a GPU, against the dense model it came from."""
+"""Prefill and decoding with a pruned model on a GPU, against the dense model it came from."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from dass.models.glu import find_glu
 from dass.models.neurons import NEURON_DIM
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
+from dass.packed.linear import tensors_of
+from dass.packed.product import Packed
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.provenance import model_source
 from dass.speed.gpu import (
@@ -32,11 +34,11 @@ from dass.terms import DENSE
 def prefill_of_run(
     folder: str | Path, pruned: str | Path, pattern: str, settings: GpuSettings
 ) -> Outcome:
-    """Prefill and decode with a pruned 2:4 model, against the dense model that it came from.
+    """Prefill and decode with a pruned model, against the dense model that it came from.
 
-    Packed weights run all projections. For stock kernels each projection whose groups lie along
-    the input is stored as a semi-structured tensor; the others (gate and up of DaSS) run their
-    masked weights dense, and that is noted.
+    Packed weights run all projections, whatever the pattern. For stock kernels each projection
+    that is 2:4 along the input is stored as a semi-structured tensor; the others (gate and up of
+    DaSS) run their masked weights dense, and that is noted.
 
     Args:
         folder: of the dense model, which has to fit on the device.
@@ -89,6 +91,7 @@ def _switch_pruned(
         raise ModelError("its activation function is not known; prefill is not measured")
     names = {id(module): name for name, module in model.named_modules()}
     dense_name, found = ("torch", DENSE), {PACKED}
+    size, saved = sum(weight.nbytes for weight in model.parameters()), 0
     for index, layer in enumerate(model.model.layers):
         glu = find_glu(layer, f"block {index}")
         if len(glu.parameters) < 3:
@@ -106,7 +109,9 @@ def _switch_pruned(
             pruned[projection.role] = masked.contiguous()
         variants: Variants = {dense_name: (dense, dense)}
         try:
-            variants[PACKED, pattern] = (packed(pruned), pruned)
+            own = packed(pruned)
+            variants[PACKED, pattern] = (own, pruned)
+            saved += _bytes_of(dense) - _bytes_of(own)
         except PatternError as error:
             found.discard(PACKED)
             outcome.skip(Skipped("decode", PACKED, pattern, reason_of(error)))
@@ -124,5 +129,12 @@ def _switch_pruned(
         path = f"{names[id(layer)]}.{glu.path}"
         parent, _, child = path.rpartition(".")
         setattr(model.get_submodule(parent), child, SwitchedMLP(variants, activation))
+    outcome.weight_bytes = {"torch": size} | ({PACKED: size - saved} if PACKED in found else {})
     engines = [PACKED, *settings.compress]
     return [dense_name, *((engine, pattern) for engine in engines if engine in found)]
+
+
+def _bytes_of(weights: WeightsOf) -> int:
+    """Bytes of dense or packed weights."""
+    found = [tensors_of(w) if isinstance(w, Packed) else [w] for w in weights.values()]
+    return sum(tensor.nbytes for tensors in found for tensor in tensors)

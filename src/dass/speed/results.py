@@ -1,7 +1,7 @@
 """The one schema of speed results: all repeats, the machine, and what was skipped."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +42,16 @@ class SpeedResult:
     """What was skipped; version 1 calls it so."""
     provenance: dict[str, Any]
     """From :func:`dass.runtime.provenance.provenance`."""
+    weight_bytes: dict[str, int] = field(default_factory=dict)
+    """Engine -> bytes of all the model's weights as it holds them; of a run's prefill: those of
+    ``torch``, which are dense, and ``packed``."""
+
+    @property
+    def run(self) -> str | None:
+        """Of a run's prefill ``model/calibration/method/pattern``; None of anything else."""
+        if self.kind != "gpu" or "/" not in self.subject:
+            return None
+        return f"{self.subject}/{self.settings.get('pattern', '2of4')}"
 
     def of(self, part: str) -> list[Measurement]:
         """The measurements of one part."""
@@ -62,7 +72,8 @@ def make_result(
     """
     recorded = {name: value for name, value in vars(settings).items() if name != "compress"}
     about = (machine.describe(), outcome.measurements, outcome.skipped, provenance())
-    return SpeedResult(SCHEMA_VERSION, kind, subject, shape, recorded, *about)
+    sizes = outcome.weight_bytes
+    return SpeedResult(SCHEMA_VERSION, kind, subject, shape, recorded, *about, sizes)
 
 
 def compact(content: Any) -> str:

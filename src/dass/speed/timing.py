@@ -7,6 +7,7 @@ a clock that drops or a neighbour that wakes up affects all of them alike.
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -18,6 +19,10 @@ Timed = Callable[[int], float]
 """Runs a variant once, in round ``i``, and returns the seconds that it took."""
 TOLERANCE = {"float16": 0.02, "bfloat16": 0.1, "float32": 1e-3}
 """Largest relative error of an output that still counts as rounding."""
+DECODE_TO = 16
+"""Sequences that generate a token each; more are not measured."""
+TOKENS_OF = {"prefill": range(128, sys.maxsize), "decode": range(1, DECODE_TO + 1)}
+"""Part -> the numbers of tokens that it is measured at; all others at any."""
 
 
 class Spread(NamedTuple):
@@ -104,6 +109,8 @@ class Outcome:
 
     measurements: list[Measurement] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    weight_bytes: dict[str, int] = field(default_factory=dict)
+    """As :class:`dass.speed.results.SpeedResult` has it."""
 
     def skip(self, one: Skipped) -> None:
         """Note what is not measured, once."""

@@ -29,4 +29,6 @@ def speed_prefill(
     settings = GpuSettings(tokens, repeats=repeats, dtype=half_of(dtype))
     outcome = prefill_of_run(folder, pruned_file, pattern, settings)
     shape = shape_of_model(folder)
-    write_speed(result_file, make_result("gpu", subject, shape, settings, outcome))
+    result = make_result("gpu", subject, shape, settings, outcome)
+    result.settings["pattern"] = pattern
+    write_speed(result_file, result)

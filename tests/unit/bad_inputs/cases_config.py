@@ -142,6 +142,7 @@ CASES = [
     config("a tolerance of 0", "published", {"file": "f.csv", "tolerance": 0}, "published.tolerance: must be greater than 0, not 0"),
     config("heads that cannot be shared", "speed", {"shapes": {"s": {"hidden": 8, "intermediate": 8, "heads": 3, "key_value_heads": 2, "blocks": 1}}}, "speed.shapes.s.key_value_heads: 3 heads cannot share them evenly; correct one"),
     config("sizes below 1", "speed", {"shapes": {"s": {"hidden": -8, "intermediate": 8, "heads": 2, "key_value_heads": 2, "blocks": 1}}}, "speed.shapes.s.hidden: must be greater than 0, not -8"),
+    config("a pattern of no run to prefill", "speed", {"gpu": {"of": "all", "prefill_patterns": ["2of4", "4of8"]}}, "speed.gpu.prefill_patterns: no pattern '4of8' in any experiment; …"),
     config("benchmarks of a model that is not there", "speed", {"cpu": {"of": ["x"]}}, "speed.cpu.of: no model or shape 'x' in models and speed.shapes; …"),
     config("a custom method that is not there", "methods/dass/function", "nowhere:Mine", "methods.dass.function: method 'nowhere:Mine' cannot be imported (ModuleNotFoundError: No module named 'nowhere'); put its folder on PYTHONPATH (PYTHONPATH=. snakemake …)"),
     custom("a custom method with a syntax error", "class Mine(:\n", "methods.dass.function: method 'mymodule:Mine' cannot be imported (SyntaxError: invalid syntax (mymodule.py, line 1)); correct the module mymodule"),

@@ -14,7 +14,7 @@ from dass.config.load import load_config
 from dass.errors import ConfigError
 from dass.report.block_tables import BlockSettings
 from dass.report.experiment import Line, TableSettings
-from dass.report.settings import block_settings, table_settings
+from dass.report.settings import block_settings, speed_accuracy_settings, table_settings
 
 DEMO = Path(__file__).parents[3] / "config" / "demo.yaml"
 
@@ -98,6 +98,51 @@ def test_a_study_without_zero_shot_has_no_tasks() -> None:
     config = demo()
     del config["zero_shot"]
     assert table_settings(load_config(config), "main").tasks == []
+
+
+EXPERIMENT = {
+    "title": "T", "models": "all", "calibrations": ["toy"], "methods": ["of-attention"],
+    "patterns": ["2of4"],
+}  # fmt: skip
+
+
+def timed_on_a_gpu(**gpu: Any) -> dict[str, Any]:
+    return demo(speed={"gpu": {"of": ["standin-llama"]} | gpu}, note="A note.")
+
+
+def test_accuracy_against_speed_shows_the_runs_that_are_timed() -> None:
+    study = load_config(timed_on_a_gpu(prefill_patterns=["u50", "2of4"]))
+    settings = speed_accuracy_settings(study)
+    main = table_settings(study, "main")
+    assert settings == TableSettings(
+        experiment="speed", title="Accuracy against speed",
+        models={"standin-llama": "Stand-in LLaMA"}, calibrations=main.calibrations,
+        methods=main.methods, patterns=["u50", "2of4"], metric="acc", tasks=main.tasks,
+        note="A note.", draws={"toy": {"toy": 0}},
+    )  # fmt: skip
+    (pattern,) = speed_accuracy_settings(load_config(timed_on_a_gpu())).patterns  # type: ignore[union-attr]
+    assert pattern == "2of4"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"speed": None}, {"speed": {"gpu": None}}, timed_on_a_gpu(prefill=False),
+     timed_on_a_gpu() | {"select": {"patterns": ["u50"]}},
+     timed_on_a_gpu() | {"select": {"models": ["standin-gemma"]}},
+     timed_on_a_gpu() | {"methods": {"of-attention": {"function": "wanda", "targets": "attention"}},
+                         "experiments": {"main": EXPERIMENT}, "blocks": None}],
+)  # fmt: skip
+def test_without_a_run_that_is_timed_there_is_no_accuracy_against_speed(
+    changes: dict[str, Any],
+) -> None:
+    assert speed_accuracy_settings(load_config(demo(**changes))) is None
+
+
+def test_without_tasks_the_runs_of_all_experiments_are_timed() -> None:
+    settings = speed_accuracy_settings(load_config(timed_on_a_gpu() | {"zero_shot": None}))
+    assert settings is not None and settings.tasks == []
+    assert list(settings.calibrations) == ["toy", "toy-8", "toy-dense"]
+    assert settings.draws["toy-8"] == {"toy-8-seed0": 0, "toy-8-seed1": 1}
 
 
 def test_settings_go_through_a_job_as_plain_values() -> None:

@@ -248,7 +248,10 @@ def test_numbers_name_their_files_and_dashes_none() -> None:
     cpu = cpu_table([result("cpu", cpu_measurements())], SETTINGS)
     assert sources(cpu, "torch CSR 70 %") == [("speed/cpu/small.json",)] * 4
     run = result("gpu", gpu_measurements(), subject="small/c/dass")
-    assert source_of(run) == "speed/prefill/small/c/dass/2of4.json"
+    assert source_of(run) == "speed/prefill/small/c/dass/2of4.json"  # as before patterns were told
+    other = result("gpu", gpu_measurements(), subject="small/c/dass", settings={"pattern": "u50"})
+    assert source_of(other) == "speed/prefill/small/c/dass/u50.json"
+    assert gpu_table([other], SETTINGS).sections[0].title == "Small, pruned by DaSS to 50 %"
 
 
 def test_durations_have_three_digits_and_a_unit() -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import silu
+from transformers import AutoModelForCausalLM
 
 from dass.errors import ModelError, PatternError
 from dass.models.streamed import StreamedModel
+from dass.packed.best import pack_pruned
+from dass.packed.linear import tensors_of
 from dass.pruning.masks import keep_mask
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune
-from dass.pruning.pruned_file import save_pruned
+from dass.pruning.pruned_file import PrunedFile, save_pruned
 from dass.speed import gpu, prefill
 from dass.speed.__main__ import main
 from dass.speed.gpu import DASS, PACKED, benchmark, glu
@@ -213,6 +216,46 @@ def test_a_pruned_model_is_prefilled_with_what_stock_kernels_can_run(
     refused = {r.variant: r.reason for r in outcome.skipped if r.mode == "" and r.engine == "kept"}
     assert set(refused) == {f"2of4, {role}" for role in dense_roles}
     assert all("along the output" in reason for reason in refused.values())
+
+
+@pytest.mark.parametrize("pattern", ["2of4", "4of8", "u50"])
+def test_packed_weights_decode_any_pattern_and_say_how_large_they_are(
+    pattern: str, tiny_model, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = tiny_model("llama")
+    model = StreamedModel(folder, torch.float32)
+    pruned = prune(model, tokens, make_method("dass", {}), parse_pattern(pattern))
+    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
+    half = settings(tokens=(1, 2), dtype="float16", compress={})
+    outcome = prefill.prefill_of_run(folder, tmp_path / "p", pattern, half)
+    measured = {(m.part, m.engine, m.variant, m.tokens) for m in outcome.measurements}
+    variants = (("torch", "dense"), (PACKED, pattern))
+    assert measured == {("decode", *variant, n) for variant in variants for n in (1, 2)}
+    dense = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16)
+    size = sum(weight.nbytes for weight in dense.parameters())
+    kept = overlaid(dense, tmp_path / "p")
+    assert outcome.weight_bytes == {"torch": size, PACKED: size + kept}
+
+
+def overlaid(model: torch.nn.Module, pruned: Path) -> int:
+    """How many bytes packing each MLP adds; small matrices fill their chunks with zeros."""
+    overlay, added = PrunedFile(pruned), 0
+    for name, weight in model.named_parameters():
+        if ".mlp." in name:
+            added -= weight.nbytes
+            packed = pack_pruned(overlay(name, weight.data).contiguous(), bitmap=True)
+            added += sum(tensor.nbytes for tensor in tensors_of(packed))
+    return added
+
+
+def test_weights_that_cannot_be_packed_have_no_size(
+    tiny_model, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder, pattern = tiny_model("llama"), parse_pattern("2of4")
+    pruned = prune(StreamedModel(folder, torch.float32), tokens, make_method("wanda", {}), pattern)
+    save_pruned(tmp_path / "p", pruned.masks, pruned.values, pruned.shapes, {})
+    outcome = prefill.prefill_of_run(folder, tmp_path / "p", "2of4", settings(tokens=(1,)))
+    assert outcome.weight_bytes.keys() == {"torch"}  # float32
 
 
 def test_a_model_that_does_not_fit_is_not_even_read(

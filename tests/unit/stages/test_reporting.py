@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from dass.models.shape import Shape
 from dass.report.experiment import TableSettings
 from dass.report.figures import perplexity_figure, zero_shot_figure
 from dass.report.plots import figure_bytes
+from dass.report.speed_accuracy import panels_of, speed_accuracy_table
+from dass.report.speed_accuracy_figure import speed_accuracy_figure
 from dass.report.speed_figures import speed_figure
 from dass.report.speed_tables import SpeedSettings, speed_table
 from dass.results.schema import read_result
-from dass.results.summary import Summary
+from dass.results.summary import Summary, summarise
 from dass.runtime.files import read_json
 from dass.speed.metric import MetricSettings
 from dass.speed.results import SpeedResult, make_result, read_speed, write_speed
@@ -25,6 +28,7 @@ from dass.stages.check_dense import check_dense
 from dass.stages.experiment_figures import experiment_figures
 from dass.stages.experiment_tables import experiment_tables
 from dass.stages.report import report
+from dass.stages.speed_accuracy import speed_accuracy
 from dass.stages.speed_figures import speed_figures
 from dass.stages.speed_tables import speed_tables
 from dass.stages.summary import summary
@@ -38,6 +42,9 @@ SETTINGS = asdict(
         patterns=["u50", "2of4"], tasks=["piqa", "winogrande"],
     )
 )  # fmt: skip
+
+
+AGAINST_SPEED = SETTINGS | {"experiment": "speed", "title": "Against speed"}
 
 
 def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ def test_a_results_way_to_a_cell_and_to_the_report(tmp_path: Path) -> None:
     report(
         summary=rows, published=[published], study="small", description="What it is.", note="",
         experiments={"main": SETTINGS}, speed={}, speed_results=[], speed_pruning=[],
-        activations=[], block_errors=[], blocks=None,
+        activations=[], block_errors=[], blocks=None, speed_accuracy=None,
         differences=["Another text."],
         **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
@@ -134,6 +141,18 @@ def speed_file(folder: Path, kind: Any, part: str, *engines: str, variant: str) 
     return folder / f"{kind}.json"
 
 
+def write_prefill(file: Path, subject: str) -> None:
+    """What a GPU might have said of a run at 2:4."""
+    measured = [
+        Measurement("prefill", engine, variant, 128, "float16", [seconds] * 3, "graph")
+        for engine, variant, seconds in (("torch", "dense", 0.02), ("packed", "2of4", 0.01))
+    ]
+    made = make_result(
+        "gpu", subject, Shape(64, 128, 4, 2, 10), SimpleNamespace(), Outcome(measured)
+    )
+    write_speed(file, made)
+
+
 def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) -> None:
     published = tmp_path / "published.csv"
     published.write_text(
@@ -141,23 +160,48 @@ def test_a_report_holds_all_that_it_is_given(summed_up: Path, tmp_path: Path) ->
         "t. 9,b,dense,,validation,perplexity,5.47,A paper\n"
     )
     own = speed_file(tmp_path, "metric", "score and mask", "sparsegpt", "dass", variant="2of4")
+    prefill = tmp_path / "prefill.json"
+    write_prefill(prefill, "b/c4/dass")
     report(
         summary=summed_up, published=[published], study="small", description="What it is.",
         note="What to know.",
         experiments={"main": SETTINGS, "other": SETTINGS | {"title": "Another"}},
-        speed={"metric": SPEED}, speed_results=[own],
+        speed={"metric": SPEED}, speed_results=[own, prefill],
         speed_pruning=[tmp_path / "b/c4/dass/2of4/pruning.json"],
-        activations=[], block_errors=[], blocks=None,
+        activations=[], block_errors=[], blocks=None, speed_accuracy=AGAINST_SPEED,
         differences=["Another text."],
         **{form: tmp_path / f"report.{form}" for form in ("pdf", "html", "tex")},
     )  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     for text in ("What it is.", "What to know.", "A paper, t. 9", "−0.14", "Title", "Another"):
         assert text in page
-    speed = page.partition("Speed: pruning time")[2]
+    accuracy, _, speed = page.partition('id="section-3"')[2].partition("Speed: pruning time")
+    assert "Against speed" in accuracy and "DaSS, packed" in accuracy and "2.00" in accuracy
     assert "Another note." in speed
     assert "Whole pruning, s" in speed and "4.5" in speed  # of the run
     assert ">20<" in speed.replace(" ", "")  # two seconds a block, ten blocks
+
+
+def test_accuracy_against_speed_is_of_the_runs_files(tmp_path: Path) -> None:
+    files = study_files(tmp_path, "b")
+    prefill = tmp_path / "prefill.json"
+    write_prefill(prefill, "b/c4/dass")
+    tex, markdown, svg = (tmp_path / f"accuracy.{form}" for form in ("tex", "md", "svg"))
+    speed_accuracy(
+        part="prefill", settings=AGAINST_SPEED, result_files=[prefill],
+        perplexity=files["perplexity"], zero_shot=files["zero_shot"],
+        tex_file=tex, markdown_file=markdown, figure_file=svg,
+    )  # fmt: skip
+    shown, rows = (
+        TableSettings(**AGAINST_SPEED),
+        summarise([], files["perplexity"], files["zero_shot"]).rows,
+    )
+    panels = panels_of("prefill", [read_speed(prefill)], rows, shown)
+    table = speed_accuracy_table("prefill", panels, shown)
+    assert (tex.read_text(), markdown.read_text()) == (table.latex(), table.markdown())
+    assert "DaSS, packed" in markdown.read_text()
+    figure = speed_accuracy_figure("prefill", panels, shown)
+    assert svg.read_bytes() == figure_bytes(figure, "svg")
 
 
 @pytest.mark.parametrize("kind", ["gpu", "cpu"])

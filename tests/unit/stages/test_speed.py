@@ -88,11 +88,13 @@ def test_gpu_stages_measure_in_half_precision(
         subject="m/c/wanda", folder=folder, pattern="4of8", pruned_file="pruned",
         result_file=out[1], **asked,
     )  # fmt: skip
-    (shape, own), (*of_run, again) = given
-    assert (shape, of_run) == (Shape(**SIZES), [folder, "pruned", "4of8"])
+    (shape, own), (*asked_for, again) = given
+    assert (shape, asked_for) == (Shape(**SIZES), [folder, "pruned", "4of8"])
     for file, settings, subject in zip(out, (own, again), ("m", "m/c/wanda"), strict=True):
         result = read_speed(file)
         assert (settings.dtype, settings.tokens, settings.repeats) == (half, [5, 7], 3)
         assert (result.kind, result.subject) == ("gpu", subject)
         assert result.settings.items() >= {"dtype": half, "tokens": [5, 7], "repeats": 3}.items()
-    assert read_speed(out[1]).shape.hidden == 32
+    of_run = read_speed(out[1])
+    assert of_run.shape.hidden == 32
+    assert (read_speed(out[0]).run, of_run.run) == (None, "m/c/wanda/4of8")
