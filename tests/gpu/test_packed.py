@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dass.models.glu import find_glu
 from dass.packed.bitmap import pack_bitmap
 from dass.packed.formats import pack
-from dass.packed.linear import UNPACKED_FROM, packed_gates, packed_linear, tensors_of
+from dass.packed.linear import UNPACKED_FROM, packed_gates, packed_linear
 from dass.packed.linear import numbers_of as numbers
 from dass.packed.model import load_packed, pack_folder, pack_model
-from dass.packed.product import ACTIVATIONS, Packed, gated_product, product
+from dass.packed.product import ACTIVATIONS, Packed, gated_product, product, tensors_of
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 

@@ -1,4 +1,4 @@
-// Products of weights with any mask: a bit for each weight, and the kept values.
+// Weights with any mask, a bit for each weight and the kept values: products, or the dense weight.
 //
 // A lane's values lie one after another in a column of its own, two a row of 32 words, so that a
 // warp copies rows in order and each lane reads at its own pace from its own bank. A segment of
@@ -29,7 +29,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
   extern __shared__ uint4 memory[];  // of each warp RING rows; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   fill(table);
+#if !UNPACK
   float sums[MATRICES][PARTS][TILES][4] = {};
+#endif
   uint4* const ring = memory + warp * (RING + AGAIN) * 8;
   Lane own = {(const char*)ring + 4 * lane, 0};
 #pragma unroll
@@ -60,7 +62,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
         const u32 code[4] = {next.x, next.y, next.z, next.w};
         if (chunk + 1 < last) next = __ldg(codes + (chunk + 1) * 32);
         uint4 xs[BLOCKS][TILES];
+#if UNPACK
+        Target& target = *out;
+#else
         load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
+        Target& target = sums[m];
+#endif
 #pragma unroll
         for (int block = 0; block < BLOCKS; ++block) {
           // What this block ends at, and where the slowest lane is.
@@ -87,15 +94,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
             quad(own, (nibbles >> 8) & 15, table, a[0][1], a[0][3]);
             quad(own, (nibbles >> 12) & 15, table, a[1][1], a[1][3]);
 #pragma unroll
-            for (int n = 0; n < TILES; ++n) {
-              multiply(sums[m][part][n], a[0], xs[block][n].x, xs[block][n].y);
-              multiply(sums[m][part][n], a[1], xs[block][n].z, xs[block][n].w);
-            }
+            for (int half = 0; half < 2; ++half)
+              use(target, a[half], xs[block], part, half, blockIdx.x,
+                  chunk * CHUNK_COLUMNS + 32 * block, rows, columns);
           }
         }
       }
       asm volatile("cp.async.wait_group 0;" ::: "memory");
     }
   }
+#if !UNPACK
   finish(sums, (float*)memory, out, rows, tokens);
+#endif
 }

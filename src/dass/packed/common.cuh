@@ -1,4 +1,4 @@
-// What the packed kernels share. y = act(G x) * (U x), or y = W x, for 1 to 16 tokens.
+// What the packed kernels share. y = act(G x) * (U x), or y = W x, for 1 to 16 tokens; or W itself.
 //
 // A warp multiplies a tile of ROWS rows on tensor cores, with float32 sums, and reads its weights
 // in the layout of mma.m16n8k16's fragments: a lane (g = lane / 4, t = lane % 4) owns rows that
@@ -8,7 +8,7 @@
 //   GROUP   4 or 8: M of N:M, 0: a bitmap;  OUTPUT  1: groups along the output, 0: along the input
 //   TILES   1: up to 8 tokens, 2: up to 16;  WARPS  per block of threads
 //   MATRICES  1, or 2 for gate and up;  ACTIVATION  0 SiLU, 1 tanh-GELU, 2 GELU (two matrices)
-//   BF16    1: bfloat16, 0: float16
+//   BF16    1: bfloat16, 0: float16;  UNPACK  1: W is written as a dense matrix, nothing multiplied
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -111,6 +111,40 @@ __device__ __forceinline__ int row_of(int part, int lower, int g) {
   return GROUP * g + 2 * part + lower;
 #else
   return 16 * part + 8 * lower + g;
+#endif
+}
+
+#if UNPACK
+typedef unsigned short Target;  // the dense weight
+#else
+typedef float Target[PARTS][TILES][4];  // sums
+#endif
+
+// What becomes of a fragment: half of the 8 columns that a lane owns in a block, in two rows. `tile`
+// is that of the rows, `column` the block's first one, `width` that of the dense matrix.
+__device__ __forceinline__ void use(
+    Target& target, const u32 (&a)[4], const uint4 (&xs)[TILES], int part, int half, int tile,
+    int column, int rows, int width) {
+#if UNPACK
+  const int lane = threadIdx.x % 32, first = column + 8 * (lane % 4) + 4 * half;
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    const int row = tile * ROWS + row_of(part, lower, lane / 4);
+    if (row >= rows || first >= width) continue;
+    Target* to = &target + (long long)row * width + first;
+    const u32 words[2] = {a[lower], a[2 + lower]};
+    if (width % 4 == 0) {
+      *(uint2*)to = make_uint2(words[0], words[1]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (first + i < width) to[i] = (Target)(words[i / 2] >> (16 * (i % 2)));
+    }
+  }
+#else
+#pragma unroll
+  for (int n = 0; n < TILES; ++n)
+    multiply(target[part][n], a, half ? xs[n].z : xs[n].x, half ? xs[n].w : xs[n].y);
 #endif
 }
 

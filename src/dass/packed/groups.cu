@@ -1,4 +1,5 @@
-// Products of N:M weights that formats.py packed: half of each group, and a nibble for each quad.
+// N:M weights that formats.py packed, half of each group and a nibble for each quad: products with
+// tokens, or the dense weight.
 //
 // The kept values are put back among four with byte permutes. Two matrices are copied through
 // shared memory, two chunks a warp; one matrix is held in registers, two chunks as well: each is
@@ -34,14 +35,14 @@ __device__ __forceinline__ void spread8(
 }
 #endif
 
-// One chunk of a tile: the lane's codes and values, times the tokens.
-__device__ __forceinline__ void chunk_product(
-    float (&sums)[PARTS][TILES][4], const uint4& codes, const uint4 (&values)[VECTORS - 1],
-    const uint4 (&x)[BLOCKS][TILES], const u32* table) {
+// One chunk of a tile: the lane's codes and values, and what becomes of them.
+__device__ __forceinline__ void use_chunk(
+    Target& target, const uint4& codes, const uint4 (&values)[VECTORS - 1],
+    const uint4 (&x)[BLOCKS][TILES], const u32* table, int chunk, int rows, int width) {
   const u32 code[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
   for (int block = 0; block < BLOCKS; ++block) {
-    const uint4 (&xs)[TILES] = x[block];
+    const int column = chunk * CHUNK_COLUMNS + 32 * block;
 #if OUTPUT && GROUP == 4
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -56,12 +57,8 @@ __device__ __forceinline__ void chunk_product(
                           permute(p[2], p[3], 0x5410), permute(p[2], p[3], 0x7632)};
       const u32 bottom[4] = {permute(q[0], q[1], 0x5410), permute(q[0], q[1], 0x7632),
                              permute(q[2], q[3], 0x5410), permute(q[2], q[3], 0x7632)};
-#pragma unroll
-      for (int n = 0; n < TILES; ++n) {
-        u32 b0 = half ? xs[n].z : xs[n].x, b1 = half ? xs[n].w : xs[n].y;
-        multiply(sums[0][n], top, b0, b1);
-        multiply(sums[1][n], bottom, b0, b1);
-      }
+      use(target, top, x[block], 0, half, blockIdx.x, column, rows, width);
+      use(target, bottom, x[block], 1, half, blockIdx.x, column, rows, width);
     }
 #elif OUTPUT
 #pragma unroll
@@ -81,9 +78,7 @@ __device__ __forceinline__ void chunk_product(
         const u32* r = part % 2 ? q[part / 2] : p[part / 2];
         const u32 a[4] = {permute(r[0], r[1], 0x5410), permute(r[0], r[1], 0x7632),
                           permute(r[2], r[3], 0x5410), permute(r[2], r[3], 0x7632)};
-#pragma unroll
-        for (int n = 0; n < TILES; ++n)
-          multiply(sums[part][n], a, half ? xs[n].z : xs[n].x, half ? xs[n].w : xs[n].y);
+        use(target, a, x[block], part, half, blockIdx.x, column, rows, width);
       }
     }
 #else
@@ -107,10 +102,8 @@ __device__ __forceinline__ void chunk_product(
       a[0][1] = low[0], a[0][3] = high[0], a[1][1] = low[1], a[1][3] = high[1];
 #endif
 #pragma unroll
-      for (int n = 0; n < TILES; ++n) {
-        multiply(sums[part][n], a[0], xs[n].x, xs[n].y);
-        multiply(sums[part][n], a[1], xs[n].z, xs[n].w);
-      }
+      for (int half = 0; half < 2; ++half)
+        use(target, a[half], x[block], part, half, blockIdx.x, column, rows, width);
     }
 #endif
   }
@@ -123,7 +116,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
   extern __shared__ uint4 memory[];  // of each warp two chunks; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   fill(table);
+#if !UNPACK
   float sums[MATRICES][PARTS][TILES][4] = {};
+#endif
   const long long tile = (long long)blockIdx.x * chunks * VECTORS * 32 + lane;
   uint4 xs[BLOCKS][TILES];
 #if MATRICES == 2
@@ -148,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
       const uint4 codes = at[0];
 #pragma unroll
       for (int v = 0; v < VECTORS - 1; ++v) values[v] = at[32 * (v + 1)];
-      chunk_product(sums[m], codes, values, xs, table);
+      use_chunk(sums[m], codes, values, xs, table, chunk, rows, columns);
     }
   }
 #else
@@ -166,10 +161,17 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
     codes = next_codes;
 #pragma unroll
     for (int v = 0; v < VECTORS - 1; ++v) values[v] = next_values[v];
+#if UNPACK
+    load(chunk + WARPS);
+    use_chunk(*out, codes, values, xs, table, chunk, rows, columns);
+#else
     load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
     load(chunk + WARPS);
-    chunk_product(sums[0], codes, values, xs, table);
+    use_chunk(sums[0], codes, values, xs, table, chunk, rows, columns);
+#endif
   }
 #endif
+#if !UNPACK
   finish(sums, (float*)memory, out, rows, tokens);
+#endif
 }

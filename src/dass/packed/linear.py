@@ -23,18 +23,13 @@ from dass.packed.product import (
     gated_product,
     kernels_run_on,
     product,
+    tensors_of,
+    unpacked,
 )
 from dass.terms import ROLES
 
 UNPACKED_FROM = 49
 """From so many tokens on a weight is unpacked; fewer take several launches, which is faster."""
-
-
-def tensors_of(weight: Packed) -> list[Tensor]:
-    """What a packed weight holds, to be kept as buffers and in files."""
-    if isinstance(weight, Bitmap):
-        return [weight.codes, weight.starts, weight.values]
-    return [weight.data]
 
 
 def numbers_of(weight: Packed) -> list[int]:
@@ -60,6 +55,8 @@ def packed_of(tensors: Sequence[Tensor], numbers: Sequence[int]) -> Packed:
 
 def dense_of(weight: Packed, dtype: torch.dtype) -> Tensor:
     """The weight [out, in], unpacked on its device."""
+    if kernels_run_on(tensors_of(weight)[0].device):
+        return unpacked(weight, dtype)
     return unpack_bitmap(weight, dtype) if isinstance(weight, Bitmap) else unpack(weight, dtype)
 
 

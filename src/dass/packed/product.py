@@ -1,6 +1,8 @@
-"""Products of packed weights with a few tokens, on the GPU."""
+"""Packed weights on the GPU: products with a few tokens, and the dense weight."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def product(weight: Packed, x: Tensor) -> Tensor:
     Returns:
         [tokens, out] in the dtype of ``x``; sums are float32.
     """
-    return _launch(weight, weight, x, 1, 0)
+    return _multiply((weight,), x, 0)
 
 
 def gated_product(gate: Packed, up: Packed, x: Tensor, activation: str) -> Tensor:
@@ -49,34 +51,63 @@ def gated_product(gate: Packed, up: Packed, x: Tensor, activation: str) -> Tenso
         x: [tokens, in], at most :data:`MOST_TOKENS`.
         activation: one of :data:`ACTIVATIONS`.
     """
-    return _launch(gate, up, x, 2, ACTIVATIONS.index(activation))
+    return _multiply((gate, up), x, ACTIVATIONS.index(activation))
 
 
-def _launch(first: Packed, second: Packed, x: Tensor, matrices: int, activation: int) -> Tensor:
-    layout, tokens = first.layout, len(x)
+def unpacked(weight: Packed, dtype: torch.dtype) -> Tensor:
+    """The dense weight [out, in] that was packed, on its device.
+
+    Args:
+        weight: on a GPU that the kernels run on.
+        dtype: float16 or bfloat16, as it was packed.
+    """
+    layout = weight.layout
+    device = tensors_of(weight)[0].device
+    out = torch.empty((layout.rows, layout.columns), dtype=dtype, device=device)
+    _launch((weight,), out, out, 0, layout.columns)
+    return out
+
+
+def tensors_of(weight: Packed) -> list[Tensor]:
+    """What a packed weight holds, to be kept as buffers and in files."""
+    if isinstance(weight, Bitmap):
+        return [weight.codes, weight.starts, weight.values]
+    return [weight.data]
+
+
+def _multiply(weights: Sequence[Packed], x: Tensor, activation: int) -> Tensor:
+    """Products of one weight, or of gate and up, with tokens [tokens, in]."""
+    layout = weights[0].layout
     columns = layout.padded[1]
     if x.shape[1] != columns:
         x = torch.nn.functional.pad(x, (0, columns - x.shape[1]))
-    x = x.contiguous()
-    out = x.new_empty((tokens, layout.rows))
-    bitmap = isinstance(first, Bitmap)
+    out = x.new_empty((len(x), layout.rows))
+    _launch(weights, x.contiguous(), out, activation, columns)
+    return out
+
+
+def _launch(
+    weights: Sequence[Packed], x: Tensor, out: Tensor, activation: int, columns: int
+) -> None:
+    """Let the kernel write ``out``: products with tokens; or the weight, where ``x`` is ``out``."""
+    unpack, matrices = x is out, len(weights)
+    tokens = 0 if unpack else len(x)
+    layout, bitmap = weights[0].layout, isinstance(weights[0], Bitmap)
     warps, resident = (8, 3) if bitmap else WARPS[matrices]
     definitions = {
         "GROUP": 0 if bitmap else layout.group, "OUTPUT": int(layout.axis == "output"),
-        "TILES": 1 + (tokens > 8), "WARPS": warps, "MATRICES": matrices,
-        "ACTIVATION": activation, "BF16": int(x.dtype == torch.bfloat16), "RESIDENT": resident,
+        "TILES": 1 + (tokens > 8), "WARPS": warps, "MATRICES": matrices, "ACTIVATION": activation,
+        "BF16": int(out.dtype == torch.bfloat16), "RESIDENT": resident, "UNPACK": int(unpack),
     }  # fmt: skip
     sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4
     held = (RING + 4) * LANES * 4 if bitmap else 2 * VECTORS * LANES * 16 * (matrices - 1)
     memory = max(warps * held, warps // 2 * sums)
     source = "bitmap.cu" if bitmap else "groups.cu"
     launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, x.device.index)
-    weights: list[Tensor] = []
-    for one in (first, second):
-        weights += [one.codes, one.starts, one.values] if isinstance(one, Bitmap) else [one.data]
-    extra = [one.segment for one in (first, second) if isinstance(one, Bitmap)]
+    both = [weights[0], weights[-1]]
+    held_by = [tensor for weight in both for tensor in tensors_of(weight)]
+    segments = [weight.segment for weight in both if isinstance(weight, Bitmap)]
     launch(
-        layout.tiles, 32 * warps, memory, *weights, x, out, layout.rows, columns, tokens,
-        layout.chunks, *extra,
+        layout.tiles, 32 * warps, memory, *held_by, x, out, layout.rows, columns, tokens,
+        layout.chunks, *segments,
     )  # fmt: skip
-    return out

@@ -22,8 +22,8 @@ from torch.nn.functional import linear
 from dass.errors import DassError, PatternError
 from dass.models.shape import Shape
 from dass.packed.best import pack_gates, pack_pruned
-from dass.packed.linear import activate, numbers_of, packed_gates, packed_linear, tensors_of
-from dass.packed.product import Packed
+from dass.packed.linear import activate, numbers_of, packed_gates, packed_linear
+from dass.packed.product import Packed, tensors_of
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM, Pattern, parse_pattern
 from dass.speed.gpu_timing import Call, GpuSettings, on_gpu, timed_variants

@@ -11,8 +11,7 @@ from dass.models.glu import find_glu
 from dass.models.neurons import NEURON_DIM
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
-from dass.packed.linear import tensors_of
-from dass.packed.product import Packed
+from dass.packed.product import Packed, tensors_of
 from dass.pruning.pruned_file import PrunedFile
 from dass.runtime.provenance import model_source
 from dass.speed.gpu import (

@@ -12,7 +12,8 @@ from dass.errors import PatternError
 from dass.packed.best import pack_gates, pack_pruned
 from dass.packed.bitmap import Bitmap, pack_bitmap, unpack_bitmap
 from dass.packed.formats import Groups, pack, unpack
-from dass.packed.linear import PackedGLU, dense_of, numbers_of, packed_linear, packed_of, tensors_of
+from dass.packed.linear import PackedGLU, dense_of, numbers_of, packed_linear, packed_of
+from dass.packed.product import tensors_of
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 

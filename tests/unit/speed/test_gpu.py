@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from dass.errors import ModelError, PatternError
 from dass.models.streamed import StreamedModel
 from dass.packed.best import pack_pruned
-from dass.packed.linear import tensors_of
+from dass.packed.product import tensors_of
 from dass.pruning.masks import keep_mask
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
