@@ -19,8 +19,11 @@ from dass.models.numerics import HALF, kernels_take
 from dass.models.streamed import StreamedModel
 from dass.runtime.progress import Progress
 
-LOGITS_AT_ONCE = 1 << 27
-"""How many logits are held at once (256 MiB in half precision)."""
+LOGITS_AT_ONCE = 1 << 28
+"""How many logits a GPU holds at once (512 MiB in half precision); a CPU half as many."""
+
+WHOLE_TILES = 256
+"""Rows of logits are computed in multiples of it, which wastes nothing of a GPU's product."""
 
 
 @torch.inference_mode()
@@ -206,10 +209,17 @@ def _score_group(model: StreamedModel, group: list[Tokens], hidden: Tensor) -> l
     ]
 
 
+def rows_at_once(model: StreamedModel) -> int:
+    """How many rows of logits are computed at once."""
+    held = LOGITS_AT_ONCE if model.device.type == "cuda" else LOGITS_AT_ONCE // 2
+    rows = max(held // model.vocabulary, 1)
+    return rows // WHOLE_TILES * WHOLE_TILES or rows
+
+
 def _logits_by_rows(
     model: StreamedModel, hidden: Tensor, targets: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits [some, vocabulary] and target tokens [some] of rows [rows, hidden]."""
-    rows = max(LOGITS_AT_ONCE // model.vocabulary, 1)
+    rows = rows_at_once(model)
     for some, wanted in zip(hidden.split(rows), targets.to(model.device).split(rows), strict=True):
         yield model.logits(some), wanted

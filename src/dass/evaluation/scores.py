@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dass.evaluation.likelihood import LOGITS_AT_ONCE, log_probabilities, score_apart
+from dass.evaluation.likelihood import log_probabilities, rows_at_once, score_apart
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.evaluation.trees import Rows, lay_out, row_length
 from dass.models.attention import offload
@@ -225,7 +225,7 @@ class _Targets:
         places, which = self._places[own].unique_consecutive(return_inverse=True)
         states = hidden.flatten(0, 1)[(places - ends[0]).to(hidden.device)]
         tokens, which = self._tokens[own].to(model.device), which.to(model.device)
-        at_once = max(LOGITS_AT_ONCE // model.vocabulary, 1)
+        at_once = rows_at_once(model)
         logs, likeliest = [], []
         for start in range(0, len(states), at_once):
             mine = (which >= start) & (which < start + at_once)

@@ -185,7 +185,7 @@ def _sum_of_squares(  # type: ignore[no-untyped-def]
 def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """The likeliest token of each row, the first of equal ones, and its log-probability.
 
-    One pass over the logits; sums are float32.
+    One pass over the logits, but for what the cache holds of it; sums are float32.
 
     Args:
         logits: [rows, vocabulary] in half precision, last dimension contiguous.
@@ -204,19 +204,20 @@ def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
 def _likeliest(logits, tokens, logs, vocabulary, stride, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, WIDTH)
-    # Each lane's sum is relative to its own largest, finite since infinities have no difference.
-    top = tl.full((WIDTH,), -3.0e38, tl.float32)
-    total = tl.zeros((WIDTH,), tl.float32)
+    top = tl.full((WIDTH,), -float("inf"), tl.float32)
     place = tl.full((WIDTH,), 2147483647, tl.int32)
     for start in range(0, vocabulary, WIDTH):
         at = start + lane
         value = tl.load(logits + row * stride + at, mask=at < vocabulary, other=-float("inf"))
         x = value.to(tl.float32)
         place = tl.where(x > top, at, place)
-        larger = tl.maximum(top, x)
-        total = total * tl.exp(top - larger) + tl.exp(x - larger)
-        top = larger
+        top = tl.maximum(top, x)
     largest = tl.max(top, axis=0)
-    tl.store(logs + row, -tl.log(tl.sum(total * tl.exp(top - largest), axis=0)))
     first = tl.min(tl.where(top == largest, place, 2147483647), axis=0)
-    tl.store(tokens + row, first.to(tl.int64))
+    tl.store(tokens + row, tl.where(first < vocabulary, first, 0).to(tl.int64))  # all NaN: none
+    total = tl.zeros((WIDTH,), tl.float32)
+    for start in range(0, vocabulary, WIDTH):  # the cache still has the row
+        at = start + lane
+        value = tl.load(logits + row * stride + at, mask=at < vocabulary, other=-float("inf"))
+        total += tl.exp(value.to(tl.float32) - largest)
+    tl.store(logs + row, -tl.log(tl.sum(total, axis=0)))

@@ -81,7 +81,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     if request.param == "in pieces":
         monkeypatch.setattr(batches, "TOKENS_IN_FLIGHT", {"cpu": 45})
         monkeypatch.setattr(likelihood, "tokens_in_a_sweep", lambda model: 80)
-        monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 7 * 128)
+        monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 14 * 128)
 
 
 @pytest.mark.usefixtures("pieces")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dass.evaluation import scores, trees
+from dass.evaluation import likelihood, scores, trees
 from dass.evaluation.likelihood import score_apart
 from dass.evaluation.requests import LogLikelihood, Request
 from dass.evaluation.scores import score_continuations
@@ -56,7 +56,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(trees, "LONGEST", 24)
         monkeypatch.setattr(scores, "tokens_in_a_sweep", lambda model, more: 48)
         monkeypatch.setattr(scores, "tokens_in_flight", lambda model, offload_to: 24)
-        monkeypatch.setattr(scores, "LOGITS_AT_ONCE", 2 * 128)
+        monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 4 * 128)
 
 
 @pytest.mark.usefixtures("pieces")
