@@ -171,14 +171,17 @@ def peaks() -> dict[str, float | None]:
     }
 
 
-def measure(folder: Path, windows: torch.Tensor, method: str, pattern: str, store: str | None):
+def measure(
+    folder: Path, windows: torch.Tensor, method: str, pattern: str, store: str | None,
+    permute: bool = False,
+):  # fmt: skip
     """One run of the engine on random weights."""
     forget_peak()
     model = StreamedModel(folder, DTYPE, DEVICE, offload_to=store)
     with tempfile.TemporaryDirectory(dir=folder.parent) as pieces:
         pruned = prune(
             model, windows, make_method(method, {}), parse_pattern(pattern),
-            BlockCheckpoints(Path(pieces), {}),
+            BlockCheckpoints(Path(pieces), {}), permute=permute,
         )  # fmt: skip
         first = BlockCheckpoints(Path(pieces), {}).read(0)
         pruned.masks |= {name: first.packed_mask(name) for name in first.shapes}
@@ -237,7 +240,7 @@ def model_options(about: str, runs: str) -> argparse.ArgumentParser:
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--sequences", type=int, default=128)
     parser.add_argument("--length", type=int, default=2048)
-    parser.add_argument("--runs", default=runs)
+    parser.add_argument("--runs", default=runs, help="method:pattern, method:pattern:permute")
     parser.add_argument("--out", type=Path, required=True)
     return parser
 
@@ -285,19 +288,20 @@ def main() -> None:
         write_model(folder, shape, options.blocks, experts=options.experts)
         measure(folder, windows[:8], "wanda", "2of4", None)  # warm-up
         for run in filter(None, options.runs.split(",")):
-            method, pattern = run.split(":")
-            measure(folder, windows[:8], method, pattern, None)  # compiles kernels
+            method, pattern, *more = run.split(":")
+            permute = more == ["permute"]
+            measure(folder, windows[:8], method, pattern, None, permute)  # compiles kernels
             base, masks = [], {}
             if options.baseline:
                 base, masks = baseline_run(folder, windows, method, pattern, options.baseline)
             work = operations(shape, windows.numel(), options.length, method, options.experts)
             moved = bytes_moved(shape, windows.numel(), method, options.experts)
             for store in stores:
-                pruned = measure(folder, windows, method, pattern, store)
+                pruned = measure(folder, windows, method, pattern, store, permute)
                 # The first block waits for its weights, the last feeds no other.
                 seconds = statistics.median(pruned.block_seconds[1:-1])
                 keep({
-                    "method": method, "pattern": pattern, "activations": store,
+                    "method": method, "pattern": pattern, "permute": permute, "activations": store,
                     "seconds_a_block": seconds, "block_seconds": pruned.block_seconds,
                     "stage_seconds": pruned.seconds,
                     "baseline_seconds": base,
