@@ -23,9 +23,13 @@ from dass.speed.shapes import SHAPES
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / name for name in ("performance.md", "reproduce.md", "reliability.md")]
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = {"dass": "DaSS", "wanda": "Wanda", "sparsegpt": "SparseGPT", "perplexity": "perplexity"}
+NAMES = {
+    "dass": "DaSS", "wanda": "Wanda", "sparsegpt": "SparseGPT", "perplexity": "perplexity",
+    "ria": "RIA", "wandapp": "Wanda++, gradient", "dsnot": "Wanda, DSnoT", "admm": "ADMM",
+    "alps": "ALPS", "sparseswaps": "Wanda, SparseSwaps",
+}  # fmt: skip
 LABELS = {"7b": "LLaMA2-7B sizes", "70b": "LLaMA2-70B sizes", "gemma-7b": "Gemma-7B sizes"}
-PATTERNS = {"2of4": "2:4", "4of8": "4:8", "u50": "50 %", "": ""}
+PATTERNS = {"2of4": "2:4", "4of8": "4:8", "2of4x4": "2:4 both ways", "u50": "50 %", "": ""}
 STORES = {"cuda": "GPU", "cpu": "host"}
 
 
@@ -82,8 +86,9 @@ def pruning_cells(row: dict) -> dict[str, str]:
     """Column -> cell of one measured run of the engine; a dash where there is nothing."""
     seconds, peak = row.get("baseline_seconds"), row["peak_allocated_gib"]
     found = row | {"baseline": seconds and statistics.median(seconds)}
+    order = ", neurons permuted" if row.get("permute") else ""
     return {
-        "work": f"{NAMES[row['method']]} {PATTERNS[row['pattern']]}".strip(),
+        "work": f"{NAMES[row['method']]} {PATTERNS[row['pattern']]}".strip() + order,
         "activations on": STORES[row["activations"]],
         **{
             column: f"{found[key]:{form}}".replace("%", " %") if found.get(key) else "–"
@@ -219,8 +224,8 @@ def evaluation_table(name: str) -> str:
 
 
 def run_table(name: str) -> str:
-    """A run from its parts, all measured on one machine: pruning, perplexity, zero-shot tasks."""
-    pruning, evaluation = raw(f"pruning-{name}-h100"), raw(f"evaluation-{name}")["rows"]
+    """A run from its parts, all measured on one kind of card: pruning, perplexity, tasks."""
+    pruning, evaluation = raw(f"pruning-{name}-h200"), raw(f"evaluation-{name}")["rows"]
     row = pruning["rows"][0]
     blocks = round(row["model_seconds"] / row["seconds_a_block"])
     times = {"pruning, " + pruning_cells(row)["work"]: (
@@ -247,39 +252,45 @@ def speed_part(kind: str, name: str) -> str:
 def packed_table(name: str) -> str:
     """Times of dense products, and how many times faster the others are, replayed as graphs."""
     content = raw(name)
-    result = parse_speed(content["results"][0], name)
-    lines: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
-    for one in result.measurements:
-        if one.mode == "graph":
-            own = lines.setdefault((one.part, one.tokens), {})
-            own[one.engine, one.variant] = one.spread.median
     others = {
         "DaSS 2:4": ("packed", "dass-2of4"), "2:4": ("packed", "2of4"), "4:8": ("packed", "4of8"),
         "bitmap, 50 %": ("packed", "u50"), "cuSPARSELt 2:4": ("cusparselt", "2of4"),
         "dense, compiled": ("torch.compile", "dense"),
     }  # fmt: skip
     rows = []
-    for (part, tokens), own in lines.items():
-        dense = own["torch", "dense"]
-        ratios = [f"{dense / own[key]:.2f}" if key in own else "–" for key in others.values()]
-        rows.append([PARTS[part], str(tokens), f"{dense * 1e6:,.1f}", *ratios])
-    label = LABELS[result.subject]
-    head = [label, "tokens", "dense, µs", *others]
-    gpu = result.machine["gpu"]["name"]
-    versions = ", ".join(f"{k} {result.machine['versions'][k]}" for k in ("torch", "transformers"))
-    date = result.provenance["date"][:10]
+    results = [parse_speed(result, name) for result in content["results"]]
+    for result in results:
+        lines: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
+        for one in result.measurements:
+            if one.mode == "graph":
+                own = lines.setdefault((one.part, one.tokens), {})
+                own[one.engine, one.variant] = one.spread.median
+        label = f"{LABELS[result.subject]}, " if len(results) > 1 else ""
+        for (part, tokens), own in lines.items():
+            dense = own["torch", "dense"]
+            ratios = [f"{dense / own[key]:.2f}" if key in own else "–" for key in others.values()]
+            rows.append([label + PARTS[part], str(tokens), f"{dense * 1e6:,.1f}", *ratios])
+    first = results[0]
+    head = ["" if len(results) > 1 else LABELS[first.subject], "tokens", "dense, µs", *others]
+    versions = ", ".join(f"{k} {first.machine['versions'][k]}" for k in ("torch", "transformers"))
     return (
-        f"{gpu}, float16, {versions}, {date}. Command: `{content['command']}`.\n\n"
-        f"{markdown(head, rows)}"
+        f"{first.machine['gpu']['name']}, float16, {versions}, {first.provenance['date'][:10]}. "
+        f"Command: `{content['command']}`.\n\n{markdown(head, rows)}"
     )
 
 
 def decode_table(name: str) -> str:
-    """Tokens per second of whole models, dense and packed, and what their weights take."""
+    """Tokens per second of whole models, dense and packed, and what their weights take.
+
+    Of one call, or of several whose names go on with ``-more``.
+    """
     result = raw(name)
-    dense = {row["sequences"]: row for row in result["rows"] if row["weights"] == "dense"}
+    measured = [
+        row for file in sorted(RESULTS.glob(f"{name}*.json")) for row in raw(file.stem)["rows"]
+    ]
+    dense = {row["sequences"]: row for row in measured if row["weights"] == "dense"}
     rows = []
-    for row in result["rows"]:
+    for row in sorted(measured, key=lambda row: row["sequences"]):
         speed = row["tokens_per_second"]
         gained = speed / dense[row["sequences"]]["tokens_per_second"]
         size = result["weight_bytes"][row["weights"]] / 1e9

@@ -15,7 +15,7 @@ from dass.packed.formats import pack
 from dass.packed.linear import UNPACKED_FROM, packed_gates, packed_linear
 from dass.packed.linear import numbers_of as numbers
 from dass.packed.model import load_packed, pack_folder, pack_model
-from dass.packed.product import ACTIVATIONS, Packed, gated_product, product, tensors_of
+from dass.packed.product import ACTIVATIONS, Packed, gated_product, product, tensors_of, unpacked
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 
@@ -127,6 +127,17 @@ def test_the_same_bits_every_time_and_in_a_graph(kind) -> None:
         graph.replay()
         assert torch.equal(captured, first)
         assert torch.equal(product(packed, x), first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("shape", [*ODD, (11008, 4096)])
+def test_the_dense_weight_comes_back(shape: tuple[int, int], dtype: torch.dtype, kind) -> None:
+    if kind is not None and shape[kind[1] == "input"] % kind[0]:
+        pytest.skip("groups do not fit the shape")
+    dense, packed = packed_weight(*shape, kind, dtype)
+    poison(*shape, dtype)
+    assert torch.equal(unpacked(packed, dtype), dense)
 
 
 @pytest.mark.parametrize("kind", KINDS)
