@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from dass.config.load import read_config
 from dass.config.runs import runs
 from dass.pruning.patterns import parse_pattern
-from dass.report.speed_tables import PARTS, SpeedSettings, speed_table
+from dass.report.speed_tables import PARTS, SpeedSettings, speed_table, variant_label
 from dass.speed.results import parse_speed
 from dass.speed.shapes import SHAPES
+from dass.speed.timing import Measurement, speed_up
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / name for name in ("performance.md", "reproduce.md", "reliability.md")]
@@ -328,6 +329,32 @@ def dag_table(name: str) -> str:
     return f"{about_load(result, software)}\n\n{markdown(head, rows)}"
 
 
+def packed_cpu_table(name: str) -> str:
+    """Milliseconds on a CPU, and how many times faster than the best dense engine."""
+    content, places = raw(name), [("mlp", 1), ("mlp", 4), ("mlp", 16), ("gate", 1), ("down", 1)]
+    result = parse_speed(content["results"][0], name)
+    lines: dict[str, dict[tuple[str, int], Measurement]] = {}
+    for one in result.measurements:
+        label = f"{one.engine} {one.dtype}, {variant_label(one.variant)}"
+        lines.setdefault(label, {})[one.part, one.tokens] = one
+    rows = [[label] for label in lines]
+    for place in places:
+        engines = [own[place] for name, own in lines.items() if not name.startswith("AVX")]
+        best = min(engines, key=lambda one: one.spread.median).seconds
+        for row, own in zip(rows, lines.values(), strict=True):
+            took = own[place].seconds if place in own else []
+            row += [
+                f"{statistics.median(took) * 1e3:.2f} ({min(took) * 1e3:.2f})" if took else "–",
+                f"{speed_up(best, took).median:.2f}" if took else "–",
+            ]
+    versions = result.machine["versions"]
+    software = ", ".join(f"{key} {versions[key]}" for key in ("torch", "onnxruntime"))
+    load = {"command": content["command"], "load": result.machine["load"][0]}
+    heads = [head for part, n in places for head in (f"{PARTS[part]}, {n}: ms", "×")]
+    table = markdown([LABELS[result.subject], *heads], rows)
+    return f"{about_load(content['results'][0] | load, software)}\n\n{table}"
+
+
 def startup_table(name: str) -> str:
     """CPU seconds of each stage's job, by an earlier version and by this one."""
     result = raw(name)
@@ -374,6 +401,7 @@ def rendered(page: str) -> str:
         "blocks": blocks_line, "steps": steps_table, "kernels": kernels_table, "dag": dag_table,
         "evaluation": evaluation_table, "run": run_table, "faults": faults_table,
         "startup": startup_table, "packed": packed_table, "decode": decode_table,
+        "packedcpu": packed_cpu_table,
         **{kind: partial(speed_part, kind) for kind in ("metric", "gpu", "cpu")},
     }  # fmt: skip
 
