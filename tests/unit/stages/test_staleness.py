@@ -163,7 +163,7 @@ def prepared(folder: Path, work: Path) -> dict[str, dict[str, Any]]:
             "description": "D", "note": "", "experiments": shown["experiments"], "speed": {},
             "speed_results": [], "speed_pruning": [], "activations": [work / "norms.json"],
             "block_errors": [run / "blocks.json"], "blocks": blocks["settings"],
-            "differences": [],
+            "differences": [], "speed_accuracy": None,
             **{form: work / f"report.{form}" for form in ("pdf", "html", "tex")},
         },
     }  # fmt: skip
