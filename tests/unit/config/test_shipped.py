@@ -98,8 +98,8 @@ def test_small_is_the_papers_study_on_other_models() -> None:
 @pytest.mark.parametrize(
     ("file", "calibration", "main", "ablations"),
     [
-        # Draws, alpha, groups, sequences, length, sparsity and propagation, of one model.
-        ("config.yaml", "c4", 6 * 4 * 3, 45 + 12 + 6 + 12 + 9 + 12 + 6),
+        # Draws, alpha, groups, sequences, length, sparsity, propagation and order, of one model.
+        ("config.yaml", "c4", 6 * 4 * 3, 45 + 12 + 6 + 12 + 9 + 12 + 6 + 4),
         ("small.yaml", "c4", 36, 0),
         ("demo.yaml", "toy", 36, 9),
         ("real.yaml", "books", 36, 0),
