@@ -12,7 +12,7 @@ PAPER = ["llama2-7b", "llama2-13b", "llama2-70b", "llama3.1-8b", "mistral-7b", "
 def test_the_papers_study_has_the_full_grid(fresh: Workflow) -> None:
     finished = fresh.snakemake("--dry-run", config="config/config.yaml")
     assert finished.code == 0, finished.output
-    ablations = 102  # of one model, without zero-shot tasks
+    ablations = 106  # of one model, without zero-shot tasks
     assert finished.jobs["prune_run"] == 6 * 4 * 3 + ablations
     assert finished.jobs["zero_shot"] == 6 * (1 + 4 * 3)
     assert finished.jobs["perplexity"] == 6 * (1 + 4 * 3) + ablations

@@ -44,7 +44,7 @@ STUDY: dict[str, Any] = {
     },
     "methods": {
         "wanda": {"function": "wanda", "label": "Wanda's"},
-        "mine": {"function": "dass", "alpha": 0.3, "targets": "all"},
+        "mine": {"function": "dass", "alpha": 0.3, "targets": "all", "permute": True},
         "obs": {"function": "sparsegpt", "label": "OBS", "damping": 0.07, "block": 96},
     },
     "perplexity": {"dataset": "wiki", "length": 320, "splits": ["test", "validation"],
@@ -217,7 +217,8 @@ def test_tokens(wired: Jobs) -> None:
     cut = {
         f"{RESULTS}/evaluation/{model}/wiki.safetensors": {
             "folder": FOLDERS[model], "bos": BOS[model], "dataset": "wiki", "text": text,
-            "rows": "file", "length": 320, "splits": ["test", "validation"],
+            "rows": "file", "length": 320, "splits": ["test", "validation"], "kind": "text",
+            "documents": None, "most": None,
         }
         for model in FOLDERS
     }  # fmt: skip
@@ -234,7 +235,7 @@ def test_runs(wired: Jobs) -> None:
         pruned[out] = of(model) | {
             "run": "/".join(run), "function": function, "arguments": arguments,
             "propagation": "dense" if calibration == "short" else "pruned",
-            "targets": "all" if method == "mine" else "mlp",
+            "targets": "all" if method == "mine" else "mlp", "permute": method == "mine",
         }  # fmt: skip
         read[out] = {
             "model": FOLDERS[model],
@@ -266,7 +267,7 @@ def evaluated(kind: str) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 def test_evaluations(wired: Jobs) -> None:
     perplexity, zero_shot = list(evaluated("perplexity")), list(evaluated("zero_shot"))
-    measured = {"dataset": "wiki", "splits": ["test", "validation"]}
+    measured = {"dataset": "wiki", "splits": ["test", "validation"], "others": {}}
     limits = {"a": 41, "b": None, "s": 43}
     corpus = DOCUMENTS["toy"][0]
     expect(
@@ -301,7 +302,10 @@ def test_evaluations(wired: Jobs) -> None:
     )
 
 
-MORE_PRUNED = "Pruned by mine: attention's linear layers, too. A note."
+MORE_PRUNED = (
+    "Pruned by mine: attention's linear layers, too. Neurons permuted before N:M grouping by mine. "
+    "A note."
+)
 SHOWN: dict[str, dict[str, Any]] = {
     "main": {
         "models": {"a": "Model A", "s": "Model S"}, "patterns": ["2of4", "u60"],

@@ -10,7 +10,7 @@ import yaml
 
 from dass.config.load import load_config
 from dass.latex import escape_latex
-from dass.report.differences import PRUNED, PRUNED_BESIDES, paper_differences
+from dass.report.differences import PRUNED_BESIDES, paper_differences
 
 CONFIG = Path(__file__).parents[3] / "config"
 
@@ -19,9 +19,12 @@ def said(name: str, **changes: Any) -> list[str]:
     return paper_differences(load_config(yaml.safe_load((CONFIG / name).read_text()) | changes))
 
 
+PERMUTED = "Neurons permuted before N:M grouping by"
+
+
 def test_the_papers_own_study_differs_in_little() -> None:
     assert said("config.yaml") == [
-        PRUNED,
+        f"{PRUNED_BESIDES} {PERMUTED} Wanda (permuted) and DaSS (permuted).",
         "Calibration: 128 sequences of 2048 tokens of C4, as in the paper.",
         "Perplexity: the validation split of WikiText2, windows of 2048 tokens. The paper's text "
         "names the validation split, its released code reads the test split.",
@@ -37,10 +40,11 @@ def test_methods_that_prune_more_are_named() -> None:
     methods = yaml.safe_load((CONFIG / "config.yaml").read_text())["methods"]
     methods["wanda"]["targets"] = "all"
     first = said("config.yaml", methods=methods)[0]
-    assert first == f"{PRUNED_BESIDES} Pruned by Wanda: attention's linear layers, too."
+    more = "Pruned by Wanda: attention's linear layers, too."
+    assert first == f"{PRUNED_BESIDES} {more} {PERMUTED} Wanda (permuted) and DaSS (permuted)."
     methods["wanda"] |= {"targets": "mlp", "permute": True}
     first = said("config.yaml", methods=methods)[0]
-    assert first == f"{PRUNED_BESIDES} Neurons permuted before N:M grouping by Wanda."
+    assert first == f"{PRUNED_BESIDES} {PERMUTED} Wanda, Wanda (permuted) and DaSS (permuted)."
 
 
 def test_stand_ins_are_called_stand_ins() -> None:
