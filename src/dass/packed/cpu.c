@@ -83,14 +83,15 @@ INLINE void strips(const char *w, const Input *x, float *y, long in, long out, i
 // x [tokens, in], y [tokens, out]; in and out are padded, a strip has 1 or 4 rows.
 void product(const char *w, const Input *x, float *y, long in, long out, int rows, int tokens,
              int threads) {
-    const long bytes = in * rows / 32 * RECORD;  // of four strips
+    const long bytes = in * rows / 32 * RECORD, fours = out / rows / 4;  // of four strips
+    const long share = fours / threads / 16 + 1;  // small: a thread may lose its core to others
 // Constants inside the loop: gcc takes none into it from outside.
 #define CASE(R, T) \
     if (rows == R && (T == AT_ONCE ? left >= T : left == T)) \
         strips(w + i * bytes, x + t * in, y + t * out + i * 4 * R, in, out, R, T);
 #define CASES(T) CASE(1, T) CASE(4, T)
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (long i = 0; i < out / rows / 4; i++)
+#pragma omp parallel for schedule(dynamic, share) num_threads(threads)
+    for (long i = 0; i < fours; i++)
         for (int t = 0, left = tokens; left > 0; t += AT_ONCE, left -= AT_ONCE) {
             CASES(1) CASES(2)
 #if AT_ONCE == 4
