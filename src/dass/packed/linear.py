@@ -34,7 +34,7 @@ UNPACKED_FROM = 49
 """From so many tokens on a weight is unpacked; fewer take several launches, which is faster."""
 
 MOST_ON_CPU, UNPACKED_ON_CPU_FROM = 8, 257
-"""The same of a CPU: tokens up to which packed weights beat dense ones, and unpacked ones."""
+"""On a CPU: so many tokens are faster than on dense weights; from so many on it is unpacked."""
 
 
 def for_device(weight: Packed, dtype: torch.dtype) -> Packed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,7 +82,7 @@ def best() -> cpu.Kernel:
 
 
 @pytest.fixture
-def poisoned() -> object:
+def poisoned() -> Iterator[None]:
     """Memory that nobody has written holds NaN."""
     torch.use_deterministic_algorithms(True)
     yield
@@ -90,7 +90,7 @@ def poisoned() -> object:
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[], cpu.Kernel | None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], cpu.Kernel | None]]:
     """Asks for the kernel as a new process does."""
     cpu._kernel.cache_clear()
     yield cpu.kernel
