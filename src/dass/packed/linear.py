@@ -1,8 +1,8 @@
 """Linear layers and gated MLPs on packed weights, for any number of tokens, on any device.
 
-A few tokens on a GPU take the kernels; many, and every product on a CPU, take the weight unpacked
-for the moment, or the dense weight where it was kept. The products are custom operators, so that
-``torch.compile`` does not see through them.
+A few tokens take the kernels, those of GPUs, or of CPUs for 2:4 in bfloat16; all others take the
+weight unpacked for the moment, or the dense weight where it was kept. The products are custom
+operators, so that ``torch.compile`` does not see through them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dass.packed import cpu
 from dass.packed.bitmap import Bitmap, unpack_bitmap
 from dass.packed.formats import Groups, Layout, unpack
 from dass.packed.product import (
@@ -26,18 +27,31 @@ from dass.packed.product import (
     tensors_of,
     unpacked,
 )
+from dass.packed.strips import Strips, strips_of, unpack_strips
 from dass.terms import ROLES
 
 UNPACKED_FROM = 49
 """From so many tokens on a weight is unpacked; fewer take several launches, which is faster."""
 
+MOST_ON_CPU, UNPACKED_ON_CPU_FROM = 8, 257
+"""On a CPU: so many tokens are faster than on dense weights; from so many on it is unpacked."""
+
+
+def for_device(weight: Packed, dtype: torch.dtype) -> Packed:
+    """A packed weight as the kernels of its device take it, if there are any."""
+    if isinstance(weight, Groups) and weight.data.device.type == "cpu":
+        kernel = cpu.kernel() if dtype == torch.bfloat16 and weight.layout.group == 4 else None
+        return weight if kernel is None else strips_of(weight, kernel.lanes)
+    return weight
+
 
 def numbers_of(weight: Packed) -> list[int]:
-    """The rest of a packed weight: rows, columns, M or 0, whether along the output, segment."""
+    """The rest: rows, columns, M or 0, whether along the output, segment of a bitmap or lanes."""
     layout = weight.layout
     if isinstance(weight, Bitmap):
         return [layout.rows, layout.columns, 0, 0, weight.segment]
-    return [layout.rows, layout.columns, layout.group, int(layout.axis == "output"), 0]
+    lanes = weight.lanes if isinstance(weight, Strips) else 0
+    return [layout.rows, layout.columns, layout.group, int(layout.axis == "output"), lanes]
 
 
 def count_of(numbers: Sequence[int]) -> int:
@@ -47,17 +61,25 @@ def count_of(numbers: Sequence[int]) -> int:
 
 def packed_of(tensors: Sequence[Tensor], numbers: Sequence[int]) -> Packed:
     """The packed weight of :func:`tensors_of` and :func:`numbers_of`."""
-    rows, columns, group, output, segment = numbers
+    rows, columns, group, output, last = numbers
     if group == 0:
-        return Bitmap(rows, columns, segment, *tensors)
-    return Groups(Layout(rows, columns, group, "output" if output else "input"), tensors[0])
+        return Bitmap(rows, columns, last, *tensors)
+    layout = Layout(rows, columns, group, "output" if output else "input")
+    return Strips(layout, last, tensors[0]) if last else Groups(layout, tensors[0])
 
 
 def dense_of(weight: Packed, dtype: torch.dtype) -> Tensor:
     """The weight [out, in], unpacked on its device."""
+    if isinstance(weight, Strips):
+        return unpack_strips(weight).to(dtype)
     if kernels_run_on(tensors_of(weight)[0].device):
         return unpacked(weight, dtype)
     return unpack_bitmap(weight, dtype) if isinstance(weight, Bitmap) else unpack(weight, dtype)
+
+
+def _launches(weight: Packed, x: Tensor) -> bool:
+    """Whether the GPU's kernels multiply."""
+    return len(x) < UNPACKED_FROM and not isinstance(weight, Strips) and kernels_run_on(x.device)
 
 
 def _by_launches(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -67,13 +89,22 @@ def _by_launches(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([call(some) for some in x.split(MOST_TOKENS)])
 
 
+def _times(x: Tensor, weight: Packed) -> Tensor:
+    """x Wᵀ by the CPU's kernel, or by the weight unpacked."""
+    if isinstance(weight, Strips) and len(x) < UNPACKED_ON_CPU_FROM and x.device.type == "cpu":
+        kernel = cpu.kernel()
+        if kernel is not None and (kernel.lanes, x.dtype) == (weight.lanes, torch.bfloat16):
+            return kernel.product(weight, x)
+    return functional.linear(x, dense_of(weight, x.dtype))
+
+
 @torch.library.custom_op("dass::packed_linear", mutates_args=())
 def packed_linear(weight: Sequence[Tensor], numbers: Sequence[int], x: Tensor) -> Tensor:
     """x Wᵀ: [tokens, in] -> [tokens, out]."""
     packed = packed_of(weight, numbers)
-    if len(x) < UNPACKED_FROM and kernels_run_on(x.device):
+    if _launches(packed, x):
         return _by_launches(lambda some: product(packed, some), x)
-    return functional.linear(x, dense_of(packed, x.dtype))
+    return _times(x, packed)
 
 
 @packed_linear.register_fake
@@ -86,12 +117,11 @@ def packed_gates(
     gate: Sequence[Tensor], up: Sequence[Tensor], numbers: Sequence[int], segment: int,
     x: Tensor, activation: str,
 ) -> Tensor:  # fmt: skip
-    """act(x Gᵀ) · (x Uᵀ): [tokens, in] -> [tokens, intermediate]; ``segment`` is that of up."""
+    """act(x Gᵀ) · (x Uᵀ): [tokens, in] -> [tokens, intermediate]; ``segment``: up's last number."""
     first, second = packed_of(gate, numbers), packed_of(up, [*numbers[:4], segment])
-    if len(x) < UNPACKED_FROM and kernels_run_on(x.device):
+    if _launches(first, x):
         return _by_launches(lambda some: gated_product(first, second, some, activation), x)
-    active = activate(functional.linear(x, dense_of(first, x.dtype)), activation)
-    return active * functional.linear(x, dense_of(second, x.dtype))
+    return activate(_times(x, first), activation) * _times(x, second)
 
 
 @packed_gates.register_fake
@@ -135,8 +165,8 @@ class PackedGLU(nn.Module):
         gate, up: packed alike, [intermediate, hidden].
         down: [hidden, intermediate].
         activation: one of :data:`dass.packed.product.ACTIVATIONS`.
-        dense: gate, up and down for more tokens than one launch takes; without them they are
-            unpacked each time, which costs a pass over the weights.
+        dense: gate, up and down for more tokens than one launch takes (or pay on a CPU); without
+            them they are unpacked each time, which costs a pass over the weights.
     """
 
     def __init__(
@@ -152,6 +182,7 @@ class PackedGLU(nn.Module):
             self.numbers[role] = numbers_of(weight)
             for place, tensor in enumerate(tensors_of(weight)):
                 self.register_buffer(f"{role}_{place}", tensor, persistent=False)
+        self.most = MOST_ON_CPU if isinstance(gate, Strips) else MOST_TOKENS
         self.dense = None if dense is None else Dense(dense, activation)
 
     def _tensors(self, role: str) -> list[Tensor]:
@@ -160,7 +191,7 @@ class PackedGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
-        if self.dense is not None and x.shape[:-1].numel() > MOST_TOKENS:
+        if self.dense is not None and x.shape[:-1].numel() > self.most:
             many: Tensor = self.dense(x)
             return many
         numbers = self.numbers

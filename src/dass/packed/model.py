@@ -24,7 +24,7 @@ from dass.models.glu import GLU, find_glu
 from dass.models.matching import decoder_blocks, stored_names
 from dass.models.weights import Weights
 from dass.packed.best import pack_gates, pack_pruned
-from dass.packed.linear import PackedGLU, activate, count_of, dense_of, packed_of
+from dass.packed.linear import PackedGLU, activate, count_of, dense_of, for_device, packed_of
 from dass.packed.product import ACTIVATIONS
 from dass.pruning.pruned_file import tensor_hash
 from dass.runtime.files import seal, unseal, writing
@@ -47,8 +47,9 @@ def pack_model(model: nn.Module, bitmap: bool = False, keep_dense: bool = False)
         model: a causal language model of transformers in half precision, weights zero where they
             are pruned. Its blocks are packed where they are; dense weights are given up.
         bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory and costs time.
-        keep_dense: keep dense weights, too, for more tokens at once than 16: prompts are read as
-            fast as without packing, for half as much memory again as the dense MLPs take.
+        keep_dense: keep dense weights, too, for more tokens at once than 16 (8 on a CPU): prompts
+            are read as fast as without packing, for half as much memory again as the dense MLPs
+            take.
 
     Returns:
         MLPs that stay as they are -> why; logged as well.
@@ -58,7 +59,7 @@ def pack_model(model: nn.Module, bitmap: bool = False, keep_dense: bool = False)
     for index, block in enumerate(layers):
         name = f"{prefix}.{index}"
         try:
-            path, mlp = _packed_mlp(block, name, bitmap, keep_dense)
+            path, mlp = packed_mlp(block, name, bitmap, keep_dense)
         except (ModelError, PatternError) as error:
             left[name] = str(error)
             log.info("stays dense: %s", error)
@@ -87,7 +88,7 @@ def pack_folder(folder: str | Path, dtype: torch.dtype, bitmap: bool = False) ->
     for index, block in enumerate(model.layers):
         name = model.name(index)
         block.load_state_dict(model.read(index), assign=True)
-        path, mlp = _packed_mlp(block, name, bitmap)
+        path, mlp = packed_mlp(block, name, bitmap, for_file=True)
         for key, buffer in mlp.named_buffers():
             tensors[f"{name}.{path}.{key}"] = buffer.cpu().contiguous()
         about[name] = {"mlp": path, "activation": mlp.activation, "numbers": mlp.numbers}
@@ -132,10 +133,49 @@ def load_packed(
             hashes = [about["hashes"][key] for key in keys]
             if list(map(tensor_hash, tensors)) != hashes:
                 raise DataError(f"{path}: damaged ({keys[0]}); pack the export again")
-            weights[role] = packed_of([tensor.to(device) for tensor in tensors], numbers)
+            stored = packed_of([tensor.to(device) for tensor in tensors], numbers)
+            weights[role] = for_device(stored, dtype)
         dense = [dense_of(weights[role], dtype) for role in ROLES] if keep_dense else None
         _replace(block, mlp["mlp"], PackedGLU(**weights, activation=mlp["activation"], dense=dense))
     return model.filled(device)
+
+
+def packed_mlp(
+    block: nn.Module, name: str, bitmap: bool, keep_dense: bool = False, for_file: bool = False
+) -> tuple[str, PackedGLU]:
+    """The path of a block's gated MLP, and the same on packed weights, checked on a probe.
+
+    Args:
+        block: a decoder block; its MLP in half precision, zero where it is pruned.
+        name: what to call it in an error.
+        bitmap, keep_dense: as for :func:`pack_model`.
+        for_file: in the layout of files, which all devices take; otherwise in the device's own.
+
+    Raises:
+        ModelError: the MLP has a form of its own.
+        PatternError: a matrix fits no format.
+    """
+    glu = find_glu(block, name)
+    path = glu.path
+    mlp = block.get_submodule(path)
+    where = f"{name}.{path}"
+    if any(projection.linear.bias is not None for projection in glu.projections):
+        raise ModelError(f"{where}: its projections have biases, which packed ones do not")
+    dense = gate, up, down = tuple(projection.weight.data for projection in glu.projections)
+    weights = (*pack_gates(gate, up, where, bitmap), pack_pruned(down, f"{where}, down", bitmap))
+    if not for_file:
+        first, second, third = (for_device(weight, gate.dtype) for weight in weights)
+        weights = first, second, third
+    packed = PackedGLU(*weights, _activation(mlp, glu), dense if keep_dense else None)
+    probe = _probe(glu)
+    wanted, got = mlp(probe), packed(probe)
+    error = float((got.float() - wanted.float()).abs().max() / wanted.float().abs().max())
+    if not error <= CLOSE[gate.dtype]:
+        raise ModelError(
+            f"{where}: computes something else than down(act(gate(x)) * up(x)) (apart by "
+            f"{error:.2g} of the largest output)"
+        )
+    return path, packed
 
 
 def _open_packed(path: Path) -> tuple[dict, safe_open]:  # type: ignore[type-arg]
@@ -187,34 +227,6 @@ class _Folder:
         if (file := self.folder / "generation_config.json") in files_exported(self.folder):
             self.model.generation_config = GenerationConfig.from_dict(read_object(file))
         return self.model.to(device)
-
-
-def _packed_mlp(
-    block: nn.Module, name: str, bitmap: bool, keep_dense: bool = False
-) -> tuple[str, PackedGLU]:
-    """The path of a block's gated MLP, and the same on packed weights, checked on a probe."""
-    glu = find_glu(block, name)
-    path = glu.path
-    mlp = block.get_submodule(path)
-    where = f"{name}.{path}"
-    if any(projection.linear.bias is not None for projection in glu.projections):
-        raise ModelError(f"{where}: its projections have biases, which packed ones do not")
-    dense = gate, up, down = tuple(projection.weight.data for projection in glu.projections)
-    gate_packed, up_packed = pack_gates(gate, up, where, bitmap)
-    down_packed = pack_pruned(down, f"{where}, down", bitmap)
-    activation = _activation(mlp, glu)
-    packed = PackedGLU(
-        gate_packed, up_packed, down_packed, activation, dense if keep_dense else None
-    )
-    probe = _probe(glu)
-    wanted, got = mlp(probe), packed(probe)
-    error = float((got.float() - wanted.float()).abs().max() / wanted.float().abs().max())
-    if not error <= CLOSE[gate.dtype]:
-        raise ModelError(
-            f"{where}: computes something else than down(act(gate(x)) * up(x)) (apart by "
-            f"{error:.2g} of the largest output)"
-        )
-    return path, packed
 
 
 def _probe(glu: GLU) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dass.packed.bitmap import RING, Bitmap
 from dass.packed.formats import LANES, VECTORS, Groups
 from dass.packed.nvrtc import Launch, kernel
+from dass.packed.strips import Strips
 
 MOST_TOKENS = 16
 """Tokens that one launch takes."""
@@ -20,7 +21,8 @@ ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 WARPS = {1: (8, 2), 2: (4, 4)}
 """Matrices -> warps of a block, and how many blocks a multiprocessor shall hold; measured."""
 
-Packed = Groups | Bitmap
+Packed = Groups | Bitmap | Strips
+"""The first two are what the GPU's kernels take, the last is for a CPU."""
 
 
 def kernels_run_on(device: torch.device) -> bool:

@@ -56,7 +56,7 @@ CAPTIONS = {
     "cpu": "Dense and sparse engines on a CPU by tokens per call: median time, and how many times "
     "faster than each dense baseline of the same interleaved run, ± half the distance of the "
     "quartiles; below 1 is slower. Bold: the fastest. Caches were swept before every call; a block "
-    "attends to its own tokens only.",
+    "attends to its own tokens only. Packed weights are bfloat16.",
 }
 WHOLE = "Whole pruning: the run itself, calibration and reading of weights included, measured once."
 PruningOf = Mapping[tuple[str, str, str | None], PruningResult]

@@ -42,7 +42,7 @@ def module_files(*modules: str) -> list[str]:
             waiting.append(name.rpartition(".")[0])  # Python runs a module's packages first
             waiting += () if _is_excluded(name) else _imports(name)
     files = {_file(name) for name in found if not _is_excluded(name)}
-    files |= {kernel for file in files for kernel in file.parent.glob("*.cu*")}
+    files |= {kernel for file in files for kernel in file.parent.glob("*.c*")}
     return sorted(map(str, files))
 
 

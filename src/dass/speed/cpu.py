@@ -78,7 +78,8 @@ def pairs(engines: list[Engine], variants: list[Network]) -> Iterator[tuple[Engi
     """Which engine runs which network: dense engines no masked weights, sparse ones no dense."""
     for engine in engines:
         for network in variants:
-            if engine.runs == "both" or (network.variant == DENSE) == (engine.runs == "dense"):
+            kind = DENSE if network.variant == DENSE else "sparse"
+            if engine.runs in ("both", kind, network.variant):
                 yield engine, network
 
 

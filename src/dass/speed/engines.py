@@ -1,7 +1,7 @@
 """The engines that a CPU benchmark compares: each prepares a network and says how to run it.
 
-torch (dense float32 and bfloat16, and CSR) and onnxruntime (dense) are always measured; OpenVINO
-is an option.
+torch (dense float32 and bfloat16, and CSR), onnxruntime (dense) and packed 2:4 weights are always
+measured; OpenVINO is an option.
 """
 
 import copy
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dass.errors import ConfigError
+from dass.packed.cpu import check_kernel
+from dass.packed.model import packed_mlp
 from dass.terms import DENSE, ROLES
 
 # The exporter says for each model that torchvision is not installed.
@@ -80,6 +82,13 @@ class Network:
             setattr(layer.mlp, name, SparseLinear(getattr(layer.mlp, name).weight.data))
         return layer
 
+    @cached_property
+    def packed(self) -> Any:
+        """The layer in bfloat16 with its MLP on packed weights."""
+        layer = copy.deepcopy(self.layer).to(torch.bfloat16)
+        layer.mlp = packed_mlp(layer, self.part, bitmap=False)[1]
+        return layer
+
 
 Call = Callable[[], Any]
 """Runs a network once: a tensor or array [tokens, hidden]."""
@@ -91,7 +100,7 @@ class Engine(Protocol):
     name: str
     dtype: str
     runs: str
-    """``dense``: gains nothing from zeros; ``sparse``: made for them; ``both``."""
+    """``dense``: gains nothing from zeros; ``sparse``: made for them; ``both``; or a pattern."""
 
     def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """Make a network ready for an input [tokens, hidden]; an exception skips the engine."""
@@ -150,6 +159,21 @@ class TorchCSR:
     def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
         """The block with its MLP's matrices in CSR."""
         module = network.module(network.csr, x)
+        return lambda: module(x)
+
+
+class Packed:
+    """:mod:`dass.packed`; all but the MLP as in torch's bfloat16."""
+
+    name = "packed"
+    dtype = "bfloat16"
+    runs = "2of4"
+
+    def prepare(self, network: Network, x: Tensor, threads: int) -> Call:
+        """The block with its MLP packed."""
+        check_kernel()
+        x = x.to(torch.bfloat16)
+        module = network.module(network.packed, x)
         return lambda: module(x)
 
 
@@ -222,7 +246,7 @@ def make_engines(options: Sequence[str]) -> list[Engine]:
         ConfigError: an engine is unknown.
     """
     engines: list[Engine] = [
-        TorchDense(torch.float32), TorchDense(torch.bfloat16), OnnxRuntime(), TorchCSR(),
+        TorchDense(torch.float32), TorchDense(torch.bfloat16), OnnxRuntime(), TorchCSR(), Packed(),
     ]  # fmt: skip
     for name in options:
         if name != "openvino":

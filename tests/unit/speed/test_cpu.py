@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from dass.errors import ConfigError
+from dass.errors import ConfigError, DeviceError
 from dass.models.shape import Shape
+from dass.packed import cpu
 from dass.speed.__main__ import main
 from dass.speed.cpu import CpuSettings, benchmark, networks, pairs
 from dass.speed.engines import (
@@ -87,7 +88,7 @@ def test_a_sparse_layer_keeps_shapes_and_values() -> None:
 
 
 def test_dense_engines_get_dense_weights_and_sparse_ones_the_masked() -> None:
-    variants: list[Any] = [type("N", (), {"variant": v})() for v in (DENSE, "u50")]
+    variants: list[Any] = [type("N", (), {"variant": v})() for v in (DENSE, "u50", "2of4")]
     found = {
         (engine.name, engine.dtype, network.variant)
         for engine, network in pairs(make_engines(["openvino"]), variants)
@@ -95,7 +96,9 @@ def test_dense_engines_get_dense_weights_and_sparse_ones_the_masked() -> None:
     assert found == {
         ("torch", "float32", DENSE), ("torch", "bfloat16", DENSE),
         ("onnxruntime", "float32", DENSE), ("torch CSR", "float32", "u50"),
+        ("torch CSR", "float32", "2of4"), ("packed", "bfloat16", "2of4"),
         ("openvino", "float32", DENSE), ("openvino", "float32", "u50"),
+        ("openvino", "float32", "2of4"),
     }  # fmt: skip
 
 
@@ -111,8 +114,12 @@ def test_everything_is_measured_and_checked() -> None:
         for v in ("u50", "2of4")
         for t in (1, 5)
     }
+    packs = cpu.kernel() is not None
+    wanted |= {
+        (p, "packed", "bfloat16", "2of4", t) for p in ("mlp", "block") for t in (1, 5) if packs
+    }
     assert found == wanted
-    assert not outcome.skipped
+    assert bool(outcome.skipped) != packs
     for one in outcome.measurements:
         assert one.error is not None and one.error < TOLERANCE[one.dtype]
         assert len(one.seconds) == 2 and min(one.seconds) > 0
@@ -131,6 +138,15 @@ def test_an_engine_that_computes_something_else_is_not_timed(
     assert "torch CSR" not in {m.engine for m in outcome.measurements}
     (skipped,) = outcome.skipped
     assert skipped.engine == "torch CSR" and "wrong product" in skipped.reason
+
+
+def test_packed_weights_are_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_found", lambda: DeviceError("no C compiler 'cc'"))
+    outcome = benchmark(TINY, settings(parts=("mlp",), tokens=(1, 2), patterns=("2of4",)))
+    assert "packed" not in {m.engine for m in outcome.measurements}
+    assert {(one.engine, one.reason) for one in outcome.skipped} == {
+        ("packed", "no C compiler 'cc'")
+    }
 
 
 def test_an_unknown_engine_is_an_error() -> None:
