@@ -330,12 +330,14 @@ for name, shown in SHOWN.items():
               "draws": {key: {key: STUDY["calibrations"][key]["seed"]}
                         for key in shown["calibrations"]},
               "x_part": "method", "x_values": {}, "curves": {},
-              "unpublished": ["mine"] if "mine" in shown["methods"] else []}  # fmt: skip
+              "unpublished": ["mine"] if "mine" in shown["methods"] else [],
+              "targets": {"mine": "all"} if "mine" in shown["methods"] else {}}  # fmt: skip
 
 SPEED_ACCURACY = SHOWN["main"] | {
     "experiment": "speed", "title": "Accuracy against speed", "tolerance": 0.02,
     "models": {"a": "Model A", "b": "Model B", "s": "Model S"}, "unpublished": [],
-    "patterns": ["2of4", "4of8"], "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"},
+    "targets": {}, "patterns": ["2of4", "4of8"],
+    "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"},
     **{key: SHOWN["other"][key] for key in ("calibrations", "draws")},
 }  # fmt: skip
 LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}

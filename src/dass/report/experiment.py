@@ -12,7 +12,7 @@ from dass.report.words import pattern_label
 from dass.results.schema import Run
 from dass.results.summary import SummaryRow
 from dass.tasks import PAPER_TASKS
-from dass.terms import DENSE, Metric, Split
+from dass.terms import DENSE, Metric, Split, Targets
 
 
 class Line(NamedTuple):
@@ -72,6 +72,8 @@ class TableSettings:
     """Key of that part -> what lines have in common that one curve joins."""
     unpublished: list[str] = field(default_factory=list)
     """Methods that are none of those that numbers are published about, whatever their keys."""
+    targets: dict[str, Targets] = field(default_factory=dict)
+    """Methods that do not prune the MLPs, or not them alone -> what they prune."""
 
     def lines(self, pattern: str) -> dict[Line, str]:
         """The lines of a pattern -> labels; of several calibrations each is named."""

@@ -63,14 +63,15 @@ def _fitting(
         text: str | None = first
         if number.quantity.metric == PERPLEXITY:
             text = number.text([first, *settings.others], length)
-        if text is not None and any(_is_about(number, model, line) for model, line in lines):
+        if text is not None and any(_is_about(number, *one, settings) for one in lines):
             found.append((number, None if text == first else text))
     return found
 
 
-def _is_about(number: Published, model: str, line: Line) -> bool:
+def _is_about(number: Published, model: str, line: Line, settings: TableSettings) -> bool:
     """Whether it is about a line; it names a calibration by its key, whatever the draws."""
-    return number.is_about(Run(model=model, **line._asdict()))
+    same = number.targets == settings.targets.get(line.method, "mlp")
+    return same and number.is_about(Run(model=model, **line._asdict()))
 
 
 def _groups(
@@ -88,7 +89,7 @@ def _groups(
         rows = [
             (label, _cells(number, about[1], lines[line], settings.tolerance))
             for line, label in own.items()
-            for number in [n for n in numbers if _is_about(n, model, line)][:1]
+            for number in [n for n in numbers if _is_about(n, model, line, settings)][:1]
         ]
         if rows:
             groups.append(RowGroup(pattern_label(pattern) if pattern else "", rows))

@@ -48,6 +48,11 @@ def table_settings(study: StudyConfig, experiment: str) -> TableSettings:
         unpublished=sorted(
             key for key in {run.method for run in runs} if _prunes_otherwise(study.methods.get(key))
         ),
+        targets={
+            key: study.methods[key].targets
+            for key in dict.fromkeys(run.method for run in runs)
+            if key in study.methods and study.methods[key].targets != "mlp"
+        },
     )
 
 
@@ -99,10 +104,8 @@ def block_settings(study: StudyConfig) -> BlockSettings | None:
 
 
 def _prunes_otherwise(method: MethodConfig | None) -> bool:
-    """Whether it prunes other matrices, blocks by ratios or permuted neurons: nothing published."""
-    return method is not None and (
-        method.targets != "mlp" or method.ratios is not None or method.permute
-    )
+    """Whether it prunes blocks by ratios or permuted neurons: nothing published."""
+    return method is not None and (method.ratios is not None or method.permute)
 
 
 def _note(study: StudyConfig, methods: Collection[str]) -> str:

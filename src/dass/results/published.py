@@ -17,10 +17,11 @@ from dass.pruning.patterns import parse_pattern
 from dass.results.schema import PerplexityResult, Run
 from dass.runtime.files import read_json
 from dass.tasks import TASKS
-from dass.terms import DENSE, SPLITS, Metric
+from dass.terms import DENSE, SPLITS, Metric, Targets
 
 COLUMNS = ("table", "model", "method", "pattern", "split", "metric", "value", "source")
-CONDITIONS = ("calibration", "dataset", "length")
+CONDITIONS = ("calibration", "dataset", "length", "targets")
+TARGETS: tuple[Targets, ...] = get_args(Targets)
 PERPLEXITY = "perplexity"
 MEAN = "mean"
 """In a task's place: the mean of all tasks."""
@@ -58,6 +59,8 @@ class Published:
     """Source and table, in words."""
     file: str
     """Where it was read."""
+    targets: Targets = "mlp"
+    """What was pruned."""
 
     def is_about(self, run: Run) -> bool:
         """Whether it is about this model, calibration, method and pattern."""
@@ -133,6 +136,9 @@ def _parse(row: Mapping[str | None, Any], file: str) -> Published:
         raise ValueError(f"method {DENSE} has no pattern, every other method has one; correct it")
     if pattern and (spelled := str(parse_pattern(pattern))) != pattern:
         raise ValueError(f"pattern {pattern!r} is spelled {spelled}")
+    targets = next((one for one in TARGETS if one == (cell["targets"] or "mlp")), None)
+    if targets is None:
+        raise ValueError(f"targets {cell['targets']!r} is none of {', '.join(TARGETS)}; correct it")
     if length and not re.fullmatch(r"[1-9]\d*", length):
         raise ValueError(f"length {length!r} is no number of tokens; correct it")
     return Published(
@@ -143,6 +149,7 @@ def _parse(row: Mapping[str | None, Any], file: str) -> Published:
         quantity=_quantity(cell["metric"], cell["split"]),
         dataset=cell["dataset"] or None,
         length=int(length) if length else None,
+        targets=targets,
         value=_value(cell["metric"], cell["value"]),
         source=", ".join(part for part in (cell["source"], cell["table"]) if part),
         file=file,

@@ -18,6 +18,7 @@ from .rows import accuracy, row
 
 HEAD = "table,model,method,pattern,split,metric,value,source"
 CONDITIONS = f"{HEAD},calibration,dataset,length"
+TARGETS = f"{HEAD},targets"
 DENSE = "t. 1,llama,dense,,test,perplexity,5.47,A paper"
 
 
@@ -79,10 +80,26 @@ def test_only_rows_with_a_published_number_stand_there(tmp_path: Path) -> None:
 
 
 def test_a_method_that_prunes_otherwise_is_not_held_against_its_key(tmp_path: Path) -> None:
-    """The number is about DaSS on MLPs; a method of that key that prunes attention is another."""
-    settings = replace(SETTINGS, unpublished=["dass"])
+    """The number is about DaSS on MLPs as they stand."""
     number = "t,llama,dass,2of4,test,perplexity,8.25,A"
-    assert printed(published_table(ROWS, settings, published_in(tmp_path, number))) == []
+    for other in (
+        replace(SETTINGS, unpublished=["dass"]),
+        replace(SETTINGS, targets={"dass": "all"}),
+    ):
+        assert printed(published_table(ROWS, other, published_in(tmp_path, number))) == []
+
+
+def test_a_number_says_what_was_pruned(tmp_path: Path) -> None:
+    """It is held against methods with these targets only, and dense against all."""
+    numbers = (
+        "t,llama,dass,2of4,test,perplexity,8.25,A,all",
+        "t,llama,dense,,test,perplexity,5.5,A,",
+    )
+    published = published_in(tmp_path, *numbers, head=TARGETS)
+    assert [line[2] for line in printed(published_table(ROWS, SETTINGS, published))] == ["Dense"]
+    settings = replace(SETTINGS, targets={"dass": "all"})
+    shown = [line[2:5] for line in printed(published_table(ROWS, settings, published))]
+    assert shown == [["Dense", "5.50", "5.50"], ["DaSS", "8.25", "8.00"]]
 
 
 def test_the_tolerance_is_the_studys(tmp_path: Path) -> None:

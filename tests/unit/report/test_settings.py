@@ -69,7 +69,9 @@ def test_captions_name_methods_with_other_targets() -> None:
     only = "Pruned by SparseGPT: attention's linear layers in place of the MLPs. "
     permuted = "Neurons permuted before N:M grouping by Magnitude. "
     assert table_settings(study, "main").note == both + only + permuted + note
-    assert table_settings(study, "main").unpublished == ["magnitude", "sparsegpt", "wanda"]
+    assert table_settings(study, "main").unpublished == ["magnitude"]
+    targets = {"magnitude": "all", "wanda": "all", "sparsegpt": "attention"}
+    assert table_settings(study, "main").targets == targets
     blocks = block_settings(study)
     assert blocks is not None
     assert blocks.note == f"Pruned by Wanda: attention's linear layers, too. {note}"

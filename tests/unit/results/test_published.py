@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from dass.config.load import read_config
+from dass.config.load import load_config, read_config
 from dass.errors import DataError, NumericError
+from dass.report.settings import table_settings
 from dass.results.published import (
     Published,
     Quantity,
@@ -71,6 +74,15 @@ def test_conditions_restrict_and_are_optional(tmp_path: Path) -> None:
     assert pruned.is_about(Run.parse("llama/c4/dass/u50"))
     assert not pruned.is_about(Run.parse("llama/books/dass/u50"))
     assert pruned.source == "A paper"
+
+
+def test_what_was_pruned_is_the_mlps_unless_said(tmp_path: Path) -> None:
+    about = "t,llama,wanda,u50,test,perplexity,6.92,A"
+    path = file_of(tmp_path, f"{about},", f"{about},all", head=f"{HEAD},targets")
+    assert [row.targets for row in read_published(path)] == ["mlp", "all"]
+    path = file_of(tmp_path, f"{about},mpl", head=f"{HEAD},targets")
+    with pytest.raises(DataError, match="targets 'mpl' is none of mlp, attention, all; correct it"):
+        read_published(path)
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_mistakes(tmp_path: Path) -> None:
@@ -157,9 +169,25 @@ def test_the_papers_file_has_a_source_for_every_number_and_only_models_of_the_st
     assert {row.model for row in rows} <= set(study.models)
     assert all("arXiv" in row.source or "github.com" in row.source for row in rows)
     perplexity = study.perplexity
-    for row in rows:
+    for row in (row for row in rows if row.method == "dense"):
         args = (row.model, perplexity.length, {perplexity.dataset: perplexity.splits})
         assert [target.value for target in dense_targets(rows, *args)] == [row.value]
+
+
+def test_the_page_says_how_numbers_of_all_layers_are_printed() -> None:
+    """Its lines, added to the paper's study, ask for the runs that the file's rows are about."""
+    page = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (added,) = (yaml.safe_load(block) for block in blocks if "targets: all}" in block)
+    study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text("utf-8"))
+    for block, entries in added.items():
+        study[block] |= entries
+    settings = table_settings(load_config(study), "targets")
+    rows = [r for r in read_published(ROOT / "config" / "published.csv") if r.targets == "all"]
+    asked = {(model, method, "u50") for model in settings.models for method in settings.methods}
+    assert {(row.model, row.method, row.pattern) for row in rows} == asked
+    assert settings.patterns == ["u50"] and not settings.unpublished
+    assert {settings.targets[row.method] for row in rows} == {"all"}
 
 
 # --- The gate -----------------------------------------------------------------------------------
