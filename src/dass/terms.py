@@ -23,6 +23,9 @@ ROLES_OF: dict[Targets, tuple[Role, ...]] = {
 }
 """The roles that occur among what is pruned."""
 
+NEURON_DIM: dict[Role, int] = {"gate": 0, "up": 0, "down": 1}
+"""Which dimension of a projection [out, in] of a gated MLP the intermediate neurons are."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 """In which precision a model is loaded and run."""
 

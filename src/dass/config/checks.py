@@ -18,6 +18,7 @@ from dass.config.runs import (
 from dass.config.types import Problem, nearest
 from dass.errors import ConfigError, PatternError
 from dass.latex import latex_name
+from dass.pruning.method_checks import check_groups, check_permutes
 from dass.pruning.methods import make_method, takes_files
 from dass.pruning.patterns import NofM, parse_pattern
 from dass.pruning.ratios import check_listed
@@ -107,8 +108,6 @@ def _check_groups(study: StudyConfig) -> Iterator[Problem]:
         block, parsed = study.methods[name], parse_pattern(pattern)
         tiles = isinstance(parsed, NofM) and parsed.both
         if tiles or isinstance(block, RefinementConfig):
-            from dass.pruning.method_calls import check_groups  # with torch: only where it may fail
-
             try:
                 method = make_method(block.function, block.arguments)
                 check_groups(method, parsed, block.targets)
@@ -186,8 +185,6 @@ def _check_permute(study: StudyConfig) -> Iterator[Problem]:
     for name, block in study.methods.items():
         if not block.permute:
             continue
-        from dass.pruning.method_calls import check_permutes  # with torch: only where it may fail
-
         key = f"methods.{name}.permute"
         lists = [e.patterns for e in study.experiments.values() if name in e.methods]
         asked = [parse_pattern(pattern) for pattern in dict.fromkeys(itertools.chain(*lists))]

@@ -12,10 +12,6 @@ from torch import Tensor, nn
 
 from dass.errors import ModelError
 from dass.models.glu import GLU
-from dass.terms import Role
-
-NEURON_DIM: dict[Role, int] = {"gate": 0, "up": 0, "down": 1}
-"""Which dimension of a projection [out, in] the intermediate neurons are."""
 
 Move = tuple[int, Tensor]
 """A dimension of a tensor, and int64 [its size]: where each of its new entries comes from."""

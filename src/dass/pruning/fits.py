@@ -9,7 +9,7 @@ from dass.models.neurons import moves_of
 from dass.models.streamed import StreamedModel
 from dass.models.targets import targets_of
 from dass.pruning.method import Method
-from dass.pruning.method_calls import check_groups, check_permutes, comparison_of
+from dass.pruning.method_checks import check_groups, check_permutes, comparison_of
 from dass.pruning.patterns import NofM, Pattern, Unstructured, check_fit
 from dass.terms import ROLES_OF, Targets
 

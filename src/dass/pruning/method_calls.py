@@ -2,108 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dass.errors import ConfigError, DassError, PatternError
+from dass.errors import ConfigError
 from dass.pruning.masks import keep_mask
-from dass.pruning.method import (
-    Comparison,
-    Method,
-    Refined,
-    Refinement,
-    ScoreMethod,
-    Statistics,
-    UpdateMethod,
-)
-from dass.pruning.neuron_order import regroups
-from dass.pruning.patterns import Axis, NofM, Pattern, Scope
-from dass.terms import ROLES_OF, Role, Targets
-
-
-def comparison_of(method: Method, role: Role) -> Comparison:
-    """What a method says of a role.
-
-    Raises:
-        ConfigError: it fails, or says nothing that is known.
-    """
-    if isinstance(method, Refined):
-        return comparison_of(method.start, role)
-    with _explained(method, "comparison", role):
-        found: Any = method.comparison(role)
-    try:
-        scope, axis = found
-    except (TypeError, ValueError):
-        scope = axis = None
-    if scope not in get_args(Scope) or axis not in get_args(Axis):
-        scopes, axes = (" or ".join(map(repr, get_args(kind))) for kind in (Scope, Axis))
-        raise ConfigError(
-            f"{role}: comparison() of method {_name(method)} gives {found!r}, not "
-            f"Comparison(scope, axis) of {scopes}, and {axes}; correct the method"
-        )
-    return Comparison(scope, axis)
-
-
-def check_groups(method: Method, pattern: Pattern, targets: Targets = "mlp") -> None:
-    """Refuse N:M groups that a method cannot lay, or a refinement cannot move within.
-
-    Raises:
-        PatternError: which groups, and what to do.
-    """
-    if isinstance(pattern, NofM) and pattern.both and not takes_tiles(method):
-        own = method.refinement if isinstance(method, Refined) else method
-        does = "refine" if isinstance(method, Refined) else "lay"
-        raise PatternError(
-            f"{_name(own)} cannot {does} groups along both dimensions ({pattern}); choose a method "
-            "that only scores, or another pattern"
-        )
-    if not isinstance(method, Refined):
-        return
-    check_groups(method.start, pattern, targets)
-    for role in ROLES_OF[targets] if isinstance(pattern, NofM) else ():
-        if (axis := comparison_of(method, role).axis) not in method.refinement.axes:
-            raise PatternError(
-                f"{_name(method.refinement)} cannot refine {pattern} groups along the {axis}, as "
-                f"{_name(_first(method))} lays those of {role}; choose another start, or an "
-                "unstructured pattern"
-            )
-
-
-def check_permutes(method: Method, pattern: NofM, targets: Targets = "mlp") -> None:
-    """Refuse to permute neurons where that cannot be, or where no group would be another.
-
-    Raises:
-        ConfigError: why, and what to do.
-    """
-    if isinstance(method, UpdateMethod | Refined):
-        own = method.refinement if isinstance(method, Refined) else method
-        raise ConfigError(
-            f"{_name(own)} does not only score weights, so that neurons cannot be permuted by its "
-            "scores; remove `permute`, or choose a method that only scores"
-        )
-    roles = [role for role in ROLES_OF[targets] if role != "linear"]
-    if not any(regroups(role, comparison_of(method, role), pattern) for role in roles):
-        where = "along the neurons" if roles else "in gated MLPs"
-        raise ConfigError(
-            f"{_name(method)} has no {pattern} groups {where}, so that permuting them changes "
-            "nothing; remove `permute`"
-        )
-
-
-def takes_tiles(method: Method) -> bool:
-    """Whether a method's masks may have N:M groups along both dimensions.
-
-    Those of scores are; an update method says that it gives such with ``tiles = True``.
-    """
-    if isinstance(method, UpdateMethod):
-        return bool(getattr(method, "tiles", False))
-    return not isinstance(method, Refined)
+from dass.pruning.method import Method, Refined, Refinement, ScoreMethod, Statistics, UpdateMethod
+from dass.pruning.method_checks import comparison_of, explained, name_of
+from dass.pruning.patterns import Pattern
+from dass.terms import Role
 
 
 def mask_of(
@@ -128,7 +37,7 @@ def mask_of(
     else:
         start = mask_of(method.start, role, weight, statistics, pattern, name)
     axis, refinement = comparison_of(method, role).axis, method.refinement
-    with _explained(refinement, "refine", name):
+    with explained(refinement, "refine", name):
         mask: Any = refinement.refine(role, weight, statistics, start, pattern, axis, name)
     if not _is_like(mask, weight) or mask.dtype != torch.bool:
         raise _wrong(refinement, "refine", name, _form(mask), "a bool mask", weight)
@@ -143,7 +52,7 @@ def scores_of(
     Raises:
         ConfigError: the method fails, or gives no numbers of the weight's shape.
     """
-    with _explained(method, "score", name):
+    with explained(method, "score", name):
         scores: Any = method.score(role, weight, statistics)
     if not _is_like(scores, weight) or not scores.is_floating_point():
         raise _wrong(method, "score", name, _form(scores), "numbers with a point", weight)
@@ -163,7 +72,7 @@ def update_of(
     Raises:
         ConfigError: the method fails, or gives something else.
     """
-    with _explained(method, "update", name):
+    with explained(method, "update", name):
         found: Any = method.update(role, weight, statistics, pattern, name)
     updated, mask = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not (
@@ -175,10 +84,6 @@ def update_of(
         given = f"{_form(updated)} and {_form(mask)}"
         raise _wrong(method, "update", name, given, "the new weight and a bool mask", weight)
     return updated, mask
-
-
-def _first(method: Method) -> Method:
-    return _first(method.start) if isinstance(method, Refined) else method
 
 
 def _is_like(value: object, weight: Tensor) -> bool:
@@ -195,30 +100,6 @@ def _wrong(
     method: Method | Refinement, call: str, name: str, given: str, wanted: str, weight: Tensor
 ) -> ConfigError:
     return ConfigError(
-        f"{name}: {call}() of method {_name(method)} gives {given}, not {wanted} of the weight's "
+        f"{name}: {call}() of method {name_of(method)} gives {given}, not {wanted} of the weight's "
         f"shape {list(weight.shape)}; correct the method"
     )
-
-
-def _name(method: Method | Refinement) -> str:
-    return f"{type(method).__module__}:{type(method).__qualname__}"
-
-
-@contextmanager
-def _explained(method: Method | Refinement, call: str, name: str) -> Iterator[None]:
-    """Whatever a custom method raises, as one line with the place; our own keep their traceback."""
-    try:
-        yield
-    except (DassError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if type(method).__module__.split(".")[0] == "dass":
-            raise
-        own = sys.modules[type(method).__module__].__file__
-        frames = traceback.extract_tb(error.__traceback__)
-        frame = next((one for one in reversed(frames) if one.filename == own), frames[-1])
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(
-            f"{name}: {call}() of method {_name(method)} failed ({what}; {frame.filename}, line "
-            f"{frame.lineno}); correct the method"
-        ) from error

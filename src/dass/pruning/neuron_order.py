@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from dass.errors import NumericError
-from dass.models.neurons import NEURON_DIM
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Comparison
+from dass.pruning.method_checks import regroups
 from dass.pruning.patterns import NofM
-from dass.terms import Role
+from dass.terms import NEURON_DIM, Role
 
 ROUNDS = 40
 """How often neurons are dealt into cells. Twice as many keep less than a thousandth more."""
@@ -92,12 +92,6 @@ def regroup(
         order, permuted, found = torch.arange(len(order)), masks, natural
     kept = {role: (natural[role], found[role]) for role in scores}
     return Regrouped(order.to("cpu", torch.int32), permuted, kept)
-
-
-def regroups(role: Role, comparison: Comparison, pattern: NofM | None = None) -> bool:
-    """Whether a role's groups lie along the neurons, so that the order of these decides."""
-    along = "output" if NEURON_DIM[role] == 0 else "input"
-    return comparison.axis == along or (pattern is not None and pattern.both)
 
 
 def workspace(neurons: int, hidden: int) -> int:

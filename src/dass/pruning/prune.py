@@ -29,7 +29,8 @@ from dass.pruning.clock import Clock
 from dass.pruning.fits import check_fits, patterns_of_blocks
 from dass.pruning.gradients import Gradients, gradient_of, regional_gradients
 from dass.pruning.method import Method, Refined, Statistics, UpdateMethod
-from dass.pruning.method_calls import comparison_of, mask_of, scores_of, update_of
+from dass.pruning.method_calls import mask_of, scores_of, update_of
+from dass.pruning.method_checks import comparison_of
 from dass.pruning.neuron_order import Regrouped, regroup, workspace
 from dass.pruning.patterns import NofM, Pattern
 from dass.pruning.pruned import BlockWriter, Pruned

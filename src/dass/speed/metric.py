@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dass.models.shape import Shape
 from dass.pruning.method import Method, ScoreMethod, Statistics, UpdateMethod
-from dass.pruning.method_calls import check_groups, mask_of
+from dass.pruning.method_calls import mask_of
+from dass.pruning.method_checks import check_groups
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import Pattern, parse_pattern
 from dass.runtime.job import device as found_device

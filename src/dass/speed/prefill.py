@@ -8,7 +8,6 @@ import torch
 from dass.data.pretrained import whole_model
 from dass.errors import ModelError, PatternError
 from dass.models.glu import find_glu
-from dass.models.neurons import NEURON_DIM
 from dass.models.streamed import free_memory
 from dass.models.weights import Weights
 from dass.packed.product import Packed, tensors_of
@@ -27,7 +26,7 @@ from dass.speed.gpu import (
 from dass.speed.gpu_timing import GpuSettings
 from dass.speed.timing import Outcome, Skipped, reason_of
 from dass.speed.twofour import convert
-from dass.terms import DENSE
+from dass.terms import DENSE, NEURON_DIM
 
 
 def prefill_of_run(

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,20 @@ def model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_of_them_are_tested() -> None:
     assert sorted(file.name for file in (ROOT / "config").glob("*.yaml")) == sorted(FILES)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_they_are_read_without_torch(file: str) -> None:
+    """Each call of snakemake, and each of its jobs, reads the config: torch would be most of it."""
+    code = (
+        "import sys, yaml; from dass.config.load import load_config\n"
+        f"load_config(yaml.safe_load(open({str(ROOT / 'config' / file)!r})))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_paper() -> None:

@@ -29,7 +29,7 @@ from dass.pruning.block_statistics import BlockStatistics
 from dass.pruning.export import export_checkpoint
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Need, ScoreMethod, Statistics
-from dass.pruning.method_calls import comparison_of
+from dass.pruning.method_checks import comparison_of
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import prune

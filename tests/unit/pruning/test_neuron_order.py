@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from dass.data.model_folder import SINGLE
 from dass.errors import ConfigError, DataError, ModelError, NumericError
 from dass.models.glu import GLU, find_glu, find_glus
-from dass.models.neurons import NEURON_DIM, moved, moves_of
+from dass.models.neurons import moved, moves_of
 from dass.models.streamed import StreamedModel
 from dass.packed.model import pack_model
 from dass.pruning import neuron_order
@@ -29,7 +29,7 @@ from dass.pruning.patterns import NofM, parse_pattern
 from dass.pruning.prune import prune
 from dass.pruning.pruned import Pruned
 from dass.pruning.pruned_file import PrunedFile, save_pruned, unpack
-from dass.terms import Role, Targets
+from dass.terms import NEURON_DIM, Role, Targets
 from tests.conftest import EXPERTS, SUPPORTED, TinyModel, streamed_logits, whole_logits
 
 ALONG = {"gate": Comparison("column", "output"), "up": Comparison("column", "output"),

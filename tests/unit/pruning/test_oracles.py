@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Statistics, UpdateMethod
-from dass.pruning.method_calls import comparison_of, scores_of
+from dass.pruning.method_calls import scores_of
+from dass.pruning.method_checks import comparison_of
 from dass.pruning.methods import make_method
 from dass.pruning.methods.sparsegpt import SparseGPT
 from dass.pruning.patterns import NofM, Pattern, parse_pattern

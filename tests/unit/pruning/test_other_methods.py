@@ -21,7 +21,8 @@ from dass.models.streamed import StreamedModel
 from dass.pruning import swaps
 from dass.pruning.masks import keep_mask
 from dass.pruning.method import Refined, ScoreMethod, Statistics, UpdateMethod
-from dass.pruning.method_calls import check_groups, comparison_of, mask_of
+from dass.pruning.method_calls import mask_of
+from dass.pruning.method_checks import check_groups, comparison_of
 from dass.pruning.methods import classes_of, make_method
 from dass.pruning.methods.admm import ADMM
 from dass.pruning.methods.dass import DaSS

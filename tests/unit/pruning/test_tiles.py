@@ -16,7 +16,7 @@ from dass.models.streamed import StreamedModel
 from dass.pruning import tiles
 from dass.pruning.given_masks import check_pattern
 from dass.pruning.masks import keep_mask
-from dass.pruning.method_calls import check_groups
+from dass.pruning.method_checks import check_groups
 from dass.pruning.methods import make_method
 from dass.pruning.patterns import NofM, block_pattern, check_fit, parse_pattern
 from dass.pruning.prune import prune

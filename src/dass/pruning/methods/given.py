@@ -85,8 +85,8 @@ class Given:
         Raises:
             PatternError: the mask is not of this pattern.
         """
-        from dass.models.neurons import NEURON_DIM
         from dass.pruning.given_masks import check_pattern, opened
+        from dass.terms import NEURON_DIM
 
         kept, mask = opened(self.path).weight_and_mask(role, weight, name)
         grouped = mask
