@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from dass.config.blocks import SelectConfig
-from dass.config.method import RefinementConfig
 from dass.config.runs import (
     CALIBRATION_AXES,
     block_combinations,
@@ -106,14 +105,11 @@ def _check_groups(study: StudyConfig) -> Iterator[Problem]:
         if name not in study.methods:
             continue
         block, parsed = study.methods[name], parse_pattern(pattern)
-        tiles = isinstance(parsed, NofM) and parsed.both
-        if tiles or isinstance(block, RefinementConfig):
-            try:
-                method = make_method(block.function, block.arguments)
-                check_groups(method, parsed, block.targets)
-            except PatternError as error:
-                yield f"methods.{name}", str(error)
-                break
+        try:
+            check_groups(make_method(block.function, block.arguments), parsed, block.targets)
+        except PatternError as error:
+            yield f"methods.{name}", str(error)
+            break
 
 
 def _check_x(study: StudyConfig) -> Iterator[Problem]:

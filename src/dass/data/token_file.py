@@ -43,7 +43,7 @@ def tokens_about(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    return _read(path)[1]
+    return read_tokens(path)[1]
 
 
 def load_tokens(path: str | Path) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def load_tokens(path: str | Path) -> dict[str, Tensor]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    return _read(path)[0]
+    return read_tokens(path)[0]
 
 
 def load_windows(path: str | Path, name: str, vocabulary: int) -> Tensor:
@@ -77,8 +77,12 @@ def check_vocabulary(largest: int, vocabulary: int, where: str) -> None:
         )
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tokens by name, and how they came to be, once each hash is right."""
+def read_tokens(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Both :func:`load_tokens` and :func:`tokens_about`, of a file that is read once.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             about: dict[str, Any] = unseal((file.metadata() or {}).get("about", ""))

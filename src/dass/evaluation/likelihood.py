@@ -26,7 +26,6 @@ WHOLE_TILES = 256
 """Rows of logits are computed in multiples of it, which wastes nothing of a GPU's product."""
 
 
-@torch.inference_mode()
 def window_losses(model: StreamedModel, windows: Tensor) -> Tensor:
     """Those of a single text; see :func:`text_losses`."""
     return text_losses(model, [windows])[0]

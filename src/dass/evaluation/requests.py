@@ -92,17 +92,16 @@ def load_requests(path: str | Path) -> tuple[dict[str, TaskRequests], dict[str, 
     Raises:
         DataError: the file is missing, damaged, or holds no requests.
     """
-    from dass.data.token_file import load_tokens, tokens_about
+    from dass.data.token_file import read_tokens
 
-    columns = {name: column.tolist() for name, column in load_tokens(path).items()}
-    about = tokens_about(path)
+    saved, about = read_tokens(path)
     try:
         tasks = {
             name: TaskRequests(
-                _split(*(columns[f"{name}.{key}"] for key in _LAYOUT)),
-                columns[f"{name}.choices"],
-                columns[f"{name}.answers"],
-                columns[f"{name}.characters"],
+                _split(*(saved[f"{name}.{key}"].tolist() for key in _LAYOUT)),
+                saved[f"{name}.choices"].tolist(),
+                saved[f"{name}.answers"].tolist(),
+                saved[f"{name}.characters"].tolist(),
                 **settings,
             )
             for name, settings in about.pop("tasks").items()

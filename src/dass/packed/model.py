@@ -24,7 +24,7 @@ from dass.models.glu import GLU, find_glu
 from dass.models.matching import decoder_blocks, stored_names
 from dass.models.weights import Weights
 from dass.packed.best import pack_gates, pack_pruned
-from dass.packed.linear import PackedGLU, activate, count_of, dense_of, for_device, packed_of
+from dass.packed.linear import Dense, PackedGLU, count_of, dense_of, for_device, packed_of
 from dass.packed.product import ACTIVATIONS
 from dass.pruning.pruned_file import tensor_hash
 from dass.runtime.files import seal, unseal, writing
@@ -240,11 +240,10 @@ def _probe(glu: GLU) -> Tensor:
 def _activation(mlp: nn.Module, glu: GLU) -> str:
     """The activation function that an MLP applies to its gate: the one that comes nearest."""
     probe, outputs = _probe(glu), {}
-    gate, up, down = (projection.weight for projection in glu.projections)
+    weights = [projection.weight.data for projection in glu.projections]
     wanted = mlp(probe).float()
     for name in ACTIVATIONS:
-        inner = activate(linear(probe, gate), name) * linear(probe, up)
-        outputs[name] = float((linear(inner, down).float() - wanted).abs().max())
+        outputs[name] = float((Dense(weights, name)(probe).float() - wanted).abs().max())
     return min(outputs, key=lambda name: outputs[name])
 
 

@@ -16,6 +16,7 @@ from dass.errors import NumericError
 from dass.models.numerics import all_finite
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import Pattern, check_fit
+from dass.pruning.splitting import shifted_inverse
 
 FIRST_RHO = 0.1
 LARGEST_RHO = 1e6
@@ -45,23 +46,6 @@ class Layer:
         correlation = (gram * unit).mul_(unit.unsqueeze(1))
         return cls(scale, correlation.fill_diagonal_(1.0))
 
-    def shifted_inverse(self, rho: float, name: str) -> Tensor:
-        """(Ĝ + ρ I)⁻¹, float32 [in, in].
-
-        Raises:
-            NumericError: the Gram matrix is not finite, or not positive semi-definite.
-        """
-        shifted = self.correlation.clone()
-        shifted.diagonal().add_(rho)
-        lower, failed = torch.linalg.cholesky_ex(shifted)
-        del shifted
-        if failed or not all_finite(lower.diagonal()):
-            raise NumericError(
-                f"{name}: the Gram matrix of its inputs is not finite or not positive "
-                "semi-definite; calibrate in float32, or raise `damping`"
-            )
-        return torch.cholesky_inverse(lower)
-
 
 def prune_with_growing_penalty(
     weight: Tensor, layer: Layer, pattern: Pattern, steps: int, gradient_steps: int, name: str
@@ -80,7 +64,7 @@ def prune_with_growing_penalty(
         (new weight [out, in] in the dtype of ``weight``, bool mask [out, in] of kept entries).
 
     Raises:
-        NumericError: a weight is not finite, or as :meth:`Layer.shifted_inverse`.
+        NumericError: a weight is not finite, or as :func:`dass.pruning.splitting.shifted_inverse`.
         PatternError: M does not divide the input dimension.
     """
     check_fit((weight.shape[0], weight.shape[1]), pattern, "input", name)
@@ -100,7 +84,7 @@ def _settled(dense: Tensor, layer: Layer, pattern: Pattern, steps: int, name: st
     (V₀Ĝ + ρ(Z − U))(Ĝ + ρI)⁻¹ would lose what the inverse of a small ρ lacks in digits.
     """
     rho, has_grown = FIRST_RHO, False
-    inverse = layer.shifted_inverse(rho, name)
+    inverse = shifted_inverse(layer.correlation, rho, name)
     before = keep_mask(dense.abs(), pattern, "matrix", "input", name)
     kept = int(before.count_nonzero())
     z = first = dense.masked_fill(~before, 0.0)
@@ -129,7 +113,7 @@ def _settled(dense: Tensor, layer: Layer, pattern: Pattern, steps: int, name: st
         if step > MAY_SETTLE_AFTER and moved < SETTLED * kept:
             break
         inverse = inverse.new_empty(0)  # its memory is free before there is another
-        inverse = layer.shifted_inverse(rho, name)
+        inverse = shifted_inverse(layer.correlation, rho, name)
     return v
 
 

@@ -45,15 +45,25 @@ class Problem:
         correlation = gram * unit * unit.unsqueeze(1)
         diagonal = correlation.diagonal()
         diagonal += damping * diagonal.mean()
-        shifted = correlation.clone()
-        shifted.diagonal().add_(RHO)
-        lower, failed = torch.linalg.cholesky_ex(shifted)
-        if failed or not all_finite(lower.diagonal()):
-            raise NumericError(
-                f"{name}: the Gram matrix of its inputs is not finite or not positive "
-                "semi-definite; calibrate in float32"
-            )
-        return cls(scale, correlation, torch.cholesky_inverse(lower))
+        return cls(scale, correlation, shifted_inverse(correlation, RHO, name))
+
+
+def shifted_inverse(correlation: Tensor, rho: float, name: str) -> Tensor:
+    """(Ĝ + ρ I)⁻¹ of a damped correlation Ĝ, float32 [in, in], which stays as it is.
+
+    Raises:
+        NumericError: the Gram matrix is not finite, or not positive semi-definite.
+    """
+    shifted = correlation.clone()
+    shifted.diagonal().add_(rho)
+    lower, failed = torch.linalg.cholesky_ex(shifted)
+    del shifted
+    if failed or not all_finite(lower.diagonal()):
+        raise NumericError(
+            f"{name}: the Gram matrix of its inputs is not finite or not positive "
+            "semi-definite; calibrate in float32, or raise `damping`"
+        )
+    return torch.cholesky_inverse(lower)
 
 
 def prune_split(

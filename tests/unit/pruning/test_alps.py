@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dass.errors import NumericError, PatternError
+from dass.pruning import penalty
 from dass.pruning.method import Statistics
 from dass.pruning.methods.alps import ALPS
 from dass.pruning.patterns import NofM, Pattern, parse_pattern
-from dass.pruning.penalty import Layer
 from dass.terms import ROLES, Role
 from tests.unit.pruning.test_other_methods import SLOW, case, statistics_of
 
@@ -143,13 +143,13 @@ def test_the_penalty_follows_the_mask(
         wanted.append(wanted[-1] * FACTORS[event])
 
     found: list[float] = []
-    inverse = Layer.shifted_inverse
+    inverse = penalty.shifted_inverse
 
-    def note(layer: Layer, rho: float, name: str) -> Tensor:
+    def note(correlation: Tensor, rho: float, name: str) -> Tensor:
         found.append(rho)
-        return inverse(layer, rho, name)
+        return inverse(correlation, rho, name)
 
-    monkeypatch.setattr(Layer, "shifted_inverse", note)
+    monkeypatch.setattr(penalty, "shifted_inverse", note)
     _, mask = ALPS().update("up", weight, statistics_of("up", x), parse_pattern("u50"), "m")
     assert found == pytest.approx(wanted)
     assert torch.equal(mask, best(v, parse_pattern("u50"), clear=False))
