@@ -17,6 +17,21 @@ typedef unsigned long long u64;
 #define CHUNK_COLUMNS (4096 / ROWS)  // a chunk is 128 weights a lane
 #define BLOCKS (CHUNK_COLUMNS / 32)
 
+// From compute capability 9.0 on a kernel starts while the one before it in the stream still runs.
+// It may read weights at once, which nothing writes while products run, but tokens only after
+// `wait_for_tokens`, and may not write before. `let_next_start`: this kernel's blocks all run.
+__device__ __forceinline__ void wait_for_tokens() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // 16 bytes from global to shared memory, in the background.
 __device__ __forceinline__ void copy(uint4* to, const uint4* from) {
   u32 address;

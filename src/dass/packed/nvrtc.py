@@ -21,6 +21,21 @@ Launch = Callable[..., None]
 MOST_SHARED_MEMORY = 8
 """The driver's number of the attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
 
+EARLY_START = 6
+"""CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: start while the kernel before still runs."""
+
+
+class _Attribute(ctypes.Structure):
+    _fields_ = (("id", ctypes.c_uint64), ("value", ctypes.c_uint32 * 16))
+
+
+class _Configuration(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("memory", ctypes.c_uint),
+        ("stream", ctypes.c_void_p), ("attributes", ctypes.POINTER(_Attribute)),
+        ("count", ctypes.c_uint),
+    )  # fmt: skip
+
 
 @functools.cache
 def kernel(
@@ -52,19 +67,23 @@ def kernel(
         function = _load(_compile(text, source, options), name)
         _check(_driver().cuFuncSetAttribute(function, MOST_SHARED_MEMORY, memory), name)
 
+    early = (_Attribute * 1)(_Attribute(EARLY_START, (ctypes.c_uint32 * 16)(1)))
+    attributes = int(major >= 9)
+
     def launch(blocks: int, threads: int, memory: int, *arguments: Tensor | int) -> None:
         held = [
             ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else ctypes.c_int(one)
             for one in arguments
         ]
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
-        stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-        _check(
-            _driver().cuLaunchKernel(
-                function, blocks, 1, 1, threads, 1, 1, memory, stream, pointers, None
-            ),
-            name,
+        configuration = _Configuration(
+            (blocks, 1, 1), (threads, 1, 1), memory,
+            torch.cuda.current_stream(device).cuda_stream, early, attributes,
+        )  # fmt: skip
+        launched = _driver().cuLaunchKernelEx(
+            ctypes.byref(configuration), function, pointers, None
         )
+        _check(launched, name)
 
     return launch
 
