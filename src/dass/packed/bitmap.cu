@@ -21,7 +21,7 @@ __device__ __forceinline__ void quad(Lane& lane, u32 code, const u32* table, u32
   lane.place += __popc(code);
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
+extern "C" __global__ void __launch_bounds__(32 * WARPS, 3) product(
     const uint4* codes0, const int* starts0, const uint4* values0, const uint4* codes1,
     const int* starts1, const uint4* values1, const char* x, unsigned short* out, int rows,
     int columns, int tokens, int chunks, int segment0, int segment1) {
@@ -29,6 +29,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
   extern __shared__ uint4 memory[];  // of each warp RING rows; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   fill(table);
+  wait_for_tokens();
 #if !UNPACK
   float sums[MATRICES][PARTS][TILES][4] = {};
 #endif
@@ -104,6 +105,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
     }
   }
 #if !UNPACK
-  finish(sums, (float*)memory, out, rows, tokens);
+  finish(sums, (float*)memory, out, blockIdx.x, rows, tokens);
 #endif
 }

@@ -163,43 +163,32 @@ __device__ __forceinline__ void use(
 #endif
 }
 
-// The sums of all warps, in a fixed order: the upper half hands over to the lower half.
+// What a tile's rows come to: the sums of all warps, in a fixed order.
 __device__ __forceinline__ void finish(
-    float (&sums)[MATRICES][PARTS][TILES][4], float* partial, unsigned short* out, int rows,
-    int tokens) {
+    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out, int tile,
+    int rows, int tokens) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int count = MATRICES * PARTS * TILES * 4;
-  float* own = &sums[0][0][0][0];
+  const int count = PARTS * TILES * 4;
+  const float* own = &sums[0][0][0][0];
+  __syncthreads();  // all have read what stood here of the tile before
+#pragma unroll
+  for (int i = 0; i < MATRICES * count; ++i)
+    shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
   __syncthreads();
+  for (int i = warp; i < count; i += WARPS) {
+    const int row = tile * ROWS + row_of(i / (4 * TILES), i / 2 % 2, lane / 4);
+    const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
+    if (row >= rows || token >= tokens) continue;
+    float y[MATRICES] = {};
 #pragma unroll
-  for (int active = WARPS / 2; active > 0; active /= 2) {
-    if (warp >= active && warp < 2 * active)
+    for (int w = 0; w < WARPS; ++w)
 #pragma unroll
-      for (int i = 0; i < count; ++i)
-        partial[((warp - active) * count + i) * 32 + lane] = own[i];
-    __syncthreads();
-    if (warp < active)
-#pragma unroll
-      for (int i = 0; i < count; ++i)
-        own[i] += partial[(warp * count + i) * 32 + lane];
-    __syncthreads();
-  }
-  if (warp > 0) return;
-#pragma unroll
-  for (int part = 0; part < PARTS; ++part)
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = blockIdx.x * ROWS + row_of(part, i / 2, lane / 4);
-        const int token = 8 * n + 2 * (lane % 4) + i % 2;
-        if (row >= rows || token >= tokens) continue;
-        float y = sums[0][part][n][i];
+      for (int m = 0; m < MATRICES; ++m)
+        y[m] += shared[((w * MATRICES + m) * count + i) * 32 + lane];
 #if MATRICES == 2
-        // Rounded where the model's own code rounds: after each product, and after the activation.
-        float active = widened(rounded(activation(widened(rounded(y)))));
-        y = active * widened(rounded(sums[1][part][n][i]));
+    // Rounded where the model's own code rounds: after each product, and after the activation.
+    y[0] = widened(rounded(activation(widened(rounded(y[0]))))) * widened(rounded(y[1]));
 #endif
-        out[(long long)token * rows + row] = (unsigned short)rounded(y);
-      }
+    out[(long long)token * rows + row] = (unsigned short)rounded(y[0]);
+  }
 }

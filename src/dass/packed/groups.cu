@@ -1,17 +1,8 @@
 // N:M weights that formats.py packed, half of each group and a nibble for each quad: products with
 // tokens, or the dense weight.
 //
-// The kept values are put back among four with byte permutes. Two matrices are copied through
-// shared memory, two chunks a warp; one matrix is held in registers, two chunks as well: each is
-// the faster way for its number of sums.
+// The kept values are put back among four with byte permutes.
 #define VECTORS 9  // of 16 bytes a lane and chunk: codes, then values
-
-__device__ __forceinline__ uint4 stream(const uint4* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-  return v;
-}
 
 #if GROUP == 4
 // The selectors of four quads of 2:4, whose codes number the six masks in lexicographic order: for
@@ -38,7 +29,7 @@ __device__ __forceinline__ void spread8(
 // One chunk of a tile: the lane's codes and values, and what becomes of them.
 __device__ __forceinline__ void use_chunk(
     Target& target, const uint4& codes, const uint4 (&values)[VECTORS - 1],
-    const uint4 (&x)[BLOCKS][TILES], const u32* table, int chunk, int rows, int width) {
+    const uint4 (&x)[BLOCKS][TILES], const u32* table, int tile, int chunk, int rows, int width) {
   const u32 code[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
   for (int block = 0; block < BLOCKS; ++block) {
@@ -57,8 +48,8 @@ __device__ __forceinline__ void use_chunk(
                           permute(p[2], p[3], 0x5410), permute(p[2], p[3], 0x7632)};
       const u32 bottom[4] = {permute(q[0], q[1], 0x5410), permute(q[0], q[1], 0x7632),
                              permute(q[2], q[3], 0x5410), permute(q[2], q[3], 0x7632)};
-      use(target, top, x[block], 0, half, blockIdx.x, column, rows, width);
-      use(target, bottom, x[block], 1, half, blockIdx.x, column, rows, width);
+      use(target, top, x[block], 0, half, tile, column, rows, width);
+      use(target, bottom, x[block], 1, half, tile, column, rows, width);
     }
 #elif OUTPUT
 #pragma unroll
@@ -78,7 +69,7 @@ __device__ __forceinline__ void use_chunk(
         const u32* r = part % 2 ? q[part / 2] : p[part / 2];
         const u32 a[4] = {permute(r[0], r[1], 0x5410), permute(r[0], r[1], 0x7632),
                           permute(r[2], r[3], 0x5410), permute(r[2], r[3], 0x7632)};
-        use(target, a, x[block], part, half, blockIdx.x, column, rows, width);
+        use(target, a, x[block], part, half, tile, column, rows, width);
       }
     }
 #else
@@ -103,75 +94,71 @@ __device__ __forceinline__ void use_chunk(
 #endif
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        use(target, a[half], x[block], part, half, blockIdx.x, column, rows, width);
+        use(target, a[half], x[block], part, half, tile, column, rows, width);
     }
 #endif
   }
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT) product(
+extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
     const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,
-    int columns, int tokens, int chunks) {
+    int columns, int tokens, int tiles, int chunks) {
   __shared__ u32 table[16];
-  extern __shared__ uint4 memory[];  // of each warp two chunks; sums at the end
+  extern __shared__ uint4 memory[];  // of each warp a ring of chunks; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  fill(table);
-#if !UNPACK
-  float sums[MATRICES][PARTS][TILES][4] = {};
-#endif
-  const long long tile = (long long)blockIdx.x * chunks * VECTORS * 32 + lane;
-  uint4 xs[BLOCKS][TILES];
-#if MATRICES == 2
-  uint4* const stages = memory + warp * 2 * VECTORS * 32 + lane;  // a lane reads what it copied
-  auto fetch = [&](int chunk, int m) {
-    if (chunk < chunks) {
-      const uint4* from = (m ? second : first) + tile + (long long)chunk * VECTORS * 32;
+  uint4* const ring = memory + warp * STAGES * VECTORS * 32 + lane;  // a lane reads what it copied
+  let_next_start();
+  // Chunks are dealt to the warps one after another, across the tiles of the block, and copied
+  // STAGES ahead, so that memory is never waited for where a tile ends.
+  int tile = blockIdx.x, chunk = warp, slot = 0;  // of what is copied next
+  auto fetch = [&]() {
+    for (; chunk >= chunks; chunk -= chunks) tile += gridDim.x;
+    if (tile < tiles) {
+      const long long at = ((long long)tile * chunks + chunk) * VECTORS * 32 + lane;
 #pragma unroll
-      for (int v = 0; v < VECTORS; ++v) copy(stages + (m * VECTORS + v) * 32, from + 32 * v);
+      for (int m = 0; m < MATRICES; ++m)
+#pragma unroll
+        for (int v = 0; v < VECTORS; ++v)
+          copy(ring + ((slot + m) * VECTORS + v) * 32, (m ? second : first) + at + 32 * v);
     }
     asm volatile("cp.async.commit_group;");
+    chunk += WARPS;
+    slot = slot + MATRICES < STAGES ? slot + MATRICES : 0;
   };
-  fetch(warp, 0);
-  for (int chunk = warp; chunk < chunks; chunk += WARPS) {
-    load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
 #pragma unroll
-    for (int m = 0; m < 2; ++m) {
-      fetch(chunk + m * WARPS, 1 - m);
-      asm volatile("cp.async.wait_group 1;" ::: "memory");
-      const uint4* at = stages + m * VECTORS * 32;
-      uint4 values[VECTORS - 1];
-      const uint4 codes = at[0];
-#pragma unroll
-      for (int v = 0; v < VECTORS - 1; ++v) values[v] = at[32 * (v + 1)];
-      use_chunk(sums[m], codes, values, xs, table, chunk, rows, columns);
-    }
-  }
-#else
-  uint4 codes, values[VECTORS - 1], next_codes, next_values[VECTORS - 1];
-  auto load = [&](int chunk) {
-    if (chunk < chunks) {
-      const uint4* at = first + tile + (long long)chunk * VECTORS * 32;
-      next_codes = stream(at);
-#pragma unroll
-      for (int v = 0; v < VECTORS - 1; ++v) next_values[v] = stream(at + 32 * (v + 1));
-    }
-  };
-  load(warp);
-  for (int chunk = warp; chunk < chunks; chunk += WARPS) {
-    codes = next_codes;
-#pragma unroll
-    for (int v = 0; v < VECTORS - 1; ++v) values[v] = next_values[v];
-#if UNPACK
-    load(chunk + WARPS);
-    use_chunk(*out, codes, values, xs, table, chunk, rows, columns);
-#else
-    load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
-    load(chunk + WARPS);
-    use_chunk(sums[0], codes, values, xs, table, chunk, rows, columns);
-#endif
-  }
-#endif
+  for (int stage = 0; stage < STAGES; stage += MATRICES) fetch();
+  fill(table);
+  wait_for_tokens();
+  int own = warp;  // the chunk of the tile that this warp is at
+  for (int mine = blockIdx.x; mine < tiles; mine += gridDim.x) {
 #if !UNPACK
-  finish(sums, (float*)memory, out, rows, tokens);
+    float sums[MATRICES][PARTS][TILES][4] = {};
 #endif
+    for (; own < chunks; own += WARPS) {
+      uint4 xs[BLOCKS][TILES];
+#if !UNPACK
+      load_tokens(xs, x, own * CHUNK_COLUMNS, columns, tokens, lane);
+#endif
+      asm volatile("cp.async.wait_group %0;" :: "n"(STAGES / MATRICES - 1) : "memory");
+      uint4 codes[MATRICES], values[MATRICES][VECTORS - 1];
+#pragma unroll
+      for (int m = 0; m < MATRICES; ++m) {
+        codes[m] = ring[(slot + m) * VECTORS * 32];
+#pragma unroll
+        for (int v = 0; v < VECTORS - 1; ++v) values[m][v] = ring[((slot + m) * VECTORS + v + 1) * 32];
+      }
+      fetch();
+#pragma unroll
+      for (int m = 0; m < MATRICES; ++m)
+#if UNPACK
+        use_chunk(*out, codes[m], values[m], xs, table, mine, own, rows, columns);
+#else
+        use_chunk(sums[m], codes[m], values[m], xs, table, mine, own, rows, columns);
+#endif
+    }
+    own -= chunks;
+#if !UNPACK
+    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, mine, rows, tokens);
+#endif
+  }
 }

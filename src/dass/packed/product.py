@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,12 @@ MOST_TOKENS = 16
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 """The activation functions of gated products, by the kernel's number for each."""
 
-WARPS = {1: (8, 2), 2: (4, 4)}
-"""Matrices -> warps of a block, and how many blocks a multiprocessor shall hold; measured."""
+WARPS, MOST_STAGES = 8, 4
+"""Warps of a block, and chunks that each copies ahead where the GPU's memory holds them; measured.
+"""
+
+SHARED_TABLE = 64
+"""Bytes of shared memory that the kernels declare themselves."""
 
 Packed = Groups | Bitmap | Strips
 """The first two are what the GPU's kernels take, the last is for a CPU."""
@@ -66,7 +71,7 @@ def unpacked(weight: Packed, dtype: torch.dtype) -> Tensor:
     layout = weight.layout
     device = tensors_of(weight)[0].device
     out = torch.empty((layout.rows, layout.columns), dtype=dtype, device=device)
-    _launch((weight,), out, out, 0, layout.columns)
+    _launch((weight,), None, out, 0)
     return out
 
 
@@ -80,36 +85,49 @@ def tensors_of(weight: Packed) -> list[Tensor]:
 def _multiply(weights: Sequence[Packed], x: Tensor, activation: int) -> Tensor:
     """Products of one weight, or of gate and up, with tokens [tokens, in]."""
     layout = weights[0].layout
-    columns = layout.padded[1]
-    if x.shape[1] != columns:
-        x = torch.nn.functional.pad(x, (0, columns - x.shape[1]))
+    if x.shape[1] != layout.padded[1]:
+        x = torch.nn.functional.pad(x, (0, layout.padded[1] - x.shape[1]))
     out = x.new_empty((len(x), layout.rows))
-    _launch(weights, x.contiguous(), out, activation, columns)
+    _launch(weights, x.contiguous(), out, activation)
     return out
 
 
-def _launch(
-    weights: Sequence[Packed], x: Tensor, out: Tensor, activation: int, columns: int
-) -> None:
-    """Let the kernel write ``out``: products with tokens; or the weight, where ``x`` is ``out``."""
-    unpack, matrices = x is out, len(weights)
-    tokens = 0 if unpack else len(x)
+def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation: int) -> None:
+    """Let the kernel write ``out``: products with tokens; or, without them, the weight."""
+    matrices, tokens = len(weights), 0 if x is None else len(x)
     layout, bitmap = weights[0].layout, isinstance(weights[0], Bitmap)
-    warps, resident = (8, 3) if bitmap else WARPS[matrices]
+    device = out.device.index
     definitions = {
         "GROUP": 0 if bitmap else layout.group, "OUTPUT": int(layout.axis == "output"),
-        "TILES": 1 + (tokens > 8), "WARPS": warps, "MATRICES": matrices, "ACTIVATION": activation,
-        "BF16": int(out.dtype == torch.bfloat16), "RESIDENT": resident, "UNPACK": int(unpack),
+        "TILES": 1 + (tokens > 8), "WARPS": WARPS, "MATRICES": matrices, "ACTIVATION": activation,
+        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None),
     }  # fmt: skip
-    sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4
-    held = (RING + 4) * LANES * 4 if bitmap else 2 * VECTORS * LANES * 16 * (matrices - 1)
-    memory = max(warps * held, warps // 2 * sums)
+    sums = WARPS * matrices * layout.tile_rows * definitions["TILES"] * 8 * 4
+    multiprocessors, shared = _device(device)
+    if bitmap:
+        memory = max(WARPS * (RING + 4) * LANES * 4, sums)
+        blocks = layout.tiles
+    else:
+        chunk = WARPS * VECTORS * LANES * 16
+        stages = min(MOST_STAGES, (shared - SHARED_TABLE - sums) // chunk) // matrices * matrices
+        definitions["STAGES"] = stages
+        memory = stages * chunk + sums
+        blocks = min(layout.tiles, multiprocessors)
     source = "bitmap.cu" if bitmap else "groups.cu"
-    launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, x.device.index)
+    launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
     both = [weights[0], weights[-1]]
     held_by = [tensor for weight in both for tensor in tensors_of(weight)]
-    segments = [weight.segment for weight in both if isinstance(weight, Bitmap)]
-    launch(
-        layout.tiles, 32 * warps, memory, *held_by, x, out, layout.rows, columns, tokens,
-        layout.chunks, *segments,
-    )  # fmt: skip
+    columns = layout.columns if x is None else layout.padded[1]
+    sizes = [layout.rows, columns, tokens]
+    if bitmap:
+        sizes += [layout.chunks, *(weight.segment for weight in both if isinstance(weight, Bitmap))]
+    else:
+        sizes += [layout.tiles, layout.chunks]
+    launch(blocks, 32 * WARPS, memory, *held_by, out if x is None else x, out, *sizes)
+
+
+@functools.cache
+def _device(index: int) -> tuple[int, int]:
+    """A GPU's multiprocessors, and the bytes of shared memory that a block may take."""
+    properties = torch.cuda.get_device_properties(index)
+    return properties.multi_processor_count, properties.shared_memory_per_block_optin
