@@ -2,102 +2,49 @@
 // tokens, or the dense weight.
 //
 // The kept values are put back among four with byte permutes.
-#define VECTORS 9  // of 16 bytes a lane and chunk: codes, then values
-
-#if GROUP == 4
-// The selectors of four quads of 2:4, whose codes number the six masks in lexicographic order: for
-// each quad that of places 0 and 1, and that of places 2 and 3, in the low 16 bits. A permutation
-// looks four codes up at once.
-__device__ __forceinline__ void selectors_of(u32 codes, u32 (&low)[4], u32 (&high)[4]) {
-  const u32 place0 = permute(0x44101010, 0x4444, codes), place1 = permute(0x10444432, 0x4410, codes);
-  const u32 place2 = permute(0x32443244, 0x1044, codes), place3 = permute(0x44324444, 0x3232, codes);
-  low[0] = permute(place0, place1, 0x5140), low[2] = permute(place0, place1, 0x7362);
-  high[0] = permute(place2, place3, 0x5140), high[2] = permute(place2, place3, 0x7362);
-  low[1] = low[0] >> 16, low[3] = low[2] >> 16, high[1] = high[0] >> 16, high[3] = high[2] >> 16;
+// A row's 8 columns of a lane to the dense matrix [rows, width], 16 bytes at once; `tile` is that of
+// the rows, `column` the block's first one.
+__device__ __forceinline__ void put(
+    unsigned short* out, const u32 (&a)[2][4], int part, int tile, int column, int rows, int width) {
+  const int lane = threadIdx.x % 32, first = column + 8 * (lane % 4);
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    const int row = tile * ROWS + row_of(part, lower, lane / 4);
+    if (row >= rows || first >= width) continue;
+    unsigned short* to = out + (long long)row * width + first;
+    const u32 words[4] = {a[0][lower], a[0][2 + lower], a[1][lower], a[1][2 + lower]};
+    if (width % 8 == 0) {
+      *(uint4*)to = make_uint4(words[0], words[1], words[2], words[3]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        if (first + i < width) to[i] = (unsigned short)(words[i / 2] >> (16 * (i % 2)));
+    }
+  }
 }
-#else
-// Two quads of one group of 8 with four values.
-__device__ __forceinline__ void spread8(
-    u32 a, u32 b, u32 first, u32 second, const u32* table, u32 (&low)[2], u32 (&high)[2]) {
-  u32 count = __popc(first);
-  spread(a, count == 4 ? b : b & 0xffffu, table[first], low[0], high[0]);
-  u64 rest = (((u64)b << 32) | a) >> (8 * count) >> (8 * count);
-  spread((u32)rest, (u32)(rest >> 32), table[second], low[1], high[1]);
-}
-#endif
 
 // One chunk of a tile: the lane's codes and values, and what becomes of them.
 __device__ __forceinline__ void use_chunk(
     Target& target, const uint4& codes, const uint4 (&values)[VECTORS - 1],
     const uint4 (&x)[BLOCKS][TILES], const u32* table, int tile, int chunk, int rows, int width) {
-  const u32 code[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
-  for (int block = 0; block < BLOCKS; ++block) {
-    const int column = chunk * CHUNK_COLUMNS + 32 * block;
-#if OUTPUT && GROUP == 4
+  for (int block = 0; block < BLOCKS; ++block)
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int v = 2 * block + half;
-      const u32 word[4] = {values[v].x, values[v].y, values[v].z, values[v].w};
-      u32 p[4], q[4], low[4], high[4];
-      selectors_of(code[v / 2] >> (16 * (v % 2)), low, high);
+    for (int first = 0; first < PARTS; first += 2) {
+      u32 a[2][2][4];
+      fragments(a, codes, [&](int v) { return values[v]; }, table, block, first / 2);
 #pragma unroll
-      for (int j = 0; j < 4; ++j)
-        p[j] = permute(word[j], 0, low[j]), q[j] = permute(word[j], 0, high[j]);
-      const u32 top[4] = {permute(p[0], p[1], 0x5410), permute(p[0], p[1], 0x7632),
-                          permute(p[2], p[3], 0x5410), permute(p[2], p[3], 0x7632)};
-      const u32 bottom[4] = {permute(q[0], q[1], 0x5410), permute(q[0], q[1], 0x7632),
-                             permute(q[2], q[3], 0x5410), permute(q[2], q[3], 0x7632)};
-      use(target, top, x[block], 0, half, tile, column, rows, width);
-      use(target, bottom, x[block], 1, half, tile, column, rows, width);
-    }
-#elif OUTPUT
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      u32 p[2][4], q[2][4];  // of the rows' two quads, each of four columns
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int v = 4 * block + 2 * half + j / 2;
-        const u32 a = j % 2 ? values[v].z : values[v].x, b = j % 2 ? values[v].w : values[v].y;
-        const u32 both = (code[v / 2] >> (16 * (v % 2) + 8 * (j % 2))) & 255;
-        u32 low[2], high[2];
-        spread8(a, b, both & 15, both >> 4, table, low, high);
-        p[0][j] = low[0], q[0][j] = high[0], p[1][j] = low[1], q[1][j] = high[1];
-      }
-#pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const u32* r = part % 2 ? q[part / 2] : p[part / 2];
-        const u32 a[4] = {permute(r[0], r[1], 0x5410), permute(r[0], r[1], 0x7632),
-                          permute(r[2], r[3], 0x5410), permute(r[2], r[3], 0x7632)};
-        use(target, a, x[block], part, half, tile, column, rows, width);
-      }
-    }
+      for (int part = 0; part < 2; ++part) {
+        const int column = chunk * CHUNK_COLUMNS + 32 * block;
+#if UNPACK
+        put(&target, a[part], first + part, tile, column, rows, width);
 #else
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      const int v = 2 * block + part;
-      const u32 nibbles = code[v / 2] >> (16 * (v % 2));
-      u32 a[2][4];  // of the two steps of 16 columns
-#if GROUP == 4
-      const u32 word[4] = {values[v].x, values[v].y, values[v].z, values[v].w};
-      u32 low[4], high[4];
-      selectors_of(nibbles, low, high);
-#pragma unroll
-      for (int j = 0; j < 4; ++j)  // row g: steps 0 and 1; row g + 8: steps 0 and 1
-        a[j % 2][j / 2] = permute(word[j], 0, low[j]), a[j % 2][j / 2 + 2] = permute(word[j], 0, high[j]);
-#else
-      u32 low[2], high[2];
-      spread8(values[v].x, values[v].y, nibbles & 15, (nibbles >> 4) & 15, table, low, high);
-      a[0][0] = low[0], a[0][2] = high[0], a[1][0] = low[1], a[1][2] = high[1];
-      spread8(values[v].z, values[v].w, (nibbles >> 8) & 15, (nibbles >> 12) & 15, table, low, high);
-      a[0][1] = low[0], a[0][3] = high[0], a[1][1] = low[1], a[1][3] = high[1];
+        for (int half = 0; half < 2; ++half)
+          use(target, a[part][half], x[block], first + part, half, tile, column, rows, width);
 #endif
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        use(target, a[half], x[block], part, half, tile, column, rows, width);
+      }
     }
-#endif
-  }
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(

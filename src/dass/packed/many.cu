@@ -8,14 +8,13 @@
 // Compiled with these defined, beside those of common.cuh:
 //   TOKENS  a block multiplies: 32, 64, 128;  GANGS  warpgroups;  STAGES, RESIDENT  as they fit
 //   SPLIT   1: sums go as float32 into a workspace, for `combine`
+//   COPIERS  threads that copy, of which one warp does: a warpgroup where registers are traded
 #define TILE_WORDS (VECTORS * 32)  // uint4 of a tile's chunk
 #define BLOCK_ROWS (128 * GANGS)
 #define BLOCK_TILES (BLOCK_ROWS / ROWS)
 #define TOKEN_BYTES (TOKENS * CHUNK_COLUMNS * 2)
 #define STAGE_BYTES (TOKEN_BYTES + BLOCK_TILES * TILE_WORDS * 16)
 #define SUMS (TOKENS / 2)  // that a lane holds of a part
-#define TRADES (TOKENS * GANGS >= 256)  // registers, of which the warps that copy need few
-#define COPIERS (TRADES ? 128 : 32)     // threads, of which one warp copies
 #if SPLIT
 typedef float Out;
 #else
@@ -108,8 +107,8 @@ __device__ __forceinline__ void write(
 }
 
 extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) many(
-    const uint4* weight, const char* x, Out* out, int rows, int tokens, int tiles, int chunks,
-    int splits, int token_blocks) {
+    const uint4* first, const uint4* second, const char* x, Out* out, int rows, int tokens,
+    int tiles, int chunks, int splits, int token_blocks, int row_blocks) {
   __shared__ u32 table[16];
   __shared__ u64 barriers[2 * STAGES];  // filled, then emptied
   extern __shared__ uint4 memory[];
@@ -117,7 +116,8 @@ extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) ma
   const u32 emptied = filled + 8 * STAGES;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int token_block = blockIdx.x % token_blocks, rest = blockIdx.x / token_blocks;
-  const int split = rest % splits, row_block = rest / splits;
+  const int split = rest % splits, own = rest / splits, matrix = own / row_blocks;
+  const int row_block = own % row_blocks;
   const int begin = (int)((long long)chunks * split / splits);
   const int count = (int)((long long)chunks * (split + 1) / splits) - begin;
   if (threadIdx.x == 0) {
@@ -132,12 +132,12 @@ extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) ma
   let_next_start();
 
   if (warp >= 4 * GANGS) {
-#if TRADES
+#if COPIERS == 128
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
 #endif
     if (warp > 4 * GANGS) return;
     const int tile = min(row_block * BLOCK_TILES + lane, tiles - 1);  // the last one again, unused
-    const uint4* from = weight + ((long long)tile * chunks + begin) * TILE_WORDS;
+    const uint4* from = (matrix ? second : first) + ((long long)tile * chunks + begin) * TILE_WORDS;
     const char* tokens_from = x + ((long long)token_block * chunks + begin) * TOKEN_BYTES;
     auto bring_weights = [&](int i) {
       const u32 barrier = filled + 8 * (i % STAGES), to = stages + (i % STAGES) * STAGE_BYTES;
@@ -164,103 +164,47 @@ extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) ma
       bring_tokens(i);
     }
   } else {
-#if TRADES
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+#if COPIERS == 128
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
 #endif
-  const int upper = ROWS == 64 ? warp / 4 % 2 : 0;
-  const int tile = ROWS == 64 ? warp / 8 * 4 + warp % 4 : warp;
-  const char* generic = (const char*)memory + (stages - shared_address(memory));
-  float sums[2][SUMS] = {};
-  u32 a[2][2][2][4];  // of two blocks, since the tensor cores still read those of the last one
-  for (int i = 0; i < count; ++i) {
-    const int stage = i % STAGES;
-    wait(filled + 8 * stage, i / STAGES % 2);
-    const char* base = generic + stage * STAGE_BYTES + TOKEN_BYTES;
-    const uint4* at = (const uint4*)base + tile * TILE_WORDS + lane;
-    const uint4 codes = at[0];
-    // Rows of 128 bytes, eight of them 1024 bytes apart from the next, pieces of 16 bytes swizzled.
-    const u64 descriptor = (1ull << 62) | (64ull << 32) | (1ull << 16) |
-                           ((stages + stage * STAGE_BYTES) >> 4);
+    const int upper = ROWS == 64 ? warp / 4 % 2 : 0;
+    const int tile = ROWS == 64 ? warp / 8 * 4 + warp % 4 : warp;
+    const char* generic = (const char*)memory + (stages - shared_address(memory));
+    float sums[2][SUMS] = {};
+    u32 a[2][2][2][4];  // of two blocks, since the tensor cores still read those of the last one
+    for (int i = 0; i < count; ++i) {
+      const int stage = i % STAGES;
+      wait(filled + 8 * stage, i / STAGES % 2);
+      const char* base = generic + stage * STAGE_BYTES + TOKEN_BYTES;
+      const uint4* at = (const uint4*)base + tile * TILE_WORDS + lane;
+      const uint4 codes = at[0];
+      // Rows of 128 bytes, eight of them 1024 bytes apart from the next, pieces of 16 bytes swizzled.
+      const u64 descriptor = (1ull << 62) | (64ull << 32) | (1ull << 16) |
+                             ((stages + stage * STAGE_BYTES) >> 4);
 #pragma unroll
-    for (int block = 0; block < BLOCKS; ++block) {
-      u32(&own)[2][2][4] = a[block % 2];
-      fragments(own, codes, [&](int v) { return at[32 * (v + 1)]; }, table, block, upper);
-      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+      for (int block = 0; block < BLOCKS; ++block) {
+        u32(&own)[2][2][4] = a[block % 2];
+        fragments(own, codes, [&](int v) { return at[32 * (v + 1)]; }, table, block, upper);
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
+        for (int half = 0; half < 2; ++half)
 #pragma unroll
-        for (int part = 0; part < 2; ++part)
-          multiply(sums[part], own[part][half],
-                   descriptor + block / 2 * (TOKENS * 8) + block % 2 * 4 + half * 2);
-      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-      if (block == 0 && i > 0 && lane == 0)
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
-            :: "r"(emptied + 8 * ((i - 1) % STAGES)) : "memory");
+          for (int part = 0; part < 2; ++part)
+            multiply(sums[part], own[part][half],
+                     descriptor + block / 2 * (TOKENS * 8) + block % 2 * 4 + half * 2);
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+        asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+        if (block == 0 && i > 0 && lane == 0)
+          asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
+              :: "r"(emptied + 8 * ((i - 1) % STAGES)) : "memory");
+      }
     }
-  }
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-  hold(sums[0]), hold(sums[1]);
-  asm volatile("bar.sync 1, %0;" :: "n"(128 * GANGS) : "memory");  // no stage is read any more
-  write(sums, (Out*)generic, out + (SPLIT ? (long long)split * tokens * rows : 0), tile, upper,
-        row_block * BLOCK_ROWS, rows, token_block * TOKENS, tokens);
-  }
-}
-
-// Tokens as the tensor cores read them: [token blocks, padded columns / 64, TOKENS, 64], where 32
-// columns follow in the order of the fragments, which is that of their words transposed as [4, 4],
-// and the eight pieces of a token's 64 columns are swizzled. Zeros beyond tokens and columns.
-extern "C" __global__ void __launch_bounds__(256) arrange(
-    const unsigned short* x, uint4* to, int columns, int tokens, int token_blocks, int blocks) {
-  let_next_start();
-  wait_for_tokens();
-  const int i = blockIdx.x * 256 + threadIdx.x, token = i / blocks, block = i % blocks;
-  if (token >= token_blocks * TOKENS) return;
-  u32 words[4][4] = {};
-  if (token < tokens) {
-    const unsigned short* from = x + (long long)token * columns + 32 * block;
-    const int left = columns - 32 * block;
-    if (columns % 8 == 0) {
-#pragma unroll
-      for (int t = 0; t < 4; ++t)
-        if (8 * t < left) {
-          const uint4 four = __ldg((const uint4*)from + t);
-          words[t][0] = four.x, words[t][1] = four.y, words[t][2] = four.z, words[t][3] = four.w;
-        }
-    } else {
-#pragma unroll
-      for (int j = 0; j < 32; ++j)
-        if (j < left) words[j / 8][j / 2 % 4] |= (u32)from[j] << (16 * (j % 2));
-    }
-  }
-  uint4* row = to + (((long long)(token / TOKENS) * (blocks / 2) + block / 2) * TOKENS +
-                     token % TOKENS) * 8;
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-    row[(block % 2 * 4 + j) ^ (token & 7)] =
-        make_uint4(words[0][j], words[1][j], words[2][j], words[3][j]);
-}
-
-// The sums [splits, size] of a product's shares, added in their order.
-extern "C" __global__ void __launch_bounds__(256) combine(
-    const float* sums, unsigned short* out, int size, int splits) {
-  let_next_start();
-  wait_for_tokens();
-  const int i = (blockIdx.x * 256 + threadIdx.x) * 4;
-  if (size % 4 == 0) {
-    if (i >= size) return;
-    float4 all = *(const float4*)(sums + i);
-    for (int split = 1; split < splits; ++split) {
-      const float4 one = *(const float4*)(sums + (long long)split * size + i);
-      all.x += one.x, all.y += one.y, all.z += one.z, all.w += one.w;
-    }
-    *(uint2*)(out + i) = make_uint2(rounded(all.x) | rounded(all.y) << 16,
-                                    rounded(all.z) | rounded(all.w) << 16);
-  } else {
-    for (int j = i; j < i + 4 && j < size; ++j) {
-      float all = 0;
-      for (int split = 0; split < splits; ++split) all += sums[(long long)split * size + j];
-      out[j] = (unsigned short)rounded(all);
-    }
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    hold(sums[0]), hold(sums[1]);
+    asm volatile("bar.sync 1, %0;" :: "n"(128 * GANGS) : "memory");  // no stage is read any more
+    const int matrices = gridDim.x / (token_blocks * row_blocks * splits);
+    out += (long long)(split * matrices + matrix) * tokens * rows;
+    write(sums, (Out*)generic, out, tile, upper, row_block * BLOCK_ROWS, rows,
+          token_block * TOKENS, tokens);
   }
 }

@@ -58,9 +58,10 @@ def kernel(
         DeviceError: NVRTC does not compile it, or the driver does not take it.
     """
     folder = files(__package__)
-    text = "".join(folder.joinpath(part).read_text() for part in ("common.cuh", source))
+    text = "".join(folder.joinpath(part).read_text() for part in ("common.cuh", "decode.cuh", source))
     major, minor = torch.cuda.get_device_capability(device)
-    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17"]
+    own = "a" if (major, minor) == (9, 0) else ""  # with the instructions that Hopper alone has
+    options = [f"--gpu-architecture=sm_{major}{minor}{own}", "--std=c++17"]
     options += [f"-D{macro}={value}" for macro, value in definitions]
     with torch.cuda.device(device):
         torch.cuda.current_stream().synchronize()  # a context, before the driver is called
