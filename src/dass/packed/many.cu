@@ -7,6 +7,7 @@
 //
 // Compiled with these defined, beside those of common.cuh:
 //   TOKENS  a block multiplies: 32, 64, 128;  GANGS  warpgroups;  STAGES, RESIDENT  as they fit
+//   CLUSTER  blocks that multiply the same tokens and share copying them: 1 or 2
 //   SPLIT   1: sums go as float32 into a workspace, for `combine`
 //   COPIERS  threads that copy, of which one warp does: a warpgroup where registers are traded
 #define TILE_WORDS (VECTORS * 32)  // uint4 of a tile's chunk
@@ -14,6 +15,7 @@
 #define BLOCK_TILES (BLOCK_ROWS / ROWS)
 #define TOKEN_BYTES (TOKENS * CHUNK_COLUMNS * 2)
 #define STAGE_BYTES (TOKEN_BYTES + BLOCK_TILES * TILE_WORDS * 16)
+#define SHARE (TOKEN_BYTES / CLUSTER)  // of the tokens that a block copies, to all of its cluster
 #define SUMS (TOKENS / 2)  // that a lane holds of a part
 #if SPLIT
 typedef float Out;
@@ -39,6 +41,26 @@ __device__ __forceinline__ void bring(u32 to, const void* from, u32 bytes, u32 b
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
       :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
+
+// The same to this place in all blocks of the cluster, for the barrier in each.
+__device__ __forceinline__ void bring_to_all(u32 to, const void* from, u32 bytes, u32 barrier) {
+#if CLUSTER == 1
+  bring(to, from, bytes, barrier);
+#else
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1], %2, [%3], %4;"
+      :: "r"(to), "l"(from), "r"(bytes), "r"(barrier), "h"((unsigned short)((1 << CLUSTER) - 1))
+      : "memory");
+#endif
+}
+
+__device__ __forceinline__ void arrive(u32 barrier, int block_of_cluster) {
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;"
+      " mbarrier.arrive.shared::cluster.b64 _, [there]; }"
+      :: "r"(barrier), "r"(block_of_cluster) : "memory");
 }
 
 #define F4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
@@ -106,7 +128,11 @@ __device__ __forceinline__ void write(
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) many(
+extern "C" __global__ void
+#if CLUSTER > 1
+__cluster_dims__(CLUSTER, 1, 1)
+#endif
+__launch_bounds__(128 * GANGS + COPIERS, RESIDENT) many(
     const uint4* first, const uint4* second, const char* x, Out* out, int rows, int tokens,
     int tiles, int chunks, int splits, int token_blocks, int row_blocks) {
   __shared__ u32 table[16];
@@ -115,21 +141,25 @@ extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) ma
   const u32 stages = (shared_address(memory) + 1023) & ~1023u, filled = shared_address(barriers);
   const u32 emptied = filled + 8 * STAGES;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int token_block = blockIdx.x % token_blocks, rest = blockIdx.x / token_blocks;
-  const int split = rest % splits, own = rest / splits, matrix = own / row_blocks;
-  const int row_block = own % row_blocks;
+  const int rank = blockIdx.x % CLUSTER, rest = blockIdx.x / CLUSTER;
+  const int token_block = rest % token_blocks, split = rest / token_blocks % splits;
+  const int own = rest / (token_blocks * splits) * CLUSTER + rank;
+  const int matrix = own / row_blocks, row_block = own % row_blocks;
   const int begin = (int)((long long)chunks * split / splits);
   const int count = (int)((long long)chunks * (split + 1) / splits) - begin;
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; ++s) {
       asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(filled + 8 * s) : "memory");
       asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
-          :: "r"(emptied + 8 * s), "n"(4 * GANGS) : "memory");
+          :: "r"(emptied + 8 * s), "n"(CLUSTER * 4 * GANGS) : "memory");
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   fill(table);
   let_next_start();
+#if CLUSTER > 1
+  asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+#endif
 
   if (warp >= 4 * GANGS) {
 #if COPIERS == 128
@@ -150,9 +180,11 @@ extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) ma
               TILE_WORDS * 16, barrier);
     };
     auto bring_tokens = [&](int i) {
+      const int part = rank * SHARE;
       if (lane == 0)
-        bring(stages + (i % STAGES) * STAGE_BYTES, tokens_from + (long long)i * TOKEN_BYTES,
-              TOKEN_BYTES, filled + 8 * (i % STAGES));
+        bring_to_all(stages + (i % STAGES) * STAGE_BYTES + part,
+                     tokens_from + (long long)i * TOKEN_BYTES + part, SHARE,
+                     filled + 8 * (i % STAGES));
     };
     const int ahead = min(STAGES, count);
     for (int i = 0; i < ahead; ++i) bring_weights(i);
@@ -194,9 +226,8 @@ extern "C" __global__ void __launch_bounds__(128 * GANGS + COPIERS, RESIDENT) ma
                      descriptor + block / 2 * (TOKENS * 8) + block % 2 * 4 + half * 2);
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (block == 0 && i > 0 && lane == 0)
-          asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
-              :: "r"(emptied + 8 * ((i - 1) % STAGES)) : "memory");
+        if (block == 0 && i > 0 && i - 1 + STAGES < count && lane < CLUSTER)
+          arrive(emptied + 8 * ((i - 1) % STAGES), lane);
       }
     }
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");

@@ -30,6 +30,8 @@ class Plan:
     """Chunks of columns in shared memory."""
     resident: int = 1
     """Blocks of a multiprocessor."""
+    cluster: int = 1
+    """Blocks that share copying their tokens."""
 
     @property
     def rows(self) -> int:
@@ -81,7 +83,8 @@ def multiply(weights: Sequence[Groups], x: Tensor, activation: int, plan: Plan) 
     split, whole = plan.splits > 1, plan.splits == 1 and matrices == 1
     shape = (plan.splits, matrices, tokens, layout.rows)
     sums = out if whole else out.new_empty(shape, dtype=torch.float32 if split else x.dtype)
-    token_blocks, row_blocks = -(-tokens // plan.tokens), -(-layout.rows // plan.rows)
+    token_blocks = -(-tokens // plan.tokens)
+    row_blocks = -(-layout.rows // (plan.rows * plan.cluster)) * plan.cluster
     memory = plan.memory(layout)
     launch = kernel("many.cu", "many", _definitions(layout, plan, x.dtype), memory, device)
     launch(
@@ -116,7 +119,7 @@ def _definitions(layout: Layout, plan: Plan, dtype: torch.dtype) -> tuple[tuple[
     definitions = {
         "GROUP": layout.group, "OUTPUT": int(layout.axis == "output"), "TOKENS": plan.tokens,
         "GANGS": plan.gangs, "COPIERS": plan.copiers, "STAGES": plan.stages,
-        "RESIDENT": plan.resident, "SPLIT": int(plan.splits > 1),
+        "RESIDENT": plan.resident, "CLUSTER": plan.cluster, "SPLIT": int(plan.splits > 1),
         "BF16": int(dtype == torch.bfloat16),
         "TILES": 1, "WARPS": 4, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0,
     }  # fmt: skip
