@@ -7,7 +7,9 @@ extern "C" __global__ void __launch_bounds__(256) arrange(
     const unsigned short* x, uint4* to, int columns, int tokens, int token_blocks, int blocks) {
   let_next_start();
   wait_for_tokens();
-  const int i = blockIdx.x * 256 + threadIdx.x, token = i / blocks, block = i % blocks;
+  // Threads in the order of what they write: two for a token's 64 columns.
+  const int i = blockIdx.x * 256 + threadIdx.x, across = i / (2 * TOKENS) % (blocks / 2);
+  const int token = i / (TOKENS * blocks) * TOKENS + i / 2 % TOKENS, block = 2 * across + i % 2;
   if (token >= token_blocks * TOKENS) return;
   u32 words[4][4] = {};
   if (token < tokens) {
