@@ -101,20 +101,20 @@ __device__ __forceinline__ void use_chunk(
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
-    const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,
-    int columns, int tokens, int tiles, int chunks) {
+    const uint4* first, const uint4* second, const char* x, unsigned short* out, float* workspace,
+    u64 ticket, int rows, int columns, int tokens, int tiles, int chunks) {
   __shared__ u32 table[16];
   extern __shared__ uint4 memory[];  // of each warp a ring of chunks; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   uint4* const ring = memory + warp * STAGES * VECTORS * 32 + lane;  // a lane reads what it copied
+  const Share share(tiles * chunks);
   let_next_start();
-  // Chunks are dealt to the warps one after another, across the tiles of the block, and copied
-  // STAGES ahead, so that memory is never waited for where a tile ends.
-  int tile = blockIdx.x, chunk = warp, slot = 0;  // of what is copied next
+  // The share's chunks are dealt to the warps one after another and copied STAGES ahead, so that
+  // memory is never waited for where a tile ends.
+  int next = share.begin + warp, slot = 0;
   auto fetch = [&]() {
-    for (; chunk >= chunks; chunk -= chunks) tile += gridDim.x;
-    if (tile < tiles) {
-      const long long at = ((long long)tile * chunks + chunk) * VECTORS * 32 + lane;
+    if (next < share.end) {
+      const long long at = (long long)next * VECTORS * 32 + lane;
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m)
 #pragma unroll
@@ -122,22 +122,24 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
           copy(ring + ((slot + m) * VECTORS + v) * 32, (m ? second : first) + at + 32 * v);
     }
     asm volatile("cp.async.commit_group;");
-    chunk += WARPS;
+    next += WARPS;
     slot = slot + MATRICES < STAGES ? slot + MATRICES : 0;
   };
 #pragma unroll
   for (int stage = 0; stage < STAGES; stage += MATRICES) fetch();
   fill(table);
   wait_for_tokens();
-  int own = warp;  // the chunk of the tile that this warp is at
-  for (int mine = blockIdx.x; mine < tiles; mine += gridDim.x) {
+  int own = share.begin + warp;
+  for (int begin = share.begin; begin < share.end;) {
+    const int tile = begin / chunks, end = min(share.end, (tile + 1) * chunks);
 #if !UNPACK
     float sums[MATRICES][PARTS][TILES][4] = {};
 #endif
-    for (; own < chunks; own += WARPS) {
+    for (; own < end; own += WARPS) {
+      const int chunk = own - tile * chunks;
       uint4 xs[BLOCKS][TILES];
 #if !UNPACK
-      load_tokens(xs, x, own * CHUNK_COLUMNS, columns, tokens, lane);
+      load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
 #endif
       asm volatile("cp.async.wait_group %0;" :: "n"(STAGES / MATRICES - 1) : "memory");
       uint4 codes[MATRICES], values[MATRICES][VECTORS - 1];
@@ -145,20 +147,22 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
       for (int m = 0; m < MATRICES; ++m) {
         codes[m] = ring[(slot + m) * VECTORS * 32];
 #pragma unroll
-        for (int v = 0; v < VECTORS - 1; ++v) values[m][v] = ring[((slot + m) * VECTORS + v + 1) * 32];
+        for (int v = 0; v < VECTORS - 1; ++v)
+          values[m][v] = ring[((slot + m) * VECTORS + v + 1) * 32];
       }
       fetch();
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m)
 #if UNPACK
-        use_chunk(*out, codes[m], values[m], xs, table, mine, own, rows, columns);
+        use_chunk(*out, codes[m], values[m], xs, table, tile, chunk, rows, columns);
 #else
-        use_chunk(sums[m], codes[m], values[m], xs, table, mine, own, rows, columns);
+        use_chunk(sums[m], codes[m], values[m], xs, table, tile, chunk, rows, columns);
 #endif
     }
-    own -= chunks;
 #if !UNPACK
-    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, mine, rows, tokens);
+    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, workspace, ticket,
+           share, tile, begin % chunks != 0, (tile + 1) * chunks, rows, tokens);
 #endif
+    begin = end;
   }
 }
