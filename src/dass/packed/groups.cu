@@ -26,6 +26,19 @@ __device__ __forceinline__ void spread8(
 }
 #endif
 
+#if PAIRED
+// Groups along the output come apart as pairs of rows of one column, tensor cores add pairs of
+// columns. With up to 4 tokens the pairs stay: both halves are multiplied by the column's x, in two
+// of the 8 columns that tensor cores take, in one of which the other half meets a zero. The lane's
+// eight x of a block, each alone in the half that its column of the two is for:
+__device__ __forceinline__ void pair_tokens(const uint4& x, u32 (&pairs)[8]) {
+  const u32 word[4] = {x.x, x.y, x.z, x.w};
+  const u32 even = threadIdx.x & 4 ? 0x1044 : 0x4410, odd = threadIdx.x & 4 ? 0x3244 : 0x4432;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) pairs[j] = permute(word[j / 2], 0, j % 2 ? odd : even);
+}
+#endif
+
 // One chunk of a tile: the lane's codes and values, and what becomes of them.
 __device__ __forceinline__ void use_chunk(
     Target& target, const uint4& codes, const uint4 (&values)[VECTORS - 1],
@@ -35,6 +48,10 @@ __device__ __forceinline__ void use_chunk(
   for (int block = 0; block < BLOCKS; ++block) {
     const int column = chunk * CHUNK_COLUMNS + 32 * block;
 #if OUTPUT && GROUP == 4
+#if PAIRED
+    u32 pairs[8];
+    pair_tokens(x[block][0], pairs);
+#endif
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int v = 2 * block + half;
@@ -44,12 +61,20 @@ __device__ __forceinline__ void use_chunk(
 #pragma unroll
       for (int j = 0; j < 4; ++j)
         p[j] = permute(word[j], 0, low[j]), q[j] = permute(word[j], 0, high[j]);
+#if PAIRED
+#pragma unroll
+      for (int j = 0; j < 4; j += 2) {
+        const u32 a[4] = {p[j], q[j], p[j + 1], q[j + 1]};
+        multiply(target[0][0], a, pairs[4 * half + j], pairs[4 * half + j + 1]);
+      }
+#else
       const u32 top[4] = {permute(p[0], p[1], 0x5410), permute(p[0], p[1], 0x7632),
                           permute(p[2], p[3], 0x5410), permute(p[2], p[3], 0x7632)};
       const u32 bottom[4] = {permute(q[0], q[1], 0x5410), permute(q[0], q[1], 0x7632),
                              permute(q[2], q[3], 0x5410), permute(q[2], q[3], 0x7632)};
       use(target, top, x[block], 0, half, tile, column, rows, width);
       use(target, bottom, x[block], 1, half, tile, column, rows, width);
+#endif
     }
 #elif OUTPUT
 #pragma unroll
@@ -101,7 +126,7 @@ __device__ __forceinline__ void use_chunk(
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
-    const uint4* first, const uint4* second, const char* x, unsigned short* out, float* workspace,
+    const uint4* first, const uint4* second, const char* x, unsigned short* out, uint4* workspace,
     u64 ticket, int rows, int columns, int tokens, int tiles, int chunks) {
   __shared__ u32 table[16];
   extern __shared__ uint4 memory[];  // of each warp a ring of chunks; sums at the end
@@ -111,9 +136,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
   let_next_start();
   // The share's chunks are dealt to the warps one after another and copied STAGES ahead, so that
   // memory is never waited for where a tile ends.
-  int next = share.begin + warp, slot = 0;
+  int own = share.first(share.number) + warp, next = own, slot = 0;
+  const int last = share.first(share.number + 1);
   auto fetch = [&]() {
-    if (next < share.end) {
+    if (next < last) {
       const long long at = (long long)next * VECTORS * 32 + lane;
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m)
@@ -129,9 +155,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
   for (int stage = 0; stage < STAGES; stage += MATRICES) fetch();
   fill(table);
   wait_for_tokens();
-  int own = share.begin + warp;
-  for (int begin = share.begin; begin < share.end;) {
-    const int tile = begin / chunks, end = min(share.end, (tile + 1) * chunks);
+  for (int begin = share.first(share.number); begin < last;) {
+    const int tile = begin / chunks, end = min(last, (tile + 1) * chunks);
 #if !UNPACK
     float sums[MATRICES][PARTS][TILES][4] = {};
 #endif

@@ -106,7 +106,7 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     definitions = {
         "GROUP": 0 if bitmap else layout.group, "OUTPUT": int(layout.axis == "output"),
         "TILES": 1 + (tokens > 8), "WARPS": WARPS, "MATRICES": matrices, "ACTIVATION": activation,
-        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None),
+        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None), "PAIRED": 0,
     }  # fmt: skip
     sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4  # bytes of one warp's
     multiprocessors, shared = _device(device)
@@ -120,12 +120,14 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
         segments = [weight.segment for weight in both if isinstance(weight, Bitmap)]
         arguments = [*tensors, *sizes, layout.chunks, *segments]
     else:
+        pairs = layout.axis == "output" and layout.group == 4 and 0 < tokens <= 4
+        definitions["PAIRED"] = int(pairs)
         source, chunk = "groups.cu", WARPS * VECTORS * LANES * 16
         stages = min(MOST_STAGES, (shared - SHARED_TABLE - WARPS * sums) // chunk)
         definitions["STAGES"] = stages // matrices * matrices
         memory = definitions["STAGES"] * chunk + WARPS * sums
         blocks = min(multiprocessors, -(-layout.tiles * layout.chunks // WARPS))
-        workspace = out.new_empty(blocks * (sums + 8), dtype=torch.uint8)
+        workspace = out.new_empty(blocks * sums // matrices * 4, dtype=torch.uint8)
         ticket = ctypes.c_uint64(next(TICKETS))
         arguments = [*tensors, workspace, ticket, *sizes, layout.tiles, layout.chunks]
     launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
