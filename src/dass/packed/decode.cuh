@@ -14,18 +14,28 @@ __device__ __forceinline__ void selectors_of(u32 codes, u32 (&low)[4], u32 (&hig
   high[0] = permute(place2, place3, 0x5140), high[2] = permute(place2, place3, 0x7362);
   low[1] = low[0] >> 16, low[3] = low[2] >> 16, high[1] = high[0] >> 16, high[3] = high[2] >> 16;
 }
+
+// A lane's vector of four quads of 2:4: of each places 0 and 1, and places 2 and 3.
+__device__ __forceinline__ void spread_pairs(
+    const uint4& values, u32 codes, u32 (&p)[4], u32 (&q)[4]) {
+  const u32 word[4] = {values.x, values.y, values.z, values.w};
+  u32 low[4], high[4];
+  selectors_of(codes, low, high);
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    p[j] = permute(word[j], 0, low[j]), q[j] = permute(word[j], 0, high[j]);
+}
 #endif
 
 // The first or the second quad of a group of 8 with the four values a, b; `codes` holds both codes.
 __device__ __forceinline__ void spread8(
     u32 a, u32 b, u32 codes, int second, const u32* table, u32& low, u32& high) {
-  u32 code = codes & 15;
-  if (second) {
-    const u32 skipped = 8 * __popc(code);
-    const u64 rest = (((u64)b << 32) | a) >> skipped >> skipped;
-    a = (u32)rest, b = (u32)(rest >> 32), code = (codes >> 4) & 15;
-  }
-  spread(a, code == 15 ? b : b & 0xffffu, table[code], low, high);
+  const u32 count = __popc(codes & 15);
+  const u64 rest = (((u64)b << 32) | a) >> (8 * count) >> (8 * count);
+  if (second)
+    spread((u32)rest, (u32)(rest >> 32), table[(codes >> 4) & 15], low, high);
+  else
+    spread(a, count == 4 ? b : b & 0xffffu, table[codes & 15], low, high);
 }
 
 // The fragments of a block of 32 columns, a[part][half of a lane's 8 columns], for two of a tile's
@@ -37,13 +47,8 @@ __device__ __forceinline__ void fragments(
 #if OUTPUT && GROUP == 4
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const uint4 four = value(2 * block + half);
-    const u32 word[4] = {four.x, four.y, four.z, four.w};
-    u32 p[4], q[4], low[4], high[4];
-    selectors_of(code[block] >> (16 * half), low, high);
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      p[j] = permute(word[j], 0, low[j]), q[j] = permute(word[j], 0, high[j]);
+    u32 p[4], q[4];
+    spread_pairs(value(2 * block + half), code[block] >> (16 * half), p, q);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const u32 selector = i % 2 ? 0x7632 : 0x5410;
@@ -75,14 +80,11 @@ __device__ __forceinline__ void fragments(
     const uint4 four = value(2 * block + part);
     const u32 nibbles = code[block] >> (16 * part);
 #if GROUP == 4
-    const u32 word[4] = {four.x, four.y, four.z, four.w};
-    u32 low[4], high[4];
-    selectors_of(nibbles, low, high);
+    u32 p[4], q[4];
+    spread_pairs(four, nibbles, p, q);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {  // row g: steps 0 and 1; row g + 8: steps 0 and 1
-      a[part][j % 2][j / 2] = permute(word[j], 0, low[j]);
-      a[part][j % 2][j / 2 + 2] = permute(word[j], 0, high[j]);
-    }
+    for (int j = 0; j < 4; ++j)  // row g: steps 0 and 1; row g + 8: steps 0 and 1
+      a[part][j % 2][j / 2] = p[j], a[part][j % 2][j / 2 + 2] = q[j];
 #else
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

@@ -17,12 +17,13 @@ from torch import Tensor
 from dass.errors import DeviceError
 
 Launch = Callable[..., None]
+Argument = Tensor | int | ctypes.c_uint64
 
 MOST_SHARED_MEMORY = 8
 """The driver's number of the attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
 
 EARLY_START = 6
-"""CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: start while the kernel before still runs."""
+"""CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: start before the last kernel ended."""
 
 
 class _Attribute(ctypes.Structure):
@@ -71,19 +72,18 @@ def kernel(
     early = (_Attribute * 1)(_Attribute(EARLY_START, (ctypes.c_uint32 * 16)(1)))
     attributes = int(major >= 9)
 
-    def launch(blocks: int, threads: int, memory: int, *arguments: Tensor | int) -> None:
+    def launch(blocks: int, threads: int, memory: int, *arguments: Argument) -> None:
         held = [
-            ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else ctypes.c_int(one)
+            ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor)
+            else ctypes.c_int(one) if isinstance(one, int) else one
             for one in arguments
-        ]
+        ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
         configuration = _Configuration(
             (blocks, 1, 1), (threads, 1, 1), memory,
             torch.cuda.current_stream(device).cuda_stream, early, attributes,
         )  # fmt: skip
-        launched = _driver().cuLaunchKernelEx(
-            ctypes.byref(configuration), function, pointers, None
-        )
+        launched = _driver().cuLaunchKernelEx(ctypes.byref(configuration), function, pointers, None)
         _check(launched, name)
 
     return launch

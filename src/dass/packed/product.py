@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import itertools
+import random
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +25,9 @@ ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 WARPS, MOST_STAGES = 8, 4
 """Warps of a block, and chunks that each copies ahead where the GPU's memory holds them; measured.
 """
+
+TICKETS = itertools.count(random.SystemRandom().getrandbits(63))
+"""A number for each launch, that stands nowhere in memory by chance."""
 
 SHARED_TABLE = 64
 """Bytes of shared memory that the kernels declare themselves."""
@@ -100,34 +106,37 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     definitions = {
         "GROUP": 0 if bitmap else layout.group, "OUTPUT": int(layout.axis == "output"),
         "TILES": 1 + (tokens > 8), "WARPS": WARPS, "MATRICES": matrices, "ACTIVATION": activation,
-        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None),
+        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None), "PAIRED": 0,
     }  # fmt: skip
-    sums = WARPS * matrices * layout.tile_rows * definitions["TILES"] * 8 * 4
+    sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4  # bytes of one warp's
     multiprocessors, shared = _device(device)
+    tensors = [tensor for weight in (weights[0], weights[-1]) for tensor in tensors_of(weight)]
+    tensors += [out if x is None else x, out]
+    sizes = [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
     if bitmap:
-        memory = max(WARPS * (RING + 4) * LANES * 4, sums)
-        blocks = layout.tiles
+        source, blocks = "bitmap.cu", layout.tiles
+        memory = WARPS * max((RING + 4) * LANES * 4, sums)
+        both = (weights[0], weights[-1])
+        segments = [weight.segment for weight in both if isinstance(weight, Bitmap)]
+        arguments = [*tensors, *sizes, layout.chunks, *segments]
     else:
-        chunk = WARPS * VECTORS * LANES * 16
-        stages = min(MOST_STAGES, (shared - SHARED_TABLE - sums) // chunk) // matrices * matrices
-        definitions["STAGES"] = stages
-        memory = stages * chunk + sums
-        blocks = min(layout.tiles, multiprocessors)
-    source = "bitmap.cu" if bitmap else "groups.cu"
+        pairs = layout.axis == "output" and layout.group == 4 and 0 < tokens <= 4
+        definitions["PAIRED"] = int(pairs)
+        source, chunk = "groups.cu", WARPS * VECTORS * LANES * 16
+        stages = min(MOST_STAGES, (shared - SHARED_TABLE - WARPS * sums) // chunk)
+        definitions["STAGES"] = stages // matrices * matrices
+        memory = definitions["STAGES"] * chunk + WARPS * sums
+        blocks = min(multiprocessors, -(-layout.tiles * layout.chunks // WARPS))
+        workspace = out.new_empty(blocks * sums // matrices * 4, dtype=torch.uint8)
+        ticket = ctypes.c_uint64(next(TICKETS))
+        arguments = [*tensors, workspace, ticket, *sizes, layout.tiles, layout.chunks]
     launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
-    both = [weights[0], weights[-1]]
-    held_by = [tensor for weight in both for tensor in tensors_of(weight)]
-    columns = layout.columns if x is None else layout.padded[1]
-    sizes = [layout.rows, columns, tokens]
-    if bitmap:
-        sizes += [layout.chunks, *(weight.segment for weight in both if isinstance(weight, Bitmap))]
-    else:
-        sizes += [layout.tiles, layout.chunks]
-    launch(blocks, 32 * WARPS, memory, *held_by, out if x is None else x, out, *sizes)
+    launch(blocks, 32 * WARPS, memory, *arguments)
 
 
 @functools.cache
 def _device(index: int) -> tuple[int, int]:
     """A GPU's multiprocessors, and the bytes of shared memory that a block may take."""
     properties = torch.cuda.get_device_properties(index)
-    return properties.multi_processor_count, properties.shared_memory_per_block_optin
+    shared: int = getattr(properties, "shared_memory_per_block_optin")  # noqa: B009 (no stub)
+    return properties.multi_processor_count, shared
