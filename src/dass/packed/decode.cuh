@@ -30,12 +30,10 @@ __device__ __forceinline__ void spread_pairs(
 // The first or the second quad of a group of 8 with the four values a, b; `codes` holds both codes.
 __device__ __forceinline__ void spread8(
     u32 a, u32 b, u32 codes, int second, const u32* table, u32& low, u32& high) {
-  const u32 count = __popc(codes & 15);
-  const u64 rest = (((u64)b << 32) | a) >> (8 * count) >> (8 * count);
-  if (second)
-    spread((u32)rest, (u32)(rest >> 32), table[(codes >> 4) & 15], low, high);
-  else
-    spread(a, count == 4 ? b : b & 0xffffu, table[codes & 15], low, high);
+  const u32 count = __popc(codes & 15), skipped = second ? 8 * count : 0;
+  const u64 rest = (((u64)b << 32) | a) >> skipped >> skipped;
+  const u32 high2 = (u32)(rest >> 32), code = (second ? codes >> 4 : codes) & 15;
+  spread((u32)rest, second || count == 4 ? high2 : high2 & 0xffffu, table[code], low, high);
 }
 
 // The fragments of a block of 32 columns, a[part][half of a lane's 8 columns], for two of a tile's
