@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(256) arrange(
 #pragma unroll
       for (int t = 0; t < 4; ++t)
         if (8 * t < left) {
-          const uint4 four = __ldg((const uint4*)from + t);
+          const uint4 four = *((const uint4*)from + t);
           words[t][0] = four.x, words[t][1] = four.y, words[t][2] = four.z, words[t][3] = four.w;
         }
     } else {

@@ -105,6 +105,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 3) product(
     }
   }
 #if !UNPACK
-  finish(sums, (float*)memory, out, nullptr, 0, Share(gridDim.x), blockIdx.x, false, 0, rows, tokens);
+  finish(sums, (float*)memory, out, blockIdx.x, rows, tokens);
 #endif
 }

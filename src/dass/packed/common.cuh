@@ -9,12 +9,11 @@
 //   TILES   1: up to 8 tokens, 2: up to 16;  WARPS  per block of threads
 //   MATRICES  1, or 2 for gate and up;  ACTIVATION  0 SiLU, 1 tanh-GELU, 2 GELU (two matrices)
 //   BF16    1: bfloat16, 0: float16;  UNPACK  1: W is written as a dense matrix, nothing multiplied
-//   PAIRED  1: fragments hold pairs of rows, for up to 4 tokens: see `use_pairs`
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define ROWS (OUTPUT && GROUP == 8 ? 64 : 32)
-#define PARTS (PAIRED ? 1 : ROWS / 16)  // tensor-core tiles in a tile's rows
+#define PARTS (ROWS / 16)            // tensor-core tiles in a tile's rows
 #define CHUNK_COLUMNS (4096 / ROWS)  // a chunk is 128 weights a lane
 #define BLOCKS (CHUNK_COLUMNS / 32)
 
@@ -108,16 +107,17 @@ __device__ __forceinline__ void fill(u32* table) {
   __syncthreads();
 }
 
-// What a lane needs of the tokens for a chunk that begins at `column`.
+// What a lane needs of the tokens for a chunk that begins at `column`. Not by way of the read-only
+// cache: the kernel before may have written them after this one started.
 __device__ __forceinline__ void load_tokens(
     uint4 (&xs)[BLOCKS][TILES], const char* x, int column, int columns, int tokens, int lane) {
 #pragma unroll
   for (int n = 0; n < TILES; ++n) {
-    const int token = PAIRED ? lane / 8 : 8 * n + lane / 4;
+    const int token = 8 * n + lane / 4;
     const char* row = x + 2 * ((long long)token * columns + column + 8 * (lane % 4));
 #pragma unroll
     for (int block = 0; block < BLOCKS; ++block)
-      xs[block][n] = token < tokens ? __ldg((const uint4*)(row + 64 * block)) : make_uint4(0, 0, 0, 0);
+      xs[block][n] = token < tokens ? *(const uint4*)(row + 64 * block) : make_uint4(0, 0, 0, 0);
   }
 }
 
@@ -164,70 +164,28 @@ __device__ __forceinline__ void use(
 #endif
 }
 
-// What a block multiplies: as many chunks as any other, counted through all tiles in order.
-struct Share {
-  int number, size, longer;  // the first `longer` shares have a chunk more than `size`
-  __device__ explicit Share(int chunks)
-      : number(gridDim.x - 1 - blockIdx.x), size(chunks / gridDim.x), longer(chunks % gridDim.x) {}
-  __device__ int first(int share) const { return share * size + min(share, longer); }
-};
-
-// The sums that a block leaves for another one, with this launch's ticket beside them, so that no
-// fence is needed: a number that stands nowhere in memory by chance.
-__device__ __forceinline__ void leave(uint4* to, float a, float b, u64 ticket) {
-  const u64 sums = __float_as_uint(a) | (u64)__float_as_uint(b) << 32;
-  asm volatile("{ .reg .b128 both; mov.b128 both, {%1, %2}; st.relaxed.gpu.global.b128 [%0], both; }"
-      :: "l"(to), "l"(sums), "l"(ticket) : "memory");
-}
-
-__device__ __forceinline__ float2 take(uint4* from, u64 ticket) {
-  u64 sums, seen;
-  do
-    asm volatile("{ .reg .b128 both; ld.relaxed.gpu.global.b128 both, [%2]; mov.b128 {%0, %1}, both; }"
-        : "=l"(sums), "=l"(seen) : "l"(from) : "memory");
-  while (seen != ticket);
-  leave(from, 0, 0, 0);  // a replay comes with the same ticket
-  return {__uint_as_float((u32)sums), __uint_as_float((u32)(sums >> 32))};
-}
-
-// What the rows of a tile come to: the sums of all warps, and those of all blocks that share it, in
-// a fixed order. The block with a tile's first chunk writes `out`; others leave their sums in
-// `workspace`, a slot for each share. Blocks wait for blocks of a lower index only, which start
-// earlier.
+// What a tile's rows come to: the sums of all warps, in a fixed order.
 __device__ __forceinline__ void finish(
-    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out,
-    uint4* workspace, u64 ticket, const Share& share, int tile, bool later, int end, int rows,
-    int tokens) {
+    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out, int tile,
+    int rows, int tokens) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int count = PARTS * TILES * 4;
   const float* own = &sums[0][0][0][0];
   __syncthreads();  // all have read what stood here of the tile before
 #pragma unroll
-  for (int i = 0; i < MATRICES * count; ++i) shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
+  for (int i = 0; i < MATRICES * count; ++i)
+    shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
   __syncthreads();
   for (int i = warp; i < count; i += WARPS) {
-#if PAIRED
-    const int row = tile * ROWS + 4 * (lane / 4) + i, token = lane % 4;
-#else
     const int row = tile * ROWS + row_of(i / (4 * TILES), i / 2 % 2, lane / 4);
     const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
-#endif
     if (row >= rows || token >= tokens) continue;
-    float y[2] = {};
+    float y[MATRICES] = {};
 #pragma unroll
     for (int w = 0; w < WARPS; ++w)
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m)
         y[m] += shared[((w * MATRICES + m) * count + i) * 32 + lane];
-    uint4* const slots = workspace + i * 32 + lane;
-    if (later) {
-      leave(slots + share.number * count * 32, y[0], y[1], ticket);
-      continue;
-    }
-    for (int other = share.number + 1; share.first(other) < end; ++other) {
-      const float2 more = take(slots + other * count * 32, ticket);
-      y[0] += more.x, y[1] += more.y;
-    }
 #if MATRICES == 2
     // Rounded where the model's own code rounds: after each product, and after the activation.
     y[0] = widened(rounded(activation(widened(rounded(y[0]))))) * widened(rounded(y[1]));

@@ -24,41 +24,10 @@ __device__ __forceinline__ void put(
   }
 }
 
-#if PAIRED
-// Groups along the output come apart as pairs of rows of one column, tensor cores add pairs of
-// columns. With up to 4 tokens the pairs stay: both halves are multiplied by the column's x, in two
-// of the 8 columns that tensor cores take, in one of which the other half meets a zero. The lane's
-// eight x of a block, each alone in the half that its column of the two is for:
-__device__ __forceinline__ void pair_tokens(const uint4& x, u32 (&pairs)[8]) {
-  const u32 word[4] = {x.x, x.y, x.z, x.w};
-  const u32 even = threadIdx.x & 4 ? 0x1044 : 0x4410, odd = threadIdx.x & 4 ? 0x3244 : 0x4432;
-#pragma unroll
-  for (int j = 0; j < 8; ++j) pairs[j] = permute(word[j / 2], 0, j % 2 ? odd : even);
-}
-#endif
-
 // One chunk of a tile: the lane's codes and values, and what becomes of them.
 __device__ __forceinline__ void use_chunk(
     Target& target, const uint4& codes, const uint4 (&values)[VECTORS - 1],
     const uint4 (&x)[BLOCKS][TILES], const u32* table, int tile, int chunk, int rows, int width) {
-#if PAIRED
-  const u32 code[4] = {codes.x, codes.y, codes.z, codes.w};
-#pragma unroll
-  for (int block = 0; block < BLOCKS; ++block) {
-    u32 pairs[8];
-    pair_tokens(x[block][0], pairs);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      u32 p[4], q[4];
-      spread_pairs(values[2 * block + half], code[block] >> (16 * half), p, q);
-#pragma unroll
-      for (int j = 0; j < 4; j += 2) {
-        const u32 a[4] = {p[j], q[j], p[j + 1], q[j + 1]};
-        multiply(target[0][0], a, pairs[4 * half + j], pairs[4 * half + j + 1]);
-      }
-    }
-  }
-#else
 #pragma unroll
   for (int block = 0; block < BLOCKS; ++block) {
     const int column = chunk * CHUNK_COLUMNS + 32 * block;
@@ -78,25 +47,23 @@ __device__ __forceinline__ void use_chunk(
       }
     }
   }
-#endif
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
-    const uint4* first, const uint4* second, const char* x, unsigned short* out, uint4* workspace,
-    u64 ticket, int rows, int columns, int tokens, int tiles, int chunks) {
+    const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,
+    int columns, int tokens, int tiles, int chunks) {
   __shared__ u32 table[16];
   extern __shared__ uint4 memory[];  // of each warp a ring of chunks; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   uint4* const ring = memory + warp * STAGES * VECTORS * 32 + lane;  // a lane reads what it copied
-  const Share share(tiles * chunks);
   let_next_start();
-  // The share's chunks are dealt to the warps one after another and copied STAGES ahead, so that
-  // memory is never waited for where a tile ends.
-  int own = share.first(share.number) + warp, next = own, slot = 0;
-  const int last = share.first(share.number + 1);
+  // Chunks are dealt to the warps one after another, across the tiles of the block, and copied
+  // STAGES ahead, so that memory is never waited for where a tile ends.
+  int next_tile = blockIdx.x, next = warp, slot = 0;
   auto fetch = [&]() {
-    if (next < last) {
-      const long long at = (long long)next * VECTORS * 32 + lane;
+    for (; next >= chunks; next -= chunks) next_tile += gridDim.x;
+    if (next_tile < tiles) {
+      const long long at = ((long long)next_tile * chunks + next) * VECTORS * 32 + lane;
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m)
 #pragma unroll
@@ -111,13 +78,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
   for (int stage = 0; stage < STAGES; stage += MATRICES) fetch();
   fill(table);
   wait_for_tokens();
-  for (int begin = share.first(share.number); begin < last;) {
-    const int tile = begin / chunks, end = min(last, (tile + 1) * chunks);
+  int chunk = warp;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
 #if !UNPACK
     float sums[MATRICES][PARTS][TILES][4] = {};
 #endif
-    for (; own < end; own += WARPS) {
-      const int chunk = own - tile * chunks;
+    for (; chunk < chunks; chunk += WARPS) {
       uint4 xs[BLOCKS][TILES];
 #if !UNPACK
       load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
@@ -126,10 +92,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
       uint4 codes[MATRICES], values[MATRICES][VECTORS - 1];
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m) {
-        codes[m] = ring[(slot + m) * VECTORS * 32];
+        const uint4* at = ring + (slot + m) * VECTORS * 32;
+        codes[m] = at[0];
 #pragma unroll
-        for (int v = 0; v < VECTORS - 1; ++v)
-          values[m][v] = ring[((slot + m) * VECTORS + v + 1) * 32];
+        for (int v = 0; v < VECTORS - 1; ++v) values[m][v] = at[32 * (v + 1)];
       }
       fetch();
 #pragma unroll
@@ -140,10 +106,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
         use_chunk(sums[m], codes[m], values[m], xs, table, tile, chunk, rows, columns);
 #endif
     }
+    chunk -= chunks;
 #if !UNPACK
-    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, workspace, ticket,
-           share, tile, begin % chunks != 0, (tile + 1) * chunks, rows, tokens);
+    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, tile, rows, tokens);
 #endif
-    begin = end;
   }
 }

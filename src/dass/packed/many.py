@@ -108,7 +108,7 @@ def _around(
 ) -> tuple[tuple[str, int], ...]:
     definitions = {
         "TOKENS": plan.tokens, "BF16": int(dtype == torch.bfloat16), "GROUP": 0, "OUTPUT": 0,
-        "TILES": 1, "WARPS": 4, "MATRICES": matrices, "ACTIVATION": activation, "UNPACK": 0, "PAIRED": 0,
+        "TILES": 1, "WARPS": 4, "MATRICES": matrices, "ACTIVATION": activation, "UNPACK": 0,
         "SPLIT": int(plan.splits > 1),
     }  # fmt: skip
     return tuple(definitions.items())
@@ -121,6 +121,6 @@ def _definitions(layout: Layout, plan: Plan, dtype: torch.dtype) -> tuple[tuple[
         "GANGS": plan.gangs, "COPIERS": plan.copiers, "STAGES": plan.stages,
         "RESIDENT": plan.resident, "CLUSTER": plan.cluster, "SPLIT": int(plan.splits > 1),
         "BF16": int(dtype == torch.bfloat16),
-        "TILES": 1, "WARPS": 4, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0, "PAIRED": 0,
+        "TILES": 1, "WARPS": 4, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0,
     }  # fmt: skip
     return tuple(definitions.items())

@@ -95,6 +95,6 @@ def _definitions(
         "GANGS": plan.gangs, "COPIERS": plan.copiers, "STAGES": plan.stages,
         "RESIDENT": plan.resident, "CLUSTER": plan.cluster,
         "BF16": int(dtype == torch.bfloat16),
-        "TILES": 1, "WARPS": 4, "MATRICES": matrices, "ACTIVATION": activation, "UNPACK": 0, "PAIRED": 0,
+        "TILES": 1, "WARPS": 4, "MATRICES": matrices, "ACTIVATION": activation, "UNPACK": 0,
     }  # fmt: skip
     return tuple(definitions.items())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import itertools
-import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dass.packed.bitmap import RING, Bitmap
-from dass.packed.formats import LANES, VECTORS, Groups
+from dass.packed.formats import LANES, VECTORS, Groups, Layout
 from dass.packed.nvrtc import Launch, kernel
 from dass.packed.strips import Strips
 
@@ -22,15 +20,13 @@ MOST_TOKENS = 16
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 """The activation functions of gated products, by the kernel's number for each."""
 
-WARPS, MOST_STAGES = 8, 4
-"""Warps of a block, and chunks that each copies ahead where the GPU's memory holds them; measured.
-"""
+RINGS = {(1, 1): (16, 2), (2, 1): (8, 4), (1, 2): (8, 4), (2, 2): (8, 4)}
+"""Matrices, tiles of 8 tokens -> warps of a block, chunks that each copies ahead; measured."""
 
-TICKETS = itertools.count(random.SystemRandom().getrandbits(63))
-"""A number for each launch, that stands nowhere in memory by chance."""
+CHUNK_BYTES = VECTORS * LANES * 16
 
-SHARED_TABLE = 64
-"""Bytes of shared memory that the kernels declare themselves."""
+TABLE_BYTES = 64
+"""What the kernels declare of shared memory themselves."""
 
 Packed = Groups | Bitmap | Strips
 """The first two are what the GPU's kernels take, the last is for a CPU."""
@@ -98,40 +94,57 @@ def _multiply(weights: Sequence[Packed], x: Tensor, activation: int) -> Tensor:
     return out
 
 
+@dataclass(frozen=True)
+class Ring:
+    """How the warps of a block copy chunks of N:M weights ahead through shared memory."""
+
+    warps: int
+    stages: int
+    """Chunks of each warp, those of gate and up counted apart."""
+    memory: int
+    """Bytes of shared memory; the sums of all warps lie behind the chunks."""
+
+
+def ring_of(layout: Layout, matrices: int, tokens: int, shared: int) -> Ring:
+    """The ring for so many tokens of a GPU with ``shared`` bytes for a block."""
+    tiles = token_tiles(tokens)
+    warps, most = RINGS[matrices, tiles]
+    while True:
+        chunk, sums = warps * CHUNK_BYTES, warps * matrices * layout.tile_rows * tiles * 8 * 4
+        stages = min(most, (shared - TABLE_BYTES - sums) // chunk) // matrices * matrices
+        if stages:
+            return Ring(warps, stages, stages * chunk + sums)
+        warps //= 2
+
+
+def token_tiles(tokens: int) -> int:
+    """How many tiles of 8 tokens tensor cores multiply."""
+    return 1 + (tokens > 8)
+
+
 def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation: int) -> None:
     """Let the kernel write ``out``: products with tokens; or, without them, the weight."""
     matrices, tokens = len(weights), 0 if x is None else len(x)
-    layout, bitmap = weights[0].layout, isinstance(weights[0], Bitmap)
+    layout, both = weights[0].layout, (weights[0], weights[-1])
     device = out.device.index
-    definitions = {
-        "GROUP": 0 if bitmap else layout.group, "OUTPUT": int(layout.axis == "output"),
-        "TILES": 1 + (tokens > 8), "WARPS": WARPS, "MATRICES": matrices, "ACTIVATION": activation,
-        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None), "PAIRED": 0,
-    }  # fmt: skip
-    sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4  # bytes of one warp's
     multiprocessors, shared = _device(device)
-    tensors = [tensor for weight in (weights[0], weights[-1]) for tensor in tensors_of(weight)]
-    tensors += [out if x is None else x, out]
+    ring = ring_of(layout, matrices, tokens, shared)
+    definitions = {
+        "GROUP": layout.group, "OUTPUT": int(layout.axis == "output"),
+        "TILES": token_tiles(tokens), "WARPS": ring.warps, "STAGES": ring.stages,
+        "MATRICES": matrices, "ACTIVATION": activation,
+        "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None),
+    }  # fmt: skip
+    source, blocks, memory = "groups.cu", min(layout.tiles, multiprocessors), ring.memory
     sizes = [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
-    if bitmap:
-        source, blocks = "bitmap.cu", layout.tiles
-        memory = WARPS * max((RING + 4) * LANES * 4, sums)
-        both = (weights[0], weights[-1])
-        segments = [weight.segment for weight in both if isinstance(weight, Bitmap)]
-        arguments = [*tensors, *sizes, layout.chunks, *segments]
-    else:
-        pairs = layout.axis == "output" and layout.group == 4 and 0 < tokens <= 4
-        definitions["PAIRED"] = int(pairs)
-        source, chunk = "groups.cu", WARPS * VECTORS * LANES * 16
-        stages = min(MOST_STAGES, (shared - SHARED_TABLE - WARPS * sums) // chunk)
-        definitions["STAGES"] = stages // matrices * matrices
-        memory = definitions["STAGES"] * chunk + WARPS * sums
-        blocks = min(multiprocessors, -(-layout.tiles * layout.chunks // WARPS))
-        workspace = out.new_empty(blocks * sums // matrices * 4, dtype=torch.uint8)
-        ticket = ctypes.c_uint64(next(TICKETS))
-        arguments = [*tensors, workspace, ticket, *sizes, layout.tiles, layout.chunks]
+    sizes += [layout.tiles, layout.chunks]
+    if isinstance(weights[0], Bitmap):
+        source, blocks, memory = "bitmap.cu", layout.tiles, ring.warps * (RING + 4) * LANES * 4
+        definitions["GROUP"] = 0
+        sizes[3:] = [layout.chunks, *(w.segment for w in both if isinstance(w, Bitmap))]
     launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
-    launch(blocks, 32 * WARPS, memory, *arguments)
+    tensors = [tensor for weight in both for tensor in tensors_of(weight)]
+    launch(blocks, 32 * ring.warps, memory, *tensors, out if x is None else x, out, *sizes)
 
 
 @functools.cache
