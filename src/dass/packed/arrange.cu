@@ -1,4 +1,6 @@
-// What stands before and after the kernel of many.cu; with its TOKENS and BF16 defined.
+// Before and after many.cu: tokens are laid out for it, and what it left in parts is added. Compiled
+// with its TOKENS defined, beside what common.cuh names.
+#define BLOCK_ROWS 256
 
 // Tokens as the tensor cores read them: [token blocks, padded columns / 64, TOKENS, 64], where 32
 // columns follow in the order of the fragments, which is that of their words transposed as [4, 4],
@@ -36,53 +38,67 @@ extern "C" __global__ void __launch_bounds__(256) arrange(
         make_uint4(words[0][j], words[1][j], words[2][j], words[3][j]);
 }
 
-#if SPLIT
-typedef float In;
-#else
-typedef unsigned short In;
-#endif
-
-__device__ __forceinline__ float number(float value) { return value; }
-__device__ __forceinline__ float number(unsigned short value) { return widened(value); }
-
-template <class Number, int EACH>
-struct alignas(sizeof(Number) * EACH) Some {
-  Number of[EACH];
-};
-
-// EACH elements of what the products come to, from `i` on.
-template <int EACH>
-__device__ __forceinline__ void add(const In* sums, unsigned short* out, int size, int splits, int i) {
-  float y[MATRICES][EACH] = {};
-  for (int split = 0; split < splits; ++split)
+__device__ __forceinline__ void add(float (&y)[4], const float* from) {
+  const auto some = *(const Four<float>*)from;
 #pragma unroll
-    for (int m = 0; m < MATRICES; ++m) {
-      const auto some = *(const Some<In, EACH>*)(sums + (long long)(split * MATRICES + m) * size + i);
+  for (int j = 0; j < 4; ++j) y[j] += some.of[j];
+}
+
+// What `many` left in parts, added in order; of gate and up the gated product, of all tiles.
+// `wide` [matrices, tokens, rows]. Each block of threads takes 1024 elements of a tile.
+extern "C" __global__ void __launch_bounds__(256) combine(
+    const unsigned short* wide, const float* partial, unsigned short* out, int rows, int tokens,
+    int chunks, int token_blocks, int row_blocks, int whole, int workers) {
+  let_next_start();
+  wait_for_tokens();
+  const int pieces = TOKENS * BLOCK_ROWS / 1024, tiles = token_blocks * row_blocks * MATRICES;
+  const int left = (tiles - whole) * chunks;
+  int place = blockIdx.x / pieces;  // of the tile among those of one matrix
+  if (MATRICES == 1) place += whole;
+  const int element = (blockIdx.x % pieces * 256 + threadIdx.x) * 4;
+  const int token = place % token_blocks * TOKENS + element / BLOCK_ROWS;
+  const int row = place / token_blocks * BLOCK_ROWS + element % BLOCK_ROWS;
+  if (token >= tokens || row >= rows) return;
+  float y[MATRICES][4] = {};
 #pragma unroll
-      for (int j = 0; j < EACH; ++j) y[m][j] += number(some.of[j]);
+  for (int m = 0; m < MATRICES; ++m) {
+    const int tile = (place / token_blocks * MATRICES + m) * token_blocks + place % token_blocks;
+    if (tile < whole) {
+      const unsigned short* from = wide + ((long long)m * tokens + token) * rows + row;
+      Four<unsigned short> four = {};
+      if (rows % 4 == 0) {
+        four = *(const Four<unsigned short>*)from;
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          if (row + j < rows) four.of[j] = from[j];
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j) y[m][j] = widened(four.of[j]);
+    } else {
+      const int begin = (tile - whole) * chunks, end = begin + chunks - 1;
+      const int first = (int)(((long long)(begin + 1) * workers - 1) / left);
+      const int last = (int)(((long long)(end + 1) * workers - 1) / left);
+#pragma unroll 4
+      for (int w = first; w <= last; ++w)
+        add(y[m], partial + (long long)(2 * w + (w == first)) * (TOKENS * BLOCK_ROWS) + element);
     }
-  Some<unsigned short, EACH> result;
+  }
+  Four<unsigned short> four;
 #pragma unroll
-  for (int j = 0; j < EACH; ++j) {
+  for (int j = 0; j < 4; ++j) {
 #if MATRICES == 2
     // Rounded where the model's own code rounds: after each product, and after the activation.
     y[0][j] = widened(rounded(activation(widened(rounded(y[0][j]))))) * widened(rounded(y[1][j]));
 #endif
-    result.of[j] = (unsigned short)rounded(y[0][j]);
+    four.of[j] = (unsigned short)rounded(y[0][j]);
   }
-  *(Some<unsigned short, EACH>*)(out + i) = result;
-}
-
-// The sums [splits, matrices, size] of a product's shares, added in their order; of gate and up the
-// gated product. `each`: elements of a thread, 4 or 1.
-extern "C" __global__ void __launch_bounds__(256) combine(
-    const In* sums, unsigned short* out, int size, int splits, int each) {
-  let_next_start();
-  wait_for_tokens();
-  const int i = (blockIdx.x * 256 + threadIdx.x) * each;
-  if (i >= size) return;
-  if (each == 4)
-    add<4>(sums, out, size, splits, i);
-  else
-    add<1>(sums, out, size, splits, i);
+  unsigned short* to = out + (long long)token * rows + row;
+  if (rows % 4 == 0) {
+    *(Four<unsigned short>*)to = four;
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      if (row + j < rows) to[j] = four.of[j];
+  }
 }

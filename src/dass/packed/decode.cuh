@@ -1,5 +1,10 @@
 // From packed N:M weights, half of each group and a nibble for each quad, to the tensor cores'
 // fragments: the kept values are put back among four with byte permutes.
+template <class Number>
+struct alignas(sizeof(Number) * 4) Four {
+  Number of[4];
+};
+
 #if GROUP
 #define VECTORS 9  // of 16 bytes a lane and chunk: codes, then values
 

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor
 
 from dass.packed.formats import LANES, VECTORS, Groups, Layout
-from dass.packed.nvrtc import kernel
+from dass.packed.nvrtc import Launch, kernel
+
+BLOCK_ROWS = 256
+"""Rows of a tile of the product, which a block of threads multiplies."""
+
+MOST_STAGES = 8
+"""Chunks of columns that a block copies ahead, where shared memory holds them."""
+
+TURNING_BYTES = 8 * 16 * 36 * 4
+"""Of shared memory, in which sums are turned before they are written."""
+
+RESERVED_BYTES = 1024 + 256
+"""To begin at a multiple of 1024, and what the kernel declares itself."""
 
 THREADS = 256
 """Of a block of the kernels of arrange.cu."""
@@ -18,109 +30,136 @@ THREADS = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """How a product is cut into blocks."""
+    """How a product, or those of gate and up, is dealt to blocks of threads."""
 
     tokens: int
-    """Of a block: 32, 64 or 128."""
-    gangs: int
-    """Warpgroups of a block, each for 128 rows."""
-    splits: int
-    """Shares of the columns, whose sums are added at the end."""
-    stages: int
-    """Chunks of columns in shared memory."""
-    resident: int = 1
-    """Blocks of a multiprocessor."""
-    cluster: int = 1
-    """Blocks that share copying their tokens."""
+    """Of a tile: 32, 64, 96 or 128."""
+    token_blocks: int
+    row_blocks: int
+    """Of each matrix."""
+    whole: int
+    """Tiles that are not cut, the first ones of all."""
+    workers: int
+    """Blocks of threads."""
 
-    @property
-    def rows(self) -> int:
-        """Of a block."""
-        return 128 * self.gangs
 
-    @property
-    def copiers(self) -> int:
-        """Threads of a block that copy."""
-        return 128 if self.tokens * self.gangs >= 256 else 32
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernel runs on a device: its instructions are those of 9.0 alone."""
+    if device.type != "cuda" or torch.version.hip:
+        return False
+    return torch.cuda.get_device_capability(device) == (9, 0)
 
-    def stage_bytes(self, layout: Layout) -> int:
-        """Of a chunk: tokens and packed tiles."""
-        tiles = self.rows // layout.tile_rows
-        return 2 * self.tokens * layout.chunk_columns + tiles * VECTORS * LANES * 16
 
-    def memory(self, layout: Layout) -> int:
-        """Bytes of shared memory of a block."""
-        size = 4 if self.splits > 1 else 2
-        out = self.tokens * (self.rows * size + 16)
-        return max(self.stages * self.stage_bytes(layout), out) + 1024
+def plan_of(layout: Layout, matrices: int, tokens: int, multiprocessors: int) -> Plan:
+    """The plan that was fastest where it was measured.
+
+    Tiles are dealt whole as long as all multiprocessors get as many; what is left, or all, is cut
+    along the columns where that saves more than adding the parts costs.
+    """
+    width = next(w for w in (32, 64, 96, 128) if tokens <= w or w == 128)
+    if 128 < tokens <= 192:
+        width = 96
+    token_blocks, row_blocks = -(-tokens // width), -(-layout.rows // BLOCK_ROWS)
+    tiles, chunks = token_blocks * row_blocks * matrices, layout.chunks
+    whole = tiles - tiles % multiprocessors
+    turns = -(-tiles // multiprocessors)
+    choices = [(turns * chunks * 1.0, tiles, -(-tiles // turns))]
+    parts = tiles - whole
+    if parts:
+        fitting = multiprocessors // parts * parts if whole == 0 else multiprocessors
+        workers = min(fitting, parts * chunks)
+        cost = whole // multiprocessors * chunks + parts * chunks / workers + ADDING
+        if workers == fitting:
+            choices.append((cost, whole, workers))
+    _, whole, workers = min(choices)
+    return Plan(width, token_blocks, row_blocks, whole, workers)
+
+
+ADDING = 8.0
+"""What it costs to add parts, in chunks."""
+
+
+def multiply(weights: Sequence[Groups], x: Tensor, activation: int = 0) -> Tensor:
+    """x Wᵀ of one weight; or of gate and up act(x Gᵀ) · (x Uᵀ), rounded after each step.
+
+    Args:
+        weights: one, or two packed alike, on a device that the kernel runs on.
+        x: [tokens, in], in the dtype that was packed.
+        activation: the kernel's number for it, of two weights.
+
+    Returns:
+        [tokens, out] in the dtype of ``x``; sums are float32.
+    """
+    multiprocessors, _ = _device(x.device.index)
+    return planned(
+        weights, x, activation, plan_of(weights[0].layout, len(weights), len(x), multiprocessors)
+    )
+
+
+def planned(weights: Sequence[Groups], x: Tensor, activation: int, plan: Plan) -> Tensor:
+    """:func:`multiply`, as a plan says."""
+    layout, device, matrices, tokens = weights[0].layout, x.device.index, len(weights), len(x)
+    tiles = plan.token_blocks * plan.row_blocks * matrices
+    out = x.new_empty((tokens, layout.rows))
+    wide = out if matrices == 1 else x.new_empty((matrices, tokens, layout.rows))
+    parts = plan.workers * 2 if plan.whole < tiles else 0
+    partial = x.new_empty((parts, plan.tokens, BLOCK_ROWS), dtype=torch.float32)
+    stages, memory = stages_of(layout, plan.tokens, _device(device)[1])
+    definitions = {
+        "TOKENS": plan.tokens, "BF16": int(x.dtype == torch.bfloat16), "GROUP": layout.group,
+        "OUTPUT": int(layout.axis == "output"), "STAGES": stages, **UNUSED,
+    }  # fmt: skip
+    many = kernel("many.cu", "many", tuple(definitions.items()), memory, device)
+    threads = 256 + (128 if plan.tokens > 64 else 32)
+    sizes = (plan.token_blocks, plan.row_blocks, plan.whole)
+    many(
+        plan.workers, threads, memory, weights[0].data, weights[-1].data, arranged(x, layout, plan),
+        wide, partial, layout.rows, tokens, layout.tiles, layout.chunks, matrices, *sizes,
+    )  # fmt: skip
+    if parts or matrices == 2:
+        combine = _beside("combine", x, plan, matrices, activation)
+        count = tiles // 2 if matrices == 2 else tiles - plan.whole
+        combine(
+            count * plan.tokens * BLOCK_ROWS // (4 * THREADS), THREADS, 0, wide, partial, out,
+            layout.rows, tokens, layout.chunks, *sizes, plan.workers,
+        )  # fmt: skip
+    return out
 
 
 def arranged(x: Tensor, layout: Layout, plan: Plan) -> Tensor:
-    """Tokens [tokens, in] as the kernel reads them, in x's dtype; padded with zeros."""
-    tokens, blocks = len(x), layout.padded[1] // 32
-    token_blocks = -(-tokens // plan.tokens)
-    out = x.new_empty((token_blocks * plan.tokens, layout.padded[1]))
-    count = len(out) * blocks
-    launch = kernel("arrange.cu", "arrange", _around(plan, x.dtype, 1, 0), 0, x.device.index)
-    launch(
-        -(-count // THREADS), THREADS, 0, x.contiguous(), out, x.shape[1], tokens, token_blocks,
-        blocks,
+    """Tokens [tokens, in] in the order in which the kernel reads them, padded with zeros."""
+    padded, blocks = plan.token_blocks * plan.tokens, layout.padded[1] // 32
+    out = x.new_empty((padded, layout.padded[1]))
+    _beside("arrange", x, plan)(
+        -(-padded * blocks // THREADS), THREADS, 0, x.contiguous(), out, x.shape[1], len(x),
+        plan.token_blocks, blocks,
     )  # fmt: skip
     return out
 
 
-def multiply(weights: Sequence[Groups], x: Tensor, activation: int, plan: Plan) -> Tensor:
-    """x Wᵀ of one weight, or the gated product of gate and up: [tokens, out].
+def stages_of(layout: Layout, tokens: int, shared: int) -> tuple[int, int]:
+    """Chunks that a block copies ahead, and its bytes of shared memory of at most ``shared``."""
+    tiles = BLOCK_ROWS // layout.tile_rows
+    stage = 2 * tokens * layout.chunk_columns + tiles * VECTORS * LANES * 16
+    stages = min(MOST_STAGES, (shared - RESERVED_BYTES - TURNING_BYTES) // stage)
+    return stages, stages * stage + TURNING_BYTES + 1024
 
-    Args:
-        weights: one, or two packed alike.
-        x: [tokens, in].
-        activation: the kernel's number for it, of two weights.
-        plan: how to cut the product.
-    """
-    layout, device, matrices, tokens = weights[0].layout, x.device.index, len(weights), len(x)
-    out = x.new_empty((tokens, layout.rows))
-    split, whole = plan.splits > 1, plan.splits == 1 and matrices == 1
-    shape = (plan.splits, matrices, tokens, layout.rows)
-    sums = out if whole else out.new_empty(shape, dtype=torch.float32 if split else x.dtype)
-    token_blocks = -(-tokens // plan.tokens)
-    row_blocks = -(-layout.rows // (plan.rows * plan.cluster)) * plan.cluster
-    memory = plan.memory(layout)
-    launch = kernel("many.cu", "many", _definitions(layout, plan, x.dtype), memory, device)
-    launch(
-        token_blocks * row_blocks * plan.splits * matrices, 128 * plan.gangs + plan.copiers, memory,
-        weights[0].data, weights[-1].data, arranged(x, layout, plan), sums, layout.rows, tokens,
-        layout.tiles, layout.chunks, plan.splits, token_blocks, row_blocks,
-    )  # fmt: skip
-    if not whole:
-        combine = kernel(
-            "arrange.cu", "combine", _around(plan, x.dtype, matrices, activation), 0, device
-        )
-        each = 1 if out.numel() % 4 else 4
-        blocks = -(-out.numel() // (each * THREADS))
-        combine(blocks, THREADS, 0, sums, out, out.numel(), plan.splits, each)
-    return out
+
+UNUSED = {"TILES": 1, "WARPS": 8, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0}
+"""What common.cuh wants defined, for other kernels."""
+
+
+def _beside(name: str, x: Tensor, plan: Plan, matrices: int = 1, activation: int = 0) -> Launch:
+    """A kernel of arrange.cu."""
+    definitions = UNUSED | {
+        "GROUP": 0, "OUTPUT": 0, "TOKENS": plan.tokens, "BF16": int(x.dtype == torch.bfloat16),
+        "MATRICES": matrices, "ACTIVATION": activation,
+    }  # fmt: skip
+    return kernel("arrange.cu", name, tuple(definitions.items()), 0, x.device.index)
 
 
 @functools.cache
-def _around(
-    plan: Plan, dtype: torch.dtype, matrices: int, activation: int
-) -> tuple[tuple[str, int], ...]:
-    definitions = {
-        "TOKENS": plan.tokens, "BF16": int(dtype == torch.bfloat16), "GROUP": 0, "OUTPUT": 0,
-        "TILES": 1, "WARPS": 4, "MATRICES": matrices, "ACTIVATION": activation, "UNPACK": 0,
-        "SPLIT": int(plan.splits > 1),
-    }  # fmt: skip
-    return tuple(definitions.items())
-
-
-@functools.cache
-def _definitions(layout: Layout, plan: Plan, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
-    definitions = {
-        "GROUP": layout.group, "OUTPUT": int(layout.axis == "output"), "TOKENS": plan.tokens,
-        "GANGS": plan.gangs, "COPIERS": plan.copiers, "STAGES": plan.stages,
-        "RESIDENT": plan.resident, "CLUSTER": plan.cluster, "SPLIT": int(plan.splits > 1),
-        "BF16": int(dtype == torch.bfloat16),
-        "TILES": 1, "WARPS": 4, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0,
-    }  # fmt: skip
-    return tuple(definitions.items())
+def _device(index: int) -> tuple[int, int]:
+    """A GPU's multiprocessors, and the bytes of shared memory that a block may take."""
+    properties = torch.cuda.get_device_properties(index)
+    return properties.multi_processor_count, properties.shared_memory_per_block_optin
