@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dass.packed.bitmap import RING, Bitmap
+from dass.packed.bitmap import AGAIN, RING, Bitmap
 from dass.packed.formats import LANES, VECTORS, Groups
 from dass.packed.nvrtc import Launch, kernel
 from dass.packed.strips import Strips
@@ -29,7 +29,10 @@ WARPS, MOST_STAGES = 8, 4
 TICKETS = itertools.count(random.SystemRandom().getrandbits(63))
 """A number for each launch, that stands nowhere in memory by chance."""
 
-SHARED_TABLE = 64
+MOST_RINGS = 12
+"""Warps of a block of bitmaps, where the GPU's memory holds their rings; measured."""
+
+SHARED_TABLES = 256
 """Bytes of shared memory that the kernels declare themselves."""
 
 Packed = Groups | Bitmap | Strips
@@ -84,7 +87,7 @@ def unpacked(weight: Packed, dtype: torch.dtype) -> Tensor:
 def tensors_of(weight: Packed) -> list[Tensor]:
     """What a packed weight holds, to be kept as buffers and in files."""
     if isinstance(weight, Bitmap):
-        return [weight.codes, weight.starts, weight.values]
+        return [weight.codes, weight.plan, weight.values]
     return [weight.data]
 
 
@@ -110,26 +113,33 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     }  # fmt: skip
     sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4  # bytes of one warp's
     multiprocessors, shared = _device(device)
+    shared -= SHARED_TABLES
     tensors = [tensor for weight in (weights[0], weights[-1]) for tensor in tensors_of(weight)]
-    tensors += [out if x is None else x, out]
-    sizes = [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
     if bitmap:
-        source, blocks = "bitmap.cu", layout.tiles
-        memory = WARPS * max((RING + 4) * LANES * 4, sums)
-        both = (weights[0], weights[-1])
-        segments = [weight.segment for weight in both if isinstance(weight, Bitmap)]
-        arguments = [*tensors, *sizes, layout.chunks, *segments]
+        source, ring = "bitmap.cu", (RING + AGAIN) * LANES * 4
+        definitions["WARPS"] = warps = min(MOST_RINGS, shared // ring)
+        memory = warps * ring
+        segments = [
+            weight.segment for weight in (weights[0], weights[-1]) if isinstance(weight, Bitmap)
+        ]
+        counts = [-(-layout.chunks // segment) for segment in segments]
+        blocks = min(multiprocessors, layout.tiles * sum(counts[:matrices]))
+        slots = blocks * warps
     else:
-        source, chunk = "groups.cu", WARPS * VECTORS * LANES * 16
-        stages = min(MOST_STAGES, (shared - SHARED_TABLE - WARPS * sums) // chunk)
+        source, chunk, warps, segments = "groups.cu", WARPS * VECTORS * LANES * 16, WARPS, []
+        stages = min(MOST_STAGES, (shared - WARPS * sums) // chunk)
         definitions["STAGES"] = stages // matrices * matrices
         memory = definitions["STAGES"] * chunk + WARPS * sums
-        blocks = min(multiprocessors, -(-layout.tiles * layout.chunks // WARPS))
-        workspace = out.new_empty(blocks * (sums + 8), dtype=torch.uint8)
-        ticket = ctypes.c_uint64(next(TICKETS))
-        arguments = [*tensors, workspace, ticket, *sizes, layout.tiles, layout.chunks]
+        slots = blocks = min(multiprocessors, -(-layout.tiles * layout.chunks // WARPS))
+    workspace = out.new_empty(slots * (sums + 8), dtype=torch.uint8)
+    ticket = ctypes.c_uint64(next(TICKETS))
+    columns = layout.columns if x is None else layout.padded[1]
+    arguments = [
+        *tensors, out if x is None else x, out, workspace, ticket,
+        layout.rows, columns, tokens, layout.tiles, layout.chunks, *segments,
+    ]  # fmt: skip
     launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
-    launch(blocks, 32 * WARPS, memory, *arguments)
+    launch(blocks, 32 * warps, memory, *arguments)
 
 
 @functools.cache
