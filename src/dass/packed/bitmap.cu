@@ -1,23 +1,23 @@
 // Weights with any mask, a bit for each weight and the kept values in order: products, or the dense
 // weight.
 //
-// A lane's values lie in a column of its own, two a row of 32 words, so that a warp copies rows in
-// order and each lane reads at its own pace from its own bank. An octet's values fill whole words:
-// those of its first quad from the front, those of its second from the back, so that none has to be
-// shifted into place. Where the octets of a chunk begin follows from its codes by sums of bytes, and
-// all of them are read independently of one another. bitmap.py saw to it that no lane runs ahead of
-// another by more than RING rows within a chunk.
+// A lane's values of a segment, some chunks of a tile, lie in a column of its own, two a row of 32
+// words, so that each lane reads at its own pace from its own bank. An octet's values fill whole
+// words: those of its first quad from the front, those of its second from the back, so that none has
+// to be shifted into place. Where octets begin follows from the codes by sums of bytes, and all of a
+// chunk are read independently of one another. bitmap.py saw to it that within a chunk no lane runs
+// ahead of another by more rows than a ring has.
 //
-// In memory, rows get shorter towards the end of a segment: of each vector of four columns there are
-// as many as its longest column takes, and columns are sorted by their lengths.
+// In memory, columns are sorted by their lengths, and of each vector of four columns there are as
+// many as its longest column takes.
 #define RING 128  // rows that a warp holds, a power of two; places in it are bytes
 #define AGAIN 4   // the first rows stand behind the last ones too, so that none is sought there
 #define EACH 0x01010101u
 
-// The byte-permute selectors of all codes, a first quad's and a second one's: of places 0 and 1 in x, of
-// places 2 and 3 in y. A first quad's values come first among its four halves, a second one's last;
-// where nothing is kept the selectors take half 3, or half 0, which is made zero unless all four
-// are kept: 16 bits of y say so.
+// The selectors of all codes, a first quad's and a second one's: of places 0 and 1 in x, of places 2
+// and 3 in y. A first quad's values come first among its four halves, a second one's last. Where
+// nothing is kept they take half 3, or half 0, which is made zero unless all four are kept: 16 bits
+// of y say so.
 __device__ __forceinline__ void fill(uint2 (&table)[2][16]) {
   if (threadIdx.x < 32) {
     const int code = threadIdx.x % 16, second = threadIdx.x / 16;
@@ -68,7 +68,8 @@ __device__ __forceinline__ int vectors_in(const uint4& ends, int rows) {
 __device__ __forceinline__ void copy_rows(
     u32 ring, const uint4* from, const uint4& ends, int row, int end, int place, int lane) {
   auto copy = [&](int to, const uint4* at) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" :: "r"(ring + to * 128), "l"(at));
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
+                 :: "r"(ring + to * 128), "l"(at));
   };
   const int mine = lane / 8, full = min(end, ends.w >> 16);
   const u32 two = lane & 4 ? lane & 2 ? ends.w : ends.z : lane & 2 ? ends.y : ends.x;
@@ -116,7 +117,7 @@ struct Shares {
 // with the tile's first segment writes `out`; `later` ones leave their sums in a slot of `workspace`
 // and say so by this launch's ticket, a number that stands nowhere by chance, so that the flags need
 // not be cleared before. Warps wait for warps of a lower index only, for the first that these do.
-__device__ __forceinline__ void finish(
+__device__ __forceinline__ void finish_share(
     float (&sums)[MATRICES][PARTS][TILES][4], unsigned short* out, float* workspace, u64 ticket,
     const Shares& shares, int tile, bool later, int end, int rows, int tokens) {
   constexpr int count = PARTS * TILES * 4, size = MATRICES * count * 32;
@@ -130,7 +131,8 @@ __device__ __forceinline__ void finish(
     __syncwarp();
     if (lane == 0) {
       __threadfence();
-      asm volatile("st.release.gpu.u64 [%0], %1;" :: "l"(flags + shares.number), "l"(ticket) : "memory");
+      asm volatile("st.release.gpu.u64 [%0], %1;"
+                   :: "l"(flags + shares.number), "l"(ticket) : "memory");
     }
     return;
   }
@@ -154,7 +156,8 @@ __device__ __forceinline__ void finish(
     if (row >= rows || token >= tokens) continue;
 #if MATRICES == 2
     // Rounded where the model's own code rounds: after each product, and after the activation.
-    own[i] = widened(rounded(activation(widened(rounded(own[i]))))) * widened(rounded(own[count + i]));
+    own[i] = widened(rounded(activation(widened(rounded(own[i]))))) *
+             widened(rounded(own[count + i]));
 #endif
     out[(long long)token * rows + row] = (unsigned short)rounded(own[i]);
   }
@@ -163,8 +166,9 @@ __device__ __forceinline__ void finish(
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
     const uint4* codes0, const uint4* plan0, const uint4* values0, const uint4* codes1,
-    const uint4* plan1, const uint4* values1, const char* x, unsigned short* out, float* workspace,
-    u64 ticket, int rows, int columns, int tokens, int tiles, int chunks, int segment0, int segment1) {
+    const uint4* plan1, const uint4* values1, const char* x, unsigned short* out, int rows,
+    int columns, int tokens, int tiles, int chunks, int segment0, int segment1, float* workspace,
+    u64 ticket) {
   __shared__ uint2 table[2][16];
   extern __shared__ uint4 memory[];  // of each warp a ring of rows
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -177,7 +181,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
   auto second = [&](int unit) { return MATRICES == 2 && unit % count >= count0; };
   auto plan_of = [&](int unit) {
     const int tile = unit / count, s = unit % count;
-    return second(unit) ? plan1 + (tile * (count - count0) + s - count0) * 4 : plan0 + (tile * count0 + s) * 4;
+    return second(unit) ? plan1 + (tile * (count - count0) + s - count0) * 4
+                        : plan0 + (tile * count0 + s) * 4;
   };
   // The segment that is copied, and the next one's plan. A warp's rows, counted through all of its
   // segments, are copied as far ahead as the slowest lane lets them.
@@ -298,7 +303,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
 #if MATRICES == 2
     if (swapped) exchange(sums), swapped = false;
 #endif
-    finish(sums, out, workspace, ticket, shares, tile, tile * count < begin, (tile + 1) * count, rows, tokens);
+    finish_share(sums, out, workspace, ticket, shares, tile, tile * count < begin,
+                 (tile + 1) * count, rows, tokens);
 #pragma unroll
     for (int i = 0; i < MATRICES * PARTS * TILES * 4; ++i) (&sums[0][0][0][0])[i] = 0;
 #endif

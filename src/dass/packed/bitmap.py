@@ -32,7 +32,8 @@ RING, AGAIN = 128, 4
 """Rows that a warp holds (``bitmap.cu``), where the slowest lane keeps the fastest from going on;
 and rows that it holds twice."""
 
-LONGEST_SEGMENT = 8
+LONGEST_SEGMENT, MANY_CHUNKS = 8, 1 << 15
+"""Chunks of a segment, at most; half of them in matrices of so many chunks or more: measured."""
 
 AT_ONCE = 1 << 25
 """Weights whose places are found at once; they take some 20 bytes each."""
@@ -100,8 +101,9 @@ def segment_of(words: Tensor) -> int:
     Args:
         words: int32 [tiles, chunks, lanes]: of each chunk.
     """
-    chunks = words.shape[1]
-    segment = -(-chunks // -(-chunks // LONGEST_SEGMENT))
+    tiles, chunks = words.shape[:2]
+    longest = LONGEST_SEGMENT // 2 if tiles * chunks >= MANY_CHUNKS else LONGEST_SEGMENT
+    segment = -(-chunks // -(-chunks // longest))
     while segment > 1 and not _keeps_pace(words, segment):
         segment //= 2
     return segment

@@ -107,7 +107,8 @@ __device__ __forceinline__ void fill(u32* table) {
   __syncthreads();
 }
 
-// What a lane needs of the tokens for a chunk that begins at `column`.
+// What a lane needs of the tokens for a chunk that begins at `column`. Not by way of the read-only
+// cache: the kernel before may have written them after this one started.
 __device__ __forceinline__ void load_tokens(
     uint4 (&xs)[BLOCKS][TILES], const char* x, int column, int columns, int tokens, int lane) {
 #pragma unroll
@@ -116,7 +117,7 @@ __device__ __forceinline__ void load_tokens(
     const char* row = x + 2 * ((long long)token * columns + column + 8 * (lane % 4));
 #pragma unroll
     for (int block = 0; block < BLOCKS; ++block)
-      xs[block][n] = token < tokens ? __ldg((const uint4*)(row + 64 * block)) : make_uint4(0, 0, 0, 0);
+      xs[block][n] = token < tokens ? *(const uint4*)(row + 64 * block) : make_uint4(0, 0, 0, 0);
   }
 }
 
@@ -163,67 +164,32 @@ __device__ __forceinline__ void use(
 #endif
 }
 
-// What a block multiplies: as many chunks as any other, counted through all tiles in order.
-struct Share {
-  int number, begin, end, all;
-  __device__ explicit Share(int chunks) : number(gridDim.x - 1 - blockIdx.x), all(chunks) {
-    begin = first(number), end = first(number + 1);
-  }
-  __device__ int first(int share) const { return (long long)all * share / gridDim.x; }
-};
-
-// What the rows of a tile come to: the sums of all warps, and those of all blocks that share it, in
-// a fixed order. The block with a tile's first chunk writes `out`; others leave their sums in
-// `workspace`, a slot for each share, and say so by this launch's ticket, a number that stands
-// nowhere by chance, so that the flags need not be cleared before. Blocks wait for blocks of a lower
-// index only, which start earlier.
+// What a tile's rows come to: the sums of all warps, in a fixed order.
 __device__ __forceinline__ void finish(
-    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out,
-    float* workspace, u64 ticket, const Share& share, int tile, bool later, int end, int rows,
-    int tokens) {
+    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out, int tile,
+    int rows, int tokens) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int count = PARTS * TILES * 4, size = MATRICES * count * 32;
+  const int count = PARTS * TILES * 4;
   const float* own = &sums[0][0][0][0];
-  u64* const flags = (u64*)(workspace + (long long)gridDim.x * size);
   __syncthreads();  // all have read what stood here of the tile before
 #pragma unroll
-  for (int i = 0; i < MATRICES * count; ++i) shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
+  for (int i = 0; i < MATRICES * count; ++i)
+    shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
   __syncthreads();
-  for (int other = share.number + 1; !later && share.first(other) < end; ++other) {
-    if (threadIdx.x == 0) {
-      u64 seen;
-      do asm volatile("ld.acquire.gpu.u64 %0, [%1];" : "=l"(seen) : "l"(flags + other) : "memory");
-      while (seen != ticket);
-      flags[other] = 0;
-    }
-    __syncthreads();
-  }
   for (int i = warp; i < count; i += WARPS) {
     const int row = tile * ROWS + row_of(i / (4 * TILES), i / 2 % 2, lane / 4);
     const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
     if (row >= rows || token >= tokens) continue;
     float y[MATRICES] = {};
 #pragma unroll
-    for (int m = 0; m < MATRICES; ++m) {
-      const int at = (m * count + i) * 32 + lane;
+    for (int w = 0; w < WARPS; ++w)
 #pragma unroll
-      for (int w = 0; w < WARPS; ++w) y[m] += shared[w * size + at];
-      if (later) workspace[(long long)share.number * size + at] = y[m];
-      for (int other = share.number + 1; !later && share.first(other) < end; ++other)
-        y[m] += __ldcg(workspace + (long long)other * size + at);
-    }
-    if (later) continue;
+      for (int m = 0; m < MATRICES; ++m)
+        y[m] += shared[((w * MATRICES + m) * count + i) * 32 + lane];
 #if MATRICES == 2
     // Rounded where the model's own code rounds: after each product, and after the activation.
     y[0] = widened(rounded(activation(widened(rounded(y[0]))))) * widened(rounded(y[1]));
 #endif
     out[(long long)token * rows + row] = (unsigned short)rounded(y[0]);
-  }
-  if (later) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      __threadfence();
-      asm volatile("st.release.gpu.u64 [%0], %1;" :: "l"(flags + share.number), "l"(ticket) : "memory");
-    }
   }
 }

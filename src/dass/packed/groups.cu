@@ -101,20 +101,20 @@ __device__ __forceinline__ void use_chunk(
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
-    const uint4* first, const uint4* second, const char* x, unsigned short* out, float* workspace,
-    u64 ticket, int rows, int columns, int tokens, int tiles, int chunks) {
+    const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,
+    int columns, int tokens, int tiles, int chunks) {
   __shared__ u32 table[16];
   extern __shared__ uint4 memory[];  // of each warp a ring of chunks; sums at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   uint4* const ring = memory + warp * STAGES * VECTORS * 32 + lane;  // a lane reads what it copied
-  const Share share(tiles * chunks);
   let_next_start();
-  // The share's chunks are dealt to the warps one after another and copied STAGES ahead, so that
-  // memory is never waited for where a tile ends.
-  int next = share.begin + warp, slot = 0;
+  // Chunks are dealt to the warps one after another, across the tiles of the block, and copied
+  // STAGES ahead, so that memory is never waited for where a tile ends.
+  int next_tile = blockIdx.x, next = warp, slot = 0;
   auto fetch = [&]() {
-    if (next < share.end) {
-      const long long at = (long long)next * VECTORS * 32 + lane;
+    for (; next >= chunks; next -= chunks) next_tile += gridDim.x;
+    if (next_tile < tiles) {
+      const long long at = ((long long)next_tile * chunks + next) * VECTORS * 32 + lane;
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m)
 #pragma unroll
@@ -129,14 +129,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
   for (int stage = 0; stage < STAGES; stage += MATRICES) fetch();
   fill(table);
   wait_for_tokens();
-  int own = share.begin + warp;
-  for (int begin = share.begin; begin < share.end;) {
-    const int tile = begin / chunks, end = min(share.end, (tile + 1) * chunks);
+  int chunk = warp;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
 #if !UNPACK
     float sums[MATRICES][PARTS][TILES][4] = {};
 #endif
-    for (; own < end; own += WARPS) {
-      const int chunk = own - tile * chunks;
+    for (; chunk < chunks; chunk += WARPS) {
       uint4 xs[BLOCKS][TILES];
 #if !UNPACK
       load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
@@ -145,10 +143,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
       uint4 codes[MATRICES], values[MATRICES][VECTORS - 1];
 #pragma unroll
       for (int m = 0; m < MATRICES; ++m) {
-        codes[m] = ring[(slot + m) * VECTORS * 32];
+        const uint4* at = ring + (slot + m) * VECTORS * 32;
+        codes[m] = at[0];
 #pragma unroll
-        for (int v = 0; v < VECTORS - 1; ++v)
-          values[m][v] = ring[((slot + m) * VECTORS + v + 1) * 32];
+        for (int v = 0; v < VECTORS - 1; ++v) values[m][v] = at[32 * (v + 1)];
       }
       fetch();
 #pragma unroll
@@ -159,10 +157,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
         use_chunk(sums[m], codes[m], values[m], xs, table, tile, chunk, rows, columns);
 #endif
     }
+    chunk -= chunks;
 #if !UNPACK
-    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, workspace, ticket,
-           share, tile, begin % chunks != 0, (tile + 1) * chunks, rows, tokens);
+    finish(sums, (float*)(memory + WARPS * STAGES * VECTORS * 32), out, tile, rows, tokens);
 #endif
-    begin = end;
   }
 }

@@ -53,7 +53,8 @@ def kernel(
 
     Returns:
         ``launch(blocks, threads, memory, *arguments)`` with bytes of shared memory; tensors are
-        passed as pointers, ints as ints.
+        passed as pointers, ints as ints. From compute capability 9.0 on the kernel starts while the
+        one before it in the stream still runs, and must wait for it itself.
 
     Raises:
         DeviceError: NVRTC does not compile it, or the driver does not take it.

@@ -7,13 +7,14 @@ import functools
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dass.packed.bitmap import AGAIN, RING, Bitmap
-from dass.packed.formats import LANES, VECTORS, Groups
-from dass.packed.nvrtc import Launch, kernel
+from dass.packed.formats import LANES, VECTORS, Groups, Layout
+from dass.packed.nvrtc import Argument, Launch, kernel
 from dass.packed.strips import Strips
 
 MOST_TOKENS = 16
@@ -22,18 +23,19 @@ MOST_TOKENS = 16
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 """The activation functions of gated products, by the kernel's number for each."""
 
-WARPS, MOST_STAGES = 8, 4
-"""Warps of a block, and chunks that each copies ahead where the GPU's memory holds them; measured.
-"""
+RINGS = {(1, 1): (16, 2), (2, 1): (8, 4), (1, 2): (8, 4), (2, 2): (8, 4)}
+"""Matrices, tiles of 8 tokens -> warps of a block, chunks that each copies ahead; measured."""
 
-TICKETS = itertools.count(random.SystemRandom().getrandbits(63))
+CHUNK_BYTES = VECTORS * LANES * 16
+
+MOST_BITMAP_WARPS = 12
+"""Warps of a block for bitmaps, each with a ring of rows of its own; measured."""
+
+TABLE_BYTES = 256
+"""What the kernels declare of shared memory themselves, at most."""
+
+TICKETS = itertools.count(random.SystemRandom().getrandbits(62))
 """A number for each launch, that stands nowhere in memory by chance."""
-
-MOST_RINGS = 12
-"""Warps of a block of bitmaps, where the GPU's memory holds their rings; measured."""
-
-SHARED_TABLES = 256
-"""Bytes of shared memory that the kernels declare themselves."""
 
 Packed = Groups | Bitmap | Strips
 """The first two are what the GPU's kernels take, the last is for a CPU."""
@@ -101,45 +103,69 @@ def _multiply(weights: Sequence[Packed], x: Tensor, activation: int) -> Tensor:
     return out
 
 
+@dataclass(frozen=True)
+class Ring:
+    """How the warps of a block copy weights ahead through shared memory."""
+
+    warps: int
+    stages: int
+    """Chunks of N:M weights of each warp, those of gate and up counted apart; 0 of bitmaps."""
+    memory: int
+    """Bytes of shared memory; the sums of all warps lie behind the chunks."""
+
+
+def ring_of(layout: Layout, matrices: int, tokens: int, shared: int) -> Ring:
+    """The ring for so many tokens of a GPU with ``shared`` bytes for a block."""
+    tiles = token_tiles(tokens)
+    warps, most = RINGS[matrices, tiles]
+    while True:
+        chunk, sums = warps * CHUNK_BYTES, warps * matrices * layout.tile_rows * tiles * 8 * 4
+        stages = min(most, (shared - TABLE_BYTES - sums) // chunk) // matrices * matrices
+        if stages:
+            return Ring(warps, stages, stages * chunk + sums)
+        warps //= 2
+
+
+def bitmap_ring(shared: int) -> Ring:
+    """The same for bitmaps, which have rows of values instead of chunks, and no sums."""
+    rows = (RING + AGAIN) * LANES * 4
+    warps = min(MOST_BITMAP_WARPS, (shared - TABLE_BYTES) // rows)
+    return Ring(warps, 0, warps * rows)
+
+
+def token_tiles(tokens: int) -> int:
+    """How many tiles of 8 tokens tensor cores multiply."""
+    return 1 + (tokens > 8)
+
+
 def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation: int) -> None:
     """Let the kernel write ``out``: products with tokens; or, without them, the weight."""
     matrices, tokens = len(weights), 0 if x is None else len(x)
-    layout, bitmap = weights[0].layout, isinstance(weights[0], Bitmap)
+    layout, both = weights[0].layout, (weights[0], weights[-1])
+    bitmaps = [weight for weight in both if isinstance(weight, Bitmap)]
     device = out.device.index
+    multiprocessors, shared = _device(device)
+    ring = bitmap_ring(shared) if bitmaps else ring_of(layout, matrices, tokens, shared)
     definitions = {
-        "GROUP": 0 if bitmap else layout.group, "OUTPUT": int(layout.axis == "output"),
-        "TILES": 1 + (tokens > 8), "WARPS": WARPS, "MATRICES": matrices, "ACTIVATION": activation,
+        "GROUP": 0 if bitmaps else layout.group, "OUTPUT": int(layout.axis == "output"),
+        "TILES": token_tiles(tokens), "WARPS": ring.warps, "STAGES": ring.stages,
+        "MATRICES": matrices, "ACTIVATION": activation,
         "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None),
     }  # fmt: skip
-    sums = matrices * layout.tile_rows * definitions["TILES"] * 8 * 4  # bytes of one warp's
-    multiprocessors, shared = _device(device)
-    shared -= SHARED_TABLES
-    tensors = [tensor for weight in (weights[0], weights[-1]) for tensor in tensors_of(weight)]
-    if bitmap:
-        source, ring = "bitmap.cu", (RING + AGAIN) * LANES * 4
-        definitions["WARPS"] = warps = min(MOST_RINGS, shared // ring)
-        memory = warps * ring
-        segments = [
-            weight.segment for weight in (weights[0], weights[-1]) if isinstance(weight, Bitmap)
-        ]
-        counts = [-(-layout.chunks // segment) for segment in segments]
-        blocks = min(multiprocessors, layout.tiles * sum(counts[:matrices]))
-        slots = blocks * warps
-    else:
-        source, chunk, warps, segments = "groups.cu", WARPS * VECTORS * LANES * 16, WARPS, []
-        stages = min(MOST_STAGES, (shared - WARPS * sums) // chunk)
-        definitions["STAGES"] = stages // matrices * matrices
-        memory = definitions["STAGES"] * chunk + WARPS * sums
-        slots = blocks = min(multiprocessors, -(-layout.tiles * layout.chunks // WARPS))
-    workspace = out.new_empty(slots * (sums + 8), dtype=torch.uint8)
-    ticket = ctypes.c_uint64(next(TICKETS))
-    columns = layout.columns if x is None else layout.padded[1]
-    arguments = [
-        *tensors, out if x is None else x, out, workspace, ticket,
-        layout.rows, columns, tokens, layout.tiles, layout.chunks, *segments,
-    ]  # fmt: skip
-    launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
-    launch(blocks, 32 * warps, memory, *arguments)
+    arguments: list[Argument] = [tensor for weight in both for tensor in tensors_of(weight)]
+    arguments += [out if x is None else x, out]
+    arguments += [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
+    arguments += [layout.tiles, layout.chunks]
+    source, blocks = "groups.cu", min(layout.tiles, multiprocessors)
+    if bitmaps:
+        source, segments = "bitmap.cu", [weight.segment for weight in bitmaps]
+        counts = [-(-layout.chunks // segment) for segment in segments[:matrices]]
+        blocks = min(layout.tiles * sum(counts), multiprocessors)
+        sums = matrices * layout.tile_rows * token_tiles(tokens) * 8 * 4  # bytes of a warp's
+        workspace = out.new_empty(blocks * ring.warps * (sums + 8), dtype=torch.uint8)
+        arguments += [*segments, workspace, ctypes.c_uint64(next(TICKETS))]
+    launch: Launch = kernel(source, "product", tuple(definitions.items()), ring.memory, device)
+    launch(blocks, 32 * ring.warps, ring.memory, *arguments)
 
 
 @functools.cache

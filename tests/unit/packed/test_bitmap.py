@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dass.packed.bitmap import LONGEST_SEGMENT, RING, Bitmap, pack_bitmap, unpack_bitmap
+from dass.packed.bitmap import LONGEST_SEGMENT, RING, Bitmap, pack_bitmap, segment_of, unpack_bitmap
 from dass.packed.formats import LANES, from_lanes
 
 from .test_formats import same_bits, weight_of
@@ -136,3 +136,15 @@ def test_half_of_the_weights_take_some_63_percent(columns: int, most: float) -> 
     packed = pack_bitmap(weight_of(64, columns), mask)
     size = packed.codes.nbytes + packed.plan.nbytes + packed.values.nbytes
     assert 0.625 < size / (2 * mask.numel()) < most
+
+
+@pytest.mark.parametrize(
+    ("tiles", "chunks", "longest", "shorter"), [(2, 64, 8, 2), (2, 6, 6, 3), (512, 64, 4, 2)]
+)
+def test_segments_are_long_where_lanes_keep_pace(
+    tiles: int, chunks: int, longest: int, shorter: int
+) -> None:
+    words = torch.full((tiles, chunks, LANES), 36, dtype=torch.int32)
+    assert segment_of(words) == longest
+    words[0, :, 0] = 0  # three chunks on, the others would need 144 rows at once
+    assert segment_of(words) == shorter
