@@ -35,8 +35,8 @@ and rows that it holds twice."""
 LONGEST_SEGMENT, MANY_CHUNKS = 8, 1 << 15
 """Chunks of a segment, at most; half of them in matrices of so many chunks or more: measured."""
 
-AT_ONCE = 1 << 25
-"""Weights whose places are found at once; they take some 20 bytes each."""
+AT_ONCE = 1 << 23
+"""Weights whose places are found at once; they take some 40 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,26 @@ def _places(kept: Tensor, plan: Tensor, segment: int) -> Iterator[tuple[slice, T
         rank = octets.cumsum(-1, dtype=torch.int32)
         rank[..., 4:] += rank[..., -1:] % 2
         rank -= 1
-        row = before.flatten(1, 2)[:, :chunks, ..., None] + rank // 2
-        # Vectors before each row of a segment.
-        ends = plans[some, :, :4].contiguous().view(torch.int16)
-        longest = torch.arange(int(ends.max()) + 1, device=kept.device)[:, None]
-        vectors = (ends[:, :, None] > longest).sum(-1, dtype=torch.int32)
-        vectors = vectors.cumsum(-1, dtype=torch.int32) - vectors + plans[some, :, 4:5]
-        vectors = vectors.repeat_interleave(segment, 1)[:, :chunks]
-        column = plans[some, :, 8:].contiguous().view(torch.uint8).to(torch.int32) // 4
-        column = column.repeat_interleave(segment, 1)[:, :chunks, :, None, None]
-        vector = vectors.gather(2, row.clamp_(min=0).flatten(2).long()).view_as(row) + column // 4
-        index = vector.long() * 8 + column % 4 * 2 + rank % 2
-        yield some, index.flatten(-2)
+        row = (before.flatten(1, 2)[:, :chunks, ..., None] + rank // 2).clamp_(min=0)
+        vectors, column = _by_chunk(plans[some], segment, chunks)
+        vector = vectors.gather(2, row.flatten(2).long()).view_as(row) + column // 4
+        yield some, (vector.long() * 8 + column % 4 * 2 + rank % 2).flatten(-2)
+
+
+def _by_chunk(plans: Tensor, segment: int, chunks: int) -> tuple[Tensor, Tensor]:
+    """For each chunk, what its segment's plan says.
+
+    Args:
+        plans: int32 [tiles, segments, 16].
+
+    Returns:
+        int32 [tiles, chunks, rows]: vectors of all segments before each row; and
+        int32 [tiles, chunks, lanes, 1, 1]: each lane's column, in words.
+    """
+    ends = plans[..., :4].contiguous().view(torch.int16)
+    rows = torch.arange(int(ends.max()) + 1, device=plans.device)[:, None]
+    widths = (ends[:, :, None] > rows).sum(-1, dtype=torch.int32)
+    before = widths.cumsum(-1, dtype=torch.int32) - widths + plans[..., 4:5]
+    columns = plans[..., 8:].contiguous().view(torch.uint8).int() // 4
+    by_chunk = [one.repeat_interleave(segment, 1)[:, :chunks] for one in (before, columns)]
+    return by_chunk[0], by_chunk[1][..., None, None]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dass.packed import bitmap
 from dass.packed.bitmap import LONGEST_SEGMENT, RING, Bitmap, pack_bitmap, segment_of, unpack_bitmap
 from dass.packed.formats import LANES, from_lanes
 
@@ -105,8 +106,9 @@ def test_rings_hold_what_is_read(
     assert same_bits(unpack_bitmap(packed, torch.float16), dense)
 
 
-def test_a_lopsided_bitmap_comes_back_in_short_segments() -> None:
+def test_a_lopsided_bitmap_comes_back_in_short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     dense, mask = lopsided()
+    monkeypatch.setattr(bitmap, "AT_ONCE", 1)  # tile by tile
     packed = pack_bitmap(dense, mask)
     assert packed.segment == 1 < LONGEST_SEGMENT
     assert same_bits(unpack_bitmap(packed, torch.float16), dense)
