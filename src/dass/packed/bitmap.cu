@@ -105,11 +105,11 @@ __device__ __forceinline__ void exchange(float (&sums)[2][PARTS][TILES][4]) {
 
 // What a warp multiplies: as many segments as any other, counted through all tiles in order.
 struct Shares {
-  int all, number, shares;
+  int number, shares, size, longer;  // the first `longer` ones have a segment more than `size`
   __device__ explicit Shares(int segments)
-      : all(segments), number((gridDim.x - blockIdx.x) * WARPS - 1 - threadIdx.x / 32),
-        shares(gridDim.x * WARPS) {}
-  __device__ int first(int share) const { return (long long)all * share / shares; }
+      : number((gridDim.x - blockIdx.x) * WARPS - 1 - threadIdx.x / 32), shares(gridDim.x * WARPS),
+        size(segments / shares), longer(segments % shares) {}
+  __device__ int first(int share) const { return share * size + min(share, longer); }
 };
 
 #if !UNPACK
@@ -136,15 +136,18 @@ __device__ __forceinline__ void finish_share(
     }
     return;
   }
+  // All flags at once: one after another they would cost a memory latency each.
+  for (int other = shares.number + 1 + lane; shares.first(other) < end; other += 32) {
+    if (shares.first(other) == shares.first(other + 1)) continue;
+    u64 seen;
+    do asm volatile("ld.acquire.gpu.u64 %0, [%1];" : "=l"(seen) : "l"(flags + other) : "memory");
+    while (seen != ticket);
+    flags[other] = 0;
+  }
+  __syncwarp();
+#pragma unroll 4
   for (int other = shares.number + 1; shares.first(other) < end; ++other) {
     if (shares.first(other) == shares.first(other + 1)) continue;
-    if (lane == 0) {
-      u64 seen;
-      do asm volatile("ld.acquire.gpu.u64 %0, [%1];" : "=l"(seen) : "l"(flags + other) : "memory");
-      while (seen != ticket);
-      flags[other] = 0;
-    }
-    __syncwarp();
 #pragma unroll
     for (int i = 0; i < MATRICES * count; ++i)
       own[i] += __ldcg(workspace + (long long)other * size + i * 32 + lane);
