@@ -116,6 +116,18 @@ def test_a_lopsided_bitmap() -> None:
     check(product(pack_bitmap(weight, mask), x), x.double() @ weight.double().T)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_bitmaps_of_any_share(share: float) -> None:
+    generator = torch.Generator("cuda").manual_seed(1)
+    mask = torch.rand(344, 2056, generator=generator, device="cuda") < share
+    weight = torch.randn(344, 2056, generator=generator, device="cuda").half()
+    weight.masked_fill_(~mask, 0)
+    packed, x = pack_bitmap(weight, mask), tokens_of(3, 2056, torch.float16)
+    assert torch.equal(unpacked(packed, torch.float16), weight)
+    wanted = x.double() @ weight.double().T
+    assert (product(packed, x).double() - wanted).abs().max() <= 2e-3 * wanted.abs().max()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_bits_every_time_and_in_a_graph(kind) -> None:
     _, packed = packed_weight(688, 2048, kind, torch.float16)

@@ -20,7 +20,7 @@ def pack_pruned(weight: Tensor, name: str = "matrix", bitmap: bool = False) -> P
     Args:
         weight: float16 or bfloat16 [out, in], zero where it is pruned.
         name: what to call it in an error.
-        bitmap: pack it as a bitmap if it fits no groups; smaller than the dense one, but slower.
+        bitmap: pack it as a bitmap if it fits no groups; smaller, but faster only if it is large.
 
     Raises:
         PatternError: it fits no groups; or the dtype is another.
@@ -35,7 +35,7 @@ def pack_pruned(weight: Tensor, name: str = "matrix", bitmap: bool = False) -> P
     zeros = 1 - int(mask.count_nonzero()) / mask.numel()
     raise PatternError(
         f"{name}: its zeros ({zeros:.1%}) are neither 2:4 nor 4:8, along neither axis; "
-        "pack it as a bitmap, which saves memory but costs time"
+        "pack it as a bitmap, which saves memory"
     )
 
 

@@ -99,46 +99,69 @@ def pack(weight: Tensor, mask: Tensor, group: int, axis: Axis, name: str = "matr
             f"{name}: {list(weight.shape)} does not fit groups of {group} along the {axis}; "
             "pack it as a bitmap"
         )
-    kept = to_lanes(mask, layout).unflatten(-1, (-1, layout.group))
-    values = to_lanes(weight, layout).unflatten(-1, (-1, layout.group))
-    half = layout.group // 2
-    if int(kept.sum(-1).max()) > half:
+    numbers = filled(to_lanes(mask, layout), group)
+    if numbers is None:
         raise PatternError(
-            f"{name}: its mask keeps more than {half} of {layout.group} along the {layout.axis}; "
+            f"{name}: its mask keeps more than {group // 2} of {group} along the {axis}; "
             "pack it along its own groups, or as a bitmap"
         )
-    # Exactly half: where fewer are kept, zeros are kept as well.
-    order = (~kept).to(torch.uint8).argsort(dim=-1, stable=True)[..., :half].sort(-1).values
-    chosen = values.gather(-1, order).masked_fill(~kept.gather(-1, order), 0)
-    full = torch.zeros_like(kept).scatter_(-1, order, True)
+    values = to_lanes(weight.masked_fill(~mask, 0), layout).unflatten(-1, (-1, group))
+    chosen = values.gather(-1, _halves(group).to(weight.device)[numbers])
     packed = torch.empty(layout.packed_shape, dtype=torch.int32, device=weight.device)
-    packed[:, :, 1:] = chosen.contiguous().view(torch.int32).reshape(
+    packed[:, :, 1:] = chosen.view(torch.int32).view(
         layout.tiles, layout.chunks, LANES, VECTORS - 1, WORDS
     ).transpose(2, 3)  # fmt: skip
-    nibbles = nibbles_of_mask(full.flatten(-2))
-    packed[:, :, 0] = codes_of(_numbers(weight.device)[nibbles.long()] if group == 4 else nibbles)
+    quads = torch.stack([numbers >> shift & 15 for shift in range(0, group, 4)], -1).flatten(-2)
+    packed[:, :, 0] = codes_of(_codes(group).to(weight.device)[quads])
     return Groups(layout, packed)
+
+
+def filled(kept: Tensor, group: int) -> Tensor | None:
+    """Masks that keep half of each group, of one that keeps at most half; None if it keeps more.
+
+    Args:
+        kept: bool [..., n], groups one after the other; the first that it does not keep are added.
+        group: 4 or 8.
+
+    Returns:
+        int64 [..., n / group], a bit for each weight of a group, the first in the lowest.
+    """
+    numbers = _numbers_of(kept, group)
+    counts = torch.tensor([number.bit_count() for number in range(1 << group)])
+    if bool((counts > group // 2).to(kept.device)[numbers].any()):
+        return None
+    full = (1 << _halves(group)).sum(-1)
+    return full.to(kept.device)[numbers]
+
+
+def _halves(group: int) -> Tensor:
+    """int64 [masks of a group, group / 2]: the places that are kept, then the first others."""
+    places = []
+    for number in range(1 << group):
+        own = [place for place in range(group) if number >> place & 1]
+        others = [place for place in range(group) if place not in own]
+        places.append(sorted((own + others)[: group // 2]))
+    return torch.tensor(places)
 
 
 def unpack(weight: Groups, dtype: torch.dtype) -> Tensor:
     """The dense weight [out, in] that was packed, on its device."""
-    packed, layout = weight.data, weight.layout
-    half = layout.group // 2
+    packed = weight.data
     nibbles = nibbles_of(packed[:, :, 0])
-    if layout.group == 4:
+    if weight.layout.group == 4:
         nibbles = torch.tensor(TWO_OF_FOUR, dtype=torch.uint8, device=packed.device)[nibbles.long()]
-    kept = mask_of(nibbles).unflatten(-1, (-1, layout.group))
-    values = packed[:, :, 1:].transpose(2, 3).contiguous().view(dtype)
-    values = values.reshape(*kept.shape[:-1], half)
-    rank = (kept.cumsum(-1) - 1).clamp_(min=0, max=half - 1)
-    return from_lanes(values.gather(-1, rank).masked_fill(~kept, 0).flatten(-2), layout)
+    kept = mask_of(nibbles)
+    lanes = torch.zeros(kept.shape, dtype=dtype, device=packed.device)
+    lanes.masked_scatter_(kept, packed[:, :, 1:].transpose(2, 3).contiguous().view(dtype))
+    return from_lanes(lanes, weight.layout)
 
 
-def _numbers(device: torch.device) -> Tensor:
-    """uint8 [16]: the code of each mask of 2:4."""
-    numbers = torch.zeros(16, dtype=torch.uint8)
-    numbers[list(TWO_OF_FOUR)] = torch.arange(6, dtype=torch.uint8)
-    return numbers.to(device)
+def _codes(group: int) -> Tensor:
+    """uint8 [16]: the code of a quad's mask; of 2:4 the number of the mask."""
+    codes = torch.arange(16, dtype=torch.uint8)
+    if group == 4:
+        codes[list(TWO_OF_FOUR)] = torch.arange(6, dtype=torch.uint8)
+    return codes
 
 
 def check_packs(weight: Tensor, mask: Tensor, name: str) -> None:
@@ -164,17 +187,22 @@ def codes_of(nibbles: Tensor) -> Tensor:
 
 def nibbles_of_mask(kept: Tensor) -> Tensor:
     """uint8 [..., n / 4] of bool [..., n]: a quad's first weight in the lowest bit."""
-    quads: Tensor = kept.unflatten(-1, (-1, 4))
-    return (quads * _bits(kept.device)).sum(-1, dtype=torch.uint8)
+    return _numbers_of(kept, 4).to(torch.uint8)
+
+
+def _numbers_of(kept: Tensor, group: int) -> Tensor:
+    """int64 [..., n / group] of bool [..., n]: a bit for each, the first in the lowest."""
+    bits = kept.contiguous().view(torch.int32 if group == 4 else torch.int64)  # a byte each
+    for shift in (7, 14, 28)[: 2 if group == 4 else 3]:
+        bits = bits | bits >> shift
+    return (bits & ((1 << group) - 1)).long()
 
 
 def mask_of(nibbles: Tensor) -> Tensor:
     """bool [..., 4 n] of uint8 [..., n]; :func:`nibbles_of_mask` undoes it."""
-    return (nibbles.unsqueeze(-1) & _bits(nibbles.device) != 0).flatten(-2)
-
-
-def _bits(device: torch.device) -> Tensor:
-    return torch.tensor((1, 2, 4, 8), dtype=torch.uint8, device=device)
+    octets = torch.tensor([[number >> place & 1 for place in range(4)] for number in range(16)])
+    words = octets.to(torch.uint8).view(torch.int32).squeeze(-1).to(nibbles.device)
+    return words[nibbles.long()].view(torch.bool)
 
 
 def to_lanes(matrix: Tensor, layout: Layout) -> Tensor:

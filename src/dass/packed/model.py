@@ -31,7 +31,7 @@ from dass.runtime.files import seal, unseal, writing
 from dass.runtime.progress import Progress, log
 from dass.terms import ROLES
 
-FORMAT = "dass-packed-1"
+FORMAT = "dass-packed-2"
 PACKED = "packed.safetensors"
 """Beside an export's weights."""
 
@@ -46,7 +46,8 @@ def pack_model(model: nn.Module, bitmap: bool = False, keep_dense: bool = False)
     Args:
         model: a causal language model of transformers in half precision, weights zero where they
             are pruned. Its blocks are packed where they are; dense weights are given up.
-        bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory and costs time.
+        bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory, and time only if
+            they are large.
         keep_dense: keep dense weights, too, for more tokens at once than 16 (8 on a CPU): prompts
             are read as fast as without packing, for half as much memory again as the dense MLPs
             take.

@@ -17,6 +17,7 @@ from torch import Tensor
 from dass.errors import DeviceError
 
 Launch = Callable[..., None]
+Argument = Tensor | int | ctypes.c_uint64
 
 MOST_SHARED_MEMORY = 8
 """The driver's number of the attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
@@ -72,11 +73,12 @@ def kernel(
     early = (_Attribute * 1)(_Attribute(EARLY_START, (ctypes.c_uint32 * 16)(1)))
     attributes = int(major >= 9)
 
-    def launch(blocks: int, threads: int, memory: int, *arguments: Tensor | int) -> None:
+    def launch(blocks: int, threads: int, memory: int, *arguments: Argument) -> None:
         held = [
-            ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else ctypes.c_int(one)
+            ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor)
+            else ctypes.c_int(one) if isinstance(one, int) else one
             for one in arguments
-        ]
+        ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
         configuration = _Configuration(
             (blocks, 1, 1), (threads, 1, 1), memory,

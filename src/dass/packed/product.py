@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import itertools
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dass.packed.bitmap import RING, Bitmap
+from dass.packed.bitmap import AGAIN, RING, Bitmap
 from dass.packed.formats import LANES, VECTORS, Groups, Layout
-from dass.packed.nvrtc import Launch, kernel
+from dass.packed.nvrtc import Argument, Launch, kernel
 from dass.packed.strips import Strips
 
 MOST_TOKENS = 16
@@ -25,8 +28,14 @@ RINGS = {(1, 1): (16, 2), (2, 1): (8, 4), (1, 2): (8, 4), (2, 2): (8, 4)}
 
 CHUNK_BYTES = VECTORS * LANES * 16
 
-TABLE_BYTES = 64
-"""What the kernels declare of shared memory themselves."""
+MOST_BITMAP_WARPS = 12
+"""Warps of a block for bitmaps, each with a ring of rows of its own; measured."""
+
+TABLE_BYTES = 256
+"""What the kernels declare of shared memory themselves, at most."""
+
+TICKETS = itertools.count(random.SystemRandom().getrandbits(62))
+"""A number for each launch, that stands nowhere in memory by chance."""
 
 Packed = Groups | Bitmap | Strips
 """The first two are what the GPU's kernels take, the last is for a CPU."""
@@ -80,7 +89,7 @@ def unpacked(weight: Packed, dtype: torch.dtype) -> Tensor:
 def tensors_of(weight: Packed) -> list[Tensor]:
     """What a packed weight holds, to be kept as buffers and in files."""
     if isinstance(weight, Bitmap):
-        return [weight.codes, weight.starts, weight.values]
+        return [weight.codes, weight.plan, weight.values]
     return [weight.data]
 
 
@@ -96,11 +105,11 @@ def _multiply(weights: Sequence[Packed], x: Tensor, activation: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Ring:
-    """How the warps of a block copy chunks of N:M weights ahead through shared memory."""
+    """How the warps of a block copy weights ahead through shared memory."""
 
     warps: int
     stages: int
-    """Chunks of each warp, those of gate and up counted apart."""
+    """Chunks of N:M weights of each warp, those of gate and up counted apart; 0 of bitmaps."""
     memory: int
     """Bytes of shared memory; the sums of all warps lie behind the chunks."""
 
@@ -117,6 +126,13 @@ def ring_of(layout: Layout, matrices: int, tokens: int, shared: int) -> Ring:
         warps //= 2
 
 
+def bitmap_ring(shared: int) -> Ring:
+    """The same for bitmaps, which have rows of values instead of chunks, and no sums."""
+    rows = (RING + AGAIN) * LANES * 4
+    warps = min(MOST_BITMAP_WARPS, (shared - TABLE_BYTES) // rows)
+    return Ring(warps, 0, warps * rows)
+
+
 def token_tiles(tokens: int) -> int:
     """How many tiles of 8 tokens tensor cores multiply."""
     return 1 + (tokens > 8)
@@ -126,25 +142,30 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     """Let the kernel write ``out``: products with tokens; or, without them, the weight."""
     matrices, tokens = len(weights), 0 if x is None else len(x)
     layout, both = weights[0].layout, (weights[0], weights[-1])
+    bitmaps = [weight for weight in both if isinstance(weight, Bitmap)]
     device = out.device.index
     multiprocessors, shared = _device(device)
-    ring = ring_of(layout, matrices, tokens, shared)
+    ring = bitmap_ring(shared) if bitmaps else ring_of(layout, matrices, tokens, shared)
     definitions = {
-        "GROUP": layout.group, "OUTPUT": int(layout.axis == "output"),
+        "GROUP": 0 if bitmaps else layout.group, "OUTPUT": int(layout.axis == "output"),
         "TILES": token_tiles(tokens), "WARPS": ring.warps, "STAGES": ring.stages,
         "MATRICES": matrices, "ACTIVATION": activation,
         "BF16": int(out.dtype == torch.bfloat16), "UNPACK": int(x is None),
     }  # fmt: skip
-    source, blocks, memory = "groups.cu", min(layout.tiles, multiprocessors), ring.memory
-    sizes = [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
-    sizes += [layout.tiles, layout.chunks]
-    if isinstance(weights[0], Bitmap):
-        source, blocks, memory = "bitmap.cu", layout.tiles, ring.warps * (RING + 4) * LANES * 4
-        definitions["GROUP"] = 0
-        sizes[3:] = [layout.chunks, *(w.segment for w in both if isinstance(w, Bitmap))]
-    launch: Launch = kernel(source, "product", tuple(definitions.items()), memory, device)
-    tensors = [tensor for weight in both for tensor in tensors_of(weight)]
-    launch(blocks, 32 * ring.warps, memory, *tensors, out if x is None else x, out, *sizes)
+    arguments: list[Argument] = [tensor for weight in both for tensor in tensors_of(weight)]
+    arguments += [out if x is None else x, out]
+    arguments += [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
+    arguments += [layout.tiles, layout.chunks]
+    source, blocks = "groups.cu", min(layout.tiles, multiprocessors)
+    if bitmaps:
+        source, segments = "bitmap.cu", [weight.segment for weight in bitmaps]
+        counts = [-(-layout.chunks // segment) for segment in segments[:matrices]]
+        blocks = min(layout.tiles * sum(counts), multiprocessors)
+        sums = matrices * layout.tile_rows * token_tiles(tokens) * 8 * 4  # bytes of a warp's
+        workspace = out.new_empty(blocks * ring.warps * (sums + 8), dtype=torch.uint8)
+        arguments += [*segments, workspace, ctypes.c_uint64(next(TICKETS))]
+    launch: Launch = kernel(source, "product", tuple(definitions.items()), ring.memory, device)
+    launch(blocks, 32 * ring.warps, ring.memory, *arguments)
 
 
 @functools.cache

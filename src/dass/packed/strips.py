@@ -9,7 +9,6 @@ bytes are those of :mod:`dass.packed.formats`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from dass.packed.formats import (
     Groups,
     Layout,
     codes_of,
+    filled,
     mask_of,
     nibbles_of,
     nibbles_of_mask,
@@ -64,7 +64,12 @@ def strips_of(weight: Groups, lanes: int) -> Strips:
     # Steps of a strip: its rows, then columns.
     split = dense.unflatten(1, (-1, LANES // lanes, lanes // rows)).unflatten(0, (-1, STRIPS, rows))
     values = split.permute(0, 3, 1, 4, 2, 5).contiguous()  # four, record, strip, step, row, column
-    kept = _filled(values.view(torch.int16) != 0, rows)  # by its bits: -0 is kept as well
+    kept = values.view(torch.int16) != 0  # by its bits: -0 is kept as well
+    groups = kept.transpose(-1, -2) if rows == 4 else kept
+    numbers = filled(groups.flatten(-2), 4)
+    assert numbers is not None  # it was packed as 2:4
+    full = mask_of(numbers).view(groups.shape)
+    kept = full.transpose(-1, -2) if rows == 4 else full
     words = values.masked_select(kept).view(torch.int32).view(*kept.shape[:2], -1)
     bits = codes_of(nibbles_of_mask(kept.flatten(2)))
     return Strips(layout, lanes, torch.cat((bits, words), -1))
@@ -80,18 +85,3 @@ def unpack_strips(weight: Strips) -> Tensor:
     steps = lanes.unflatten(2, (STRIPS, LANES // weight.lanes, rows, -1))
     dense: Tensor = steps.permute(0, 2, 4, 1, 3, 5).reshape(weight.padded)
     return dense[: layout.rows, : layout.columns].contiguous()
-
-
-def _filled(kept: Tensor, rows: int) -> Tensor:
-    """The mask [..., row, column] with two in each group: where fewer are kept, zeros are too."""
-    quads = kept.transpose(-1, -2) if rows == 4 else kept
-    nibbles = _two_of(kept.device)[nibbles_of_mask(quads.flatten(-2)).long()]
-    full = mask_of(nibbles).view(quads.shape)
-    return full.transpose(-1, -2) if rows == 4 else full
-
-
-def _two_of(device: torch.device) -> Tensor:
-    """uint8 [16]: for each mask of at most two of four, the first mask of two that holds it."""
-    pairs = [1 << one | 1 << other for one, other in combinations(range(4), 2)]
-    two = [next((pair for pair in pairs if mask & ~pair == 0), 0) for mask in range(16)]
-    return torch.tensor(two, dtype=torch.uint8, device=device)

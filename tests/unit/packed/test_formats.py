@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dass.errors import PatternError
 from dass.packed.best import pack_gates, pack_pruned
-from dass.packed.bitmap import Bitmap, pack_bitmap, unpack_bitmap
+from dass.packed.bitmap import Bitmap, pack_bitmap
 from dass.packed.formats import Groups, pack, unpack
 from dass.packed.linear import PackedGLU, dense_of, numbers_of, packed_linear, packed_of
 from dass.packed.product import tensors_of
@@ -42,28 +42,6 @@ def test_groups_come_back_as_they_were(shape, axis, group: int, dtype: torch.dty
     assert same_bits(unpack(pack(dense, mask, group, axis), dtype), dense)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    rows=st.integers(1, 70), columns=st.integers(1, 300), share=st.floats(0, 1),
-    seed=st.integers(0, 2**31),
-)  # fmt: skip
-def test_bitmaps_of_any_mask_come_back(rows: int, columns: int, share: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.rand(rows, columns, generator=generator) < share
-    dense = weight_of(rows, columns, seed).masked_fill(~mask, 0)
-    assert same_bits(unpack_bitmap(pack_bitmap(dense, mask), torch.float16), dense)
-
-
-def test_a_lopsided_bitmap_comes_back() -> None:
-    """Rows that keep everything beside rows that keep nothing: lanes that run far apart."""
-    mask = torch.ones(64, 4096, dtype=torch.bool)
-    mask[::2] = False
-    dense = weight_of(64, 4096).masked_fill(~mask, 0)
-    packed = pack_bitmap(dense, mask)
-    assert packed.segment == 1
-    assert same_bits(unpack_bitmap(packed, torch.float16), dense)
-
-
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31), group=st.sampled_from([4, 8]), axis=st.sampled_from(AXES))
 def test_groups_may_keep_fewer_than_half(seed: int, group: int, axis) -> None:
@@ -78,13 +56,6 @@ def test_groups_may_keep_fewer_than_half(seed: int, group: int, axis) -> None:
 def test_half_of_each_group_takes_nine_sixteenths(group: int, axis) -> None:
     dense, mask = masked(weight_of(128, 512), group, axis)
     assert pack(dense, mask, group, axis).data.nbytes * 16 == dense.nbytes * 9
-
-
-def test_a_bitmap_of_half_the_weights_takes_some_sixty_percent() -> None:
-    mask = torch.rand(64, 8192, generator=torch.Generator().manual_seed(1)) < 0.5
-    packed = pack_bitmap(weight_of(64, 8192), mask)
-    size = packed.codes.nbytes + packed.values.nbytes
-    assert 0.5625 < size / (2 * mask.numel()) < 0.62
 
 
 def test_codes_by_hand() -> None:

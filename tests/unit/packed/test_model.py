@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -164,6 +165,17 @@ def test_a_damaged_or_missing_packed_file_is_refused(tiny_model: TinyModel, tmp_
     save_file({"a": torch.zeros(1)}, file)
     with pytest.raises(DataError, match="damaged"):
         load_packed(folder, "cpu")
+
+
+def test_a_packed_file_of_an_older_format_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
+    file = pack_folder(folder, torch.bfloat16)
+    with safe_open(file, framework="pt") as one:
+        metadata = one.metadata() | {"format": "dass-packed-1"}
+    save_file(load_file(file), file, metadata)
+    with pytest.raises(DataError, match="not a packed file of format dass-packed-2") as caught:
+        load_packed(folder, "cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_packed_file_of_a_deeper_model_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dass.packed.bitmap import AGAIN, RING
 from dass.packed.formats import Layout
-from dass.packed.product import CHUNK_BYTES, TABLE_BYTES, ring_of
+from dass.packed.product import CHUNK_BYTES, TABLE_BYTES, bitmap_ring, ring_of
 
 SHARED = {"8.0": 166_912, "8.6, 8.9, 12.0": 101_376, "9.0, 10.0": 232_448}
 """Bytes of shared memory that a block may take, by compute capability."""
@@ -31,3 +32,11 @@ def test_a_hopper_takes_what_was_measured() -> None:
     layout = Layout(11008, 4096, 4, "output")
     assert ring_of(layout, 1, 1, SHARED["9.0, 10.0"]).warps == 16
     assert ring_of(layout, 2, 1, SHARED["9.0, 10.0"]).stages == 4
+
+
+@pytest.mark.parametrize("shared", SHARED.values(), ids=SHARED)
+def test_the_rings_of_bitmaps_fit_every_gpu(shared: int) -> None:
+    ring = bitmap_ring(shared)
+    assert ring.memory == ring.warps * (RING + AGAIN) * 128
+    assert ring.memory + TABLE_BYTES <= shared
+    assert ring.warps >= 4
