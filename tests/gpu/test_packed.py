@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dass.models.glu import find_glu
+from dass.packed import many
 from dass.packed.bitmap import pack_bitmap
 from dass.packed.formats import pack
 from dass.packed.linear import UNPACKED_FROM, packed_gates, packed_linear
@@ -174,16 +175,16 @@ def test_the_dense_weight_comes_back(shape: tuple[int, int], dtype: torch.dtype,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_tokens_take_the_unpacked_weight(kind) -> None:
+def test_very_many_tokens_take_the_unpacked_weight(kind) -> None:
     dense, packed = packed_weight(344, 1000, kind, torch.float16)
-    x = tokens_of(UNPACKED_FROM, 1000, torch.float16)
+    x = tokens_of(many.MOST_TOKENS + 1, 1000, torch.float16)
     wanted = torch.nn.functional.linear(x, dense)
     assert torch.equal(packed_linear(tensors_of(packed), numbers(packed), x), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [17, 32, UNPACKED_FROM - 1])
-def test_some_tokens_take_several_launches(count: int, kind) -> None:
+def test_more_tokens_than_one_launch_takes(count: int, kind) -> None:
     (gate, packed_gate), (up, packed_up) = (
         packed_weight(344, 1000, kind, torch.float16, seed) for seed in (1, 2)
     )

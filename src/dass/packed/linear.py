@@ -1,7 +1,8 @@
 """Linear layers and gated MLPs on packed weights, for any number of tokens, on any device.
 
-A few tokens take the kernels, those of GPUs, or of CPUs for 2:4 in bfloat16; all others take the
-weight unpacked for the moment, or the dense weight where it was kept. The products are custom
+A few tokens take the kernels, those of GPUs, or of CPUs for 2:4 in bfloat16, many tokens on Hopper
+GPUs a kernel of their own for N:M; all others take the weight unpacked for the moment, or the dense
+weight where it was kept. The products are custom
 operators, so that ``torch.compile`` does not see through them.
 """
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dass.packed import cpu
+from dass.packed import cpu, many
 from dass.packed.bitmap import Bitmap, unpack_bitmap
 from dass.packed.formats import Groups, Layout, unpack
 from dass.packed.product import (
@@ -82,6 +83,13 @@ def _launches(weight: Packed, x: Tensor) -> bool:
     return len(x) < UNPACKED_FROM and not isinstance(weight, Strips) and kernels_run_on(x.device)
 
 
+def _at_once(weights: Sequence[Packed], x: Tensor) -> list[Groups]:
+    """The weights, where the kernel for many tokens multiplies them; else none."""
+    groups = [weight for weight in weights if isinstance(weight, Groups)]
+    fits = MOST_TOKENS < len(x) <= many.MOST_TOKENS and many.runs_on(x.device)
+    return groups if fits else []
+
+
 def _by_launches(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A kernel's output for as many tokens as it takes at once, one after the other."""
     if len(x) <= MOST_TOKENS:
@@ -102,6 +110,8 @@ def _times(x: Tensor, weight: Packed) -> Tensor:
 def packed_linear(weight: Sequence[Tensor], numbers: Sequence[int], x: Tensor) -> Tensor:
     """x Wᵀ: [tokens, in] -> [tokens, out]."""
     packed = packed_of(weight, numbers)
+    if at_once := _at_once([packed], x):
+        return many.multiply(at_once, x)
     if _launches(packed, x):
         return _by_launches(lambda some: product(packed, some), x)
     return _times(x, packed)
@@ -119,6 +129,8 @@ def packed_gates(
 ) -> Tensor:  # fmt: skip
     """act(x Gᵀ) · (x Uᵀ): [tokens, in] -> [tokens, intermediate]; ``segment``: up's last number."""
     first, second = packed_of(gate, numbers), packed_of(up, [*numbers[:4], segment])
+    if at_once := _at_once([first, second], x):
+        return many.multiply(at_once, x, ACTIVATIONS.index(activation))
     if _launches(first, x):
         return _by_launches(lambda some: gated_product(first, second, some, activation), x)
     return activate(_times(x, first), activation) * _times(x, second)

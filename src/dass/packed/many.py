@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,10 @@ from torch import Tensor
 
 from dass.packed.formats import LANES, VECTORS, Groups, Layout
 from dass.packed.nvrtc import Launch, kernel
+from dass.packed.product import limits
+
+MOST_TOKENS = 4096
+"""Up to so many tokens the kernel is faster than unpacking the weight; measured."""
 
 BLOCK_ROWS = 256
 """Rows of a tile of the product, which a block of threads multiplies."""
@@ -90,7 +93,7 @@ def multiply(weights: Sequence[Groups], x: Tensor, activation: int = 0) -> Tenso
     Returns:
         [tokens, out] in the dtype of ``x``; sums are float32.
     """
-    multiprocessors, _ = _device(x.device.index)
+    multiprocessors, _ = limits(x.device.index)
     return planned(
         weights, x, activation, plan_of(weights[0].layout, len(weights), len(x), multiprocessors)
     )
@@ -104,7 +107,7 @@ def planned(weights: Sequence[Groups], x: Tensor, activation: int, plan: Plan) -
     wide = out if matrices == 1 else x.new_empty((matrices, tokens, layout.rows))
     parts = plan.workers * 2 if plan.whole < tiles else 0
     partial = x.new_empty((parts, plan.tokens, BLOCK_ROWS), dtype=torch.float32)
-    stages, memory = stages_of(layout, plan.tokens, _device(device)[1])
+    stages, memory = stages_of(layout, plan.tokens, limits(device)[1])
     definitions = {
         "TOKENS": plan.tokens, "BF16": int(x.dtype == torch.bfloat16), "GROUP": layout.group,
         "OUTPUT": int(layout.axis == "output"), "STAGES": stages, **UNUSED,
@@ -156,10 +159,3 @@ def _beside(name: str, x: Tensor, plan: Plan, matrices: int = 1, activation: int
         "MATRICES": matrices, "ACTIVATION": activation,
     }  # fmt: skip
     return kernel("arrange.cu", name, tuple(definitions.items()), 0, x.device.index)
-
-
-@functools.cache
-def _device(index: int) -> tuple[int, int]:
-    """A GPU's multiprocessors, and the bytes of shared memory that a block may take."""
-    properties = torch.cuda.get_device_properties(index)
-    return properties.multi_processor_count, properties.shared_memory_per_block_optin

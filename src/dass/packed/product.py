@@ -144,7 +144,7 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     layout, both = weights[0].layout, (weights[0], weights[-1])
     bitmaps = [weight for weight in both if isinstance(weight, Bitmap)]
     device = out.device.index
-    multiprocessors, shared = _device(device)
+    multiprocessors, shared = limits(device)
     ring = bitmap_ring(shared) if bitmaps else ring_of(layout, matrices, tokens, shared)
     definitions = {
         "GROUP": 0 if bitmaps else layout.group, "OUTPUT": int(layout.axis == "output"),
@@ -169,7 +169,7 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
 
 
 @functools.cache
-def _device(index: int) -> tuple[int, int]:
+def limits(index: int) -> tuple[int, int]:
     """A GPU's multiprocessors, and the bytes of shared memory that a block may take."""
     properties = torch.cuda.get_device_properties(index)
     shared: int = getattr(properties, "shared_memory_per_block_optin")  # noqa: B009 (no stub)
