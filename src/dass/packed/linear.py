@@ -2,8 +2,8 @@
 
 A few tokens take the kernels, those of GPUs, or of CPUs for 2:4 in bfloat16, many tokens on Hopper
 GPUs a kernel of their own for N:M; all others take the weight unpacked for the moment, or the dense
-weight where it was kept. The products are custom
-operators, so that ``torch.compile`` does not see through them.
+weight where it was kept. The products are custom operators, so that ``torch.compile`` does not see
+through them.
 """
 
 from __future__ import annotations
@@ -86,8 +86,17 @@ def _launches(weight: Packed, x: Tensor) -> bool:
 def _at_once(weights: Sequence[Packed], x: Tensor) -> list[Groups]:
     """The weights, where the kernel for many tokens multiplies them; else none."""
     groups = [weight for weight in weights if isinstance(weight, Groups)]
-    fits = MOST_TOKENS < len(x) <= many.MOST_TOKENS and many.runs_on(x.device)
-    return groups if fits else []
+    most = many.MOST_TOKENS[groups[0].layout.group] if groups else 0
+    return groups if MOST_TOKENS < len(x) <= most and many.runs_on(x.device) else []
+
+
+def _pays_to(weight: Packed) -> int:
+    """How many tokens are at least as fast as on dense weights."""
+    if isinstance(weight, Strips):
+        return MOST_ON_CPU
+    if isinstance(weight, Groups) and many.runs_on(weight.data.device):
+        return many.PAYS_TO[weight.layout.group]
+    return MOST_TOKENS
 
 
 def _by_launches(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -177,8 +186,8 @@ class PackedGLU(nn.Module):
         gate, up: packed alike, [intermediate, hidden].
         down: [hidden, intermediate].
         activation: one of :data:`dass.packed.product.ACTIVATIONS`.
-        dense: gate, up and down for more tokens than one launch takes (or pay on a CPU); without
-            them they are unpacked each time, which costs a pass over the weights.
+        dense: gate, up and down for more tokens than pay; without them packed weights are used, or
+            unpacked each time, which costs a pass over the weights.
     """
 
     def __init__(
@@ -194,7 +203,7 @@ class PackedGLU(nn.Module):
             self.numbers[role] = numbers_of(weight)
             for place, tensor in enumerate(tensors_of(weight)):
                 self.register_buffer(f"{role}_{place}", tensor, persistent=False)
-        self.most = MOST_ON_CPU if isinstance(gate, Strips) else MOST_TOKENS
+        self.most = _pays_to(gate)
         self.dense = None if dense is None else Dense(dense, activation)
 
     def _tensors(self, role: str) -> list[Tensor]:

@@ -12,8 +12,11 @@ from dass.packed.formats import LANES, VECTORS, Groups, Layout
 from dass.packed.nvrtc import Launch, kernel
 from dass.packed.product import limits
 
-MOST_TOKENS = 4096
-"""Up to so many tokens the kernel is faster than unpacking the weight; measured."""
+MOST_TOKENS = {4: 4096, 8: 1024}
+"""By M of N:M, up to how many tokens the kernel is faster than unpacking the weight; measured."""
+
+PAYS_TO = {4: 128, 8: 64}
+"""The same for dense weights that are at hand."""
 
 BLOCK_ROWS = 256
 """Rows of a tile of the product, which a block of threads multiplies."""

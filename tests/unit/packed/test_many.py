@@ -9,7 +9,7 @@ from torch import Tensor
 from dass.packed import linear, many
 from dass.packed.bitmap import pack_bitmap
 from dass.packed.formats import Groups, Layout, pack
-from dass.packed.linear import numbers_of, packed_gates, packed_linear
+from dass.packed.linear import PackedGLU, numbers_of, packed_gates, packed_linear
 from dass.packed.many import BLOCK_ROWS, MOST_TOKENS, plan_of, stages_of
 from dass.packed.product import tensors_of
 from dass.pruning.masks import keep_mask
@@ -29,7 +29,7 @@ def test_a_plan_deals_all_and_leaves_no_worker_without_a_part(
     matrices: int, group: int, shape: tuple[int, int], multiprocessors: int
 ) -> None:
     layout = Layout(*shape, group, "output")
-    for tokens in (17, 32, 33, 64, 65, 96, 97, 128, 129, 192, 193, 1000, MOST_TOKENS):
+    for tokens in (17, 32, 33, 64, 65, 96, 97, 128, 129, 192, 193, 1000, 4096):
         plan = plan_of(layout, matrices, tokens, multiprocessors)
         assert 0 <= plan.token_blocks * plan.tokens - tokens < plan.tokens
         assert 0 <= plan.row_blocks * BLOCK_ROWS - layout.rows < BLOCK_ROWS
@@ -37,6 +37,7 @@ def test_a_plan_deals_all_and_leaves_no_worker_without_a_part(
         assert 1 <= plan.workers <= multiprocessors
         left = tiles - plan.whole
         assert left == 0 or left * layout.chunks >= plan.workers
+        assert left <= plan.workers  # a worker has room for the parts of two tiles
 
 
 def test_a_product_of_few_tiles_is_cut_and_one_of_as_many_as_multiprocessors_is_not() -> None:
@@ -58,10 +59,10 @@ def test_chunks_are_copied_ahead_within_shared_memory(tokens: int, axis, group: 
     assert stages >= 3
 
 
-def packed_weight(seed: int) -> Groups:
+def packed_weight(seed: int, group: int = 4) -> Groups:
     weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(seed)).half()
-    mask = keep_mask(weight.float().abs(), NofM(2, 4), "row", "output")
-    return pack(weight.masked_fill(~mask, 0), mask, 4, "output")
+    mask = keep_mask(weight.float().abs(), NofM(group // 2, group), "row", "output")
+    return pack(weight.masked_fill(~mask, 0), mask, group, "output")
 
 
 @pytest.fixture
@@ -78,13 +79,30 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     return found
 
 
-def test_many_tokens_of_groups_take_the_kernel(taken: list[tuple[int, int, int]]) -> None:
-    gate, up = packed_weight(1), packed_weight(2)
-    for tokens in (16, 17, MOST_TOKENS, MOST_TOKENS + 1):
+@pytest.mark.parametrize("group", [4, 8])
+def test_many_tokens_of_groups_take_the_kernel(
+    group: int, taken: list[tuple[int, int, int]]
+) -> None:
+    gate, up = packed_weight(1, group), packed_weight(2, group)
+    most = MOST_TOKENS[group]
+    for tokens in (16, 17, most, most + 1):
         x = torch.ones(tokens, 128, dtype=torch.float16)
         packed_linear(tensors_of(gate), numbers_of(gate), x)
         packed_gates(tensors_of(gate), tensors_of(up), numbers_of(gate), 0, x, "gelu")
-    assert taken == [(1, 17, 0), (2, 17, 2), (1, MOST_TOKENS, 0), (2, MOST_TOKENS, 2)]
+    assert taken == [(1, 17, 0), (2, 17, 2), (1, most, 0), (2, most, 2)]
+
+
+@pytest.mark.parametrize(("group", "most"), [(4, 128), (8, 64)])
+def test_dense_weights_that_were_kept_are_for_more_tokens_than_pay(
+    group: int, most: int, taken: list[tuple[int, int, int]]
+) -> None:
+    gate, up = packed_weight(1, group), packed_weight(2, group)
+    down = pack(torch.zeros(128, 64).half(), torch.zeros(128, 64).bool(), group, "input")
+    dense = [torch.zeros(64, 128).half(), torch.zeros(64, 128).half(), torch.zeros(128, 64).half()]
+    glu = PackedGLU(gate, up, down, "silu", dense)
+    for tokens in (most, most + 1):
+        glu(torch.ones(tokens, 128, dtype=torch.float16))
+    assert taken == [(2, most, 0), (1, most, 0)]
 
 
 def test_bitmaps_and_other_devices_do_not(
