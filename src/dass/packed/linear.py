@@ -86,8 +86,13 @@ def _launches(weight: Packed, x: Tensor) -> bool:
 def _at_once(weights: Sequence[Packed], x: Tensor) -> list[Groups]:
     """The weights, where the kernel for many tokens multiplies them; else none."""
     groups = [weight for weight in weights if isinstance(weight, Groups)]
-    most = many.MOST_TOKENS[groups[0].layout.group] if groups else 0
-    return groups if MOST_TOKENS < len(x) <= most and many.runs_on(x.device) else []
+    if not groups or not many.runs_on(x.device):
+        return []
+    layout, tokens = groups[0].layout, len(x)
+    if not MOST_TOKENS < tokens <= many.MOST_TOKENS[layout.group]:
+        return []
+    kind = Layout(0, 0, layout.group, layout.axis)
+    return groups if many.sound(kind, x.dtype, many.width_of(tokens), x.device) else []
 
 
 def _pays_to(weight: Packed) -> int:

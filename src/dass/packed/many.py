@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dass.packed.formats import LANES, VECTORS, Groups, Layout
+from dass.packed.formats import LANES, VECTORS, Groups, Layout, pack
 from dass.packed.nvrtc import Launch, kernel
 from dass.packed.product import limits
+from dass.pruning.masks import keep_mask
+from dass.pruning.patterns import NofM
+
+log = logging.getLogger(__name__)
 
 MOST_TOKENS = {4: 4096, 8: 1024}
 """By M of N:M, up to how many tokens the kernel is faster than unpacking the weight; measured."""
@@ -56,15 +62,49 @@ def runs_on(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) == (9, 0)
 
 
+@functools.cache
+def sound(layout: Layout, dtype: torch.dtype, width: int, device: torch.device) -> bool:
+    """Whether the kernel as this machine compiles it multiplies rightly; tried once, on a GPU.
+
+    Compilers have been seen to read accumulators before the tensor cores had written them.
+
+    Args:
+        layout: of the weights' kind.
+        dtype: float16 or bfloat16.
+        width: of a tile of tokens.
+        device: that the kernel runs on.
+    """
+    rows, columns = 512, 1024
+    generator = torch.Generator(device).manual_seed(0)
+    weight = torch.randn(rows, columns, generator=generator, device=device)
+    mask = keep_mask(weight.abs(), NofM(layout.group // 2, layout.group), "row", layout.axis)
+    dense = weight.mul_(mask).to(dtype)
+    x = torch.randn(width, columns, generator=generator, device=device).to(dtype)
+    got = multiply([pack(dense, mask, layout.group, layout.axis)], x).float()
+    wanted = x.float() @ dense.float().T
+    right = bool((got - wanted).abs().max() < 0.02 * wanted.abs().max())
+    if not right:
+        log.warning(
+            "the packed kernel for many tokens is not right as this machine's NVRTC compiles it; "
+            "more than 16 tokens take other ways, which are slower"
+        )
+    return right
+
+
+def width_of(tokens: int) -> int:
+    """Of a tile of so many tokens: 32, 64, 96 or 128."""
+    if 128 < tokens <= 192:
+        return 96
+    return next(width for width in (32, 64, 96, 128) if tokens <= width or width == 128)
+
+
 def plan_of(layout: Layout, matrices: int, tokens: int, multiprocessors: int) -> Plan:
     """The plan that was fastest where it was measured.
 
     Tiles are dealt whole as long as all multiprocessors get as many; what is left, or all, is cut
     along the columns where that saves more than adding the parts costs.
     """
-    width = next(w for w in (32, 64, 96, 128) if tokens <= w or w == 128)
-    if 128 < tokens <= 192:
-        width = 96
+    width = width_of(tokens)
     token_blocks, row_blocks = -(-tokens // width), -(-layout.rows // BLOCK_ROWS)
     tiles, chunks = token_blocks * row_blocks * matrices, layout.chunks
     whole = tiles - tiles % multiprocessors

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dass.packed import linear, many
 from dass.packed.bitmap import pack_bitmap
-from dass.packed.formats import Groups, Layout, pack
+from dass.packed.formats import Groups, Layout, pack, unpack
 from dass.packed.linear import PackedGLU, numbers_of, packed_gates, packed_linear
 from dass.packed.many import BLOCK_ROWS, MOST_TOKENS, plan_of, stages_of
 from dass.packed.product import tensors_of
@@ -75,6 +75,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
         return x.new_zeros((len(x), weights[0].layout.rows))
 
     monkeypatch.setattr(many, "runs_on", lambda device: True)
+    monkeypatch.setattr(many, "sound", lambda *kind: True)
     monkeypatch.setattr(many, "multiply", multiply)
     return found
 
@@ -117,3 +118,33 @@ def test_bitmaps_and_other_devices_do_not(
     got = packed_linear(tensors_of(groups), numbers_of(groups), x)
     assert torch.equal(got, torch.nn.functional.linear(x, linear.dense_of(groups, torch.float16)))
     assert not taken
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("group", "axis"), [(4, "input"), (4, "output"), (8, "output")])
+def test_a_kernel_that_is_compiled_wrongly_is_not_used(
+    group: int, axis, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def right(weights: list[Groups], x: Tensor, activation: int = 0) -> Tensor:
+        return torch.nn.functional.linear(x, unpack(weights[0], x.dtype))
+
+    def one_wrong(weights: list[Groups], x: Tensor, activation: int = 0) -> Tensor:
+        y = right(weights, x)
+        y[5, 7] += y.abs().max()
+        return y
+
+    kind, device = Layout(0, 0, group, axis), torch.device("cpu")
+    monkeypatch.setattr(many, "runs_on", lambda device: True)
+    monkeypatch.setattr(many, "multiply", right)
+    many.sound.cache_clear()
+    assert many.sound(kind, dtype, 32, device)
+    assert not caplog.text
+    monkeypatch.setattr(many, "multiply", one_wrong)
+    many.sound.cache_clear()
+    weight = packed_weight(1, group)
+    x = torch.randn(20, 128, generator=torch.Generator().manual_seed(0)).half()
+    got = packed_linear(tensors_of(weight), numbers_of(weight), x)
+    assert torch.equal(got, torch.nn.functional.linear(x, unpack(weight, torch.float16)))
+    assert "is not right as this machine's NVRTC compiles it" in caplog.text
+    many.sound.cache_clear()
