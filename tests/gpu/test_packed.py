@@ -107,6 +107,14 @@ def test_gated_products(dtype: torch.dtype, kind, activation: str) -> None:
         check(gated_product(packed_gate, packed_up, x, activation), wanted)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [2, 40])
+def test_tokens_that_begin_anywhere_in_memory(count: int, kind) -> None:
+    dense, packed = packed_weight(344, 1024, kind, torch.float16)
+    x = tokens_of(1, count * 1024 + 1, torch.float16).flatten()[1:].view(count, 1024)
+    check(packed_linear(tensors_of(packed), numbers(packed), x), x.double() @ dense.double().T)
+
+
 def test_a_lopsided_bitmap() -> None:
     """Lanes that run far apart: whole rows beside empty ones."""
     mask = torch.ones(64, 4096, dtype=torch.bool, device="cuda")

@@ -25,6 +25,7 @@ from dass.packed.formats import (
     mask_of,
     nibbles_of,
     nibbles_of_mask,
+    settle,
     to_lanes,
 )
 
@@ -82,6 +83,7 @@ def pack_bitmap(weight: Tensor, mask: Tensor, name: str = "matrix") -> Bitmap:
     for some, index in _places(kept, plan, segment):
         values.view(-1)[index[kept[some]]] = halves[some][kept[some]]
     codes = codes_of(nibbles_of_mask(kept))
+    settle(weight.device)
     return Bitmap(layout.rows, layout.columns, segment, codes, plan, values.view(torch.int32))
 
 

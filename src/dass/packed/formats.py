@@ -113,7 +113,14 @@ def pack(weight: Tensor, mask: Tensor, group: int, axis: Axis, name: str = "matr
     ).transpose(2, 3)  # fmt: skip
     quads = torch.stack([numbers >> shift & 15 for shift in range(0, group, 4)], -1).flatten(-2)
     packed[:, :, 0] = codes_of(_codes(group).to(weight.device)[quads])
+    settle(weight.device)
     return Groups(layout, packed)
+
+
+def settle(device: torch.device) -> None:
+    """Wait for what writes weights: the kernels read them before the kernel before them ended."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
 
 
 def filled(kept: Tensor, group: int) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dass.packed.formats import LANES, VECTORS, Groups, Layout, pack
 from dass.packed.nvrtc import Launch, kernel
-from dass.packed.product import limits
+from dass.packed.product import aligned, limits
 from dass.pruning.masks import keep_mask
 from dass.pruning.patterns import NofM
 
@@ -177,7 +177,7 @@ def arranged(x: Tensor, layout: Layout, plan: Plan) -> Tensor:
     padded, blocks = plan.token_blocks * plan.tokens, layout.padded[1] // 32
     out = x.new_empty((padded, layout.padded[1]))
     _beside("arrange", x, plan)(
-        -(-padded * blocks // THREADS), THREADS, 0, x.contiguous(), out, x.shape[1], len(x),
+        -(-padded * blocks // THREADS), THREADS, 0, aligned(x), out, x.shape[1], len(x),
         plan.token_blocks, blocks,
     )  # fmt: skip
     return out

@@ -48,9 +48,9 @@ def pack_model(model: nn.Module, bitmap: bool = False, keep_dense: bool = False)
             are pruned. Its blocks are packed where they are; dense weights are given up.
         bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory, and time only if
             they are large.
-        keep_dense: keep dense weights, too, for more tokens at once than 16 (8 on a CPU): prompts
-            are read as fast as without packing, for half as much memory again as the dense MLPs
-            take.
+        keep_dense: keep dense weights, too, for more tokens at once than packed ones pay for (16,
+            8 on a CPU, 128 or 64 on Hopper): prompts are read as fast as without packing, for half
+            as much memory again as the dense MLPs take.
 
     Returns:
         MLPs that stay as they are -> why; logged as well.

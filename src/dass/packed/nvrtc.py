@@ -85,7 +85,10 @@ def kernel(
             (blocks, 1, 1), (threads, 1, 1), memory,
             torch.cuda.current_stream(device).cuda_stream, early, attributes,
         )  # fmt: skip
-        launched = _driver().cuLaunchKernelEx(ctypes.byref(configuration), function, pointers, None)
+        with torch.cuda.device(device):  # a model may lie on several GPUs
+            launched = _driver().cuLaunchKernelEx(
+                ctypes.byref(configuration), function, pointers, None
+            )
         _check(launched, name)
 
     return launch

@@ -99,8 +99,14 @@ def _multiply(weights: Sequence[Packed], x: Tensor, activation: int) -> Tensor:
     if x.shape[1] != layout.padded[1]:
         x = torch.nn.functional.pad(x, (0, layout.padded[1] - x.shape[1]))
     out = x.new_empty((len(x), layout.rows))
-    _launch(weights, x.contiguous(), out, activation)
+    _launch(weights, aligned(x), out, activation)
     return out
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The same, contiguous and where vectors of 16 bytes can be read; a view may begin anywhere."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Ring:
     stages: int
     """Chunks of N:M weights of each warp, those of gate and up counted apart; 0 of bitmaps."""
     memory: int
-    """Bytes of shared memory; the sums of all warps lie behind the chunks."""
+    """Bytes of shared memory; of N:M weights the sums of all warps lie behind the chunks."""
 
 
 def ring_of(layout: Layout, matrices: int, tokens: int, shared: int) -> Ring:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from dass.packed.bitmap import AGAIN, RING
 from dass.packed.formats import Layout
-from dass.packed.product import CHUNK_BYTES, TABLE_BYTES, bitmap_ring, ring_of
+from dass.packed.product import CHUNK_BYTES, TABLE_BYTES, aligned, bitmap_ring, ring_of
 
 SHARED = {"8.0": 166_912, "8.6, 8.9, 12.0": 101_376, "9.0, 10.0": 232_448}
 """Bytes of shared memory that a block may take, by compute capability."""
@@ -40,3 +41,13 @@ def test_the_rings_of_bitmaps_fit_every_gpu(shared: int) -> None:
     assert ring.memory == ring.warps * (RING + AGAIN) * 128
     assert ring.memory + TABLE_BYTES <= shared
     assert ring.warps >= 4
+
+
+def test_tokens_of_a_view_are_brought_to_where_vectors_can_be_read() -> None:
+    held = torch.arange(200.0).half()
+    odd = held[1:129].view(2, 64)
+    assert aligned(odd).data_ptr() % 16 == 0
+    assert torch.equal(aligned(odd), odd)
+    assert aligned(held[8:136].view(2, 64)).data_ptr() == held[8:].data_ptr()
+    assert torch.equal(aligned(odd.T), odd.T)
+    assert aligned(odd.T).is_contiguous()
