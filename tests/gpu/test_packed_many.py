@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import silu
 
 from dass.packed import many
+from dass.packed.formats import Layout
 from dass.packed.linear import numbers_of as numbers
 from dass.packed.linear import packed_gates, packed_linear
 from dass.packed.many import MOST_TOKENS, Plan, multiply, planned
@@ -93,3 +94,10 @@ def test_the_operators_take_it(most: bool, kind) -> None:
     assert torch.equal(packed_linear(both[0], numbers(gate), x), multiply([gate], x))
     got = packed_gates(*both, numbers(gate), 0, x, "silu")
     assert torch.equal(got, multiply([gate, up], x))
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("width", [32, 64, 96, 128])
+def test_it_is_right_as_it_is_compiled_here(width: int, dtype: torch.dtype, kind) -> None:
+    assert many.sound(Layout(0, 0, *kind), dtype, width, torch.device("cuda", 0))
