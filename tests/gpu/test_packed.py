@@ -28,7 +28,7 @@ pytestmark = [
 MODELS = [(11008, 4096), (13824, 5120), (28672, 8192), (14336, 4096), (24576, 3072)]
 """Intermediate and hidden size of the six models."""
 ODD = [(8, 8), (72, 136), (104, 1000), (344, 2056), (40, 24), (64, 16384)]
-"""The last one has a tile or two, which many blocks share."""
+"""The last one has a tile or two, which many warps share where weights are a bitmap."""
 KINDS = [(4, "input"), (4, "output"), (8, "input"), (8, "output"), None]
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 HALF = list(TOLERANCE)
@@ -153,7 +153,7 @@ def test_the_same_bits_every_time_and_in_a_graph(kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_bits_in_two_graphs_at_once(kind) -> None:
-    """Blocks that share a tile hand their sums over in memory of the launch's own."""
+    """Warps that share a bitmap's tile hand their sums over in memory of the launch's own."""
     _, packed = packed_weight(4160, 4096, kind, torch.float16)
     x = tokens_of(3, 4096, torch.float16)
     wanted = product(packed, x)

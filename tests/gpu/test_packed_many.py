@@ -7,7 +7,6 @@ import torch
 from torch.nn.functional import silu
 
 from dass.packed import many
-from dass.packed.formats import Layout
 from dass.packed.linear import numbers_of as numbers
 from dass.packed.linear import packed_gates, packed_linear
 from dass.packed.many import MOST_TOKENS, Plan, multiply, planned
@@ -100,4 +99,4 @@ def test_the_operators_take_it(most: bool, kind) -> None:
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("width", [32, 64, 96, 128])
 def test_it_is_right_as_it_is_compiled_here(width: int, dtype: torch.dtype, kind) -> None:
-    assert many.sound(Layout(0, 0, *kind), dtype, width, torch.device("cuda", 0))
+    assert many.sound(*kind, dtype, width, torch.device("cuda", 0))

@@ -88,8 +88,7 @@ extern "C" __global__ void __launch_bounds__(256) combine(
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
 #if MATRICES == 2
-    // Rounded where the model's own code rounds: after each product, and after the activation.
-    y[0][j] = widened(rounded(activation(widened(rounded(y[0][j]))))) * widened(rounded(y[1][j]));
+    y[0][j] = gated(y[0][j], y[1][j]);
 #endif
     four.of[j] = (unsigned short)rounded(y[0][j]);
   }

@@ -158,9 +158,7 @@ __device__ __forceinline__ void finish_share(
     const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
     if (row >= rows || token >= tokens) continue;
 #if MATRICES == 2
-    // Rounded where the model's own code rounds: after each product, and after the activation.
-    own[i] = widened(rounded(activation(widened(rounded(own[i]))))) *
-             widened(rounded(own[count + i]));
+    own[i] = gated(own[i], own[count + i]);
 #endif
     out[(long long)token * rows + row] = (unsigned short)rounded(own[i]);
   }
@@ -248,12 +246,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
       if (chunk + 1 < last) codes += 32;
       else if (unit + 1 < end) look(unit + 1);
       coming = __ldg(codes);
+#if !UNPACK
       uint4 xs[BLOCKS][TILES];
-#if UNPACK
-      Target& target = *out;
-#else
       load_tokens(xs, x, chunk * CHUNK_COLUMNS, columns, tokens, lane);
-      Target& target = sums[0];
 #endif
       // Where each octet ends in the ring, two rows less: bytes.
       const u32 begins = (place - 2) & (RING - 1);
@@ -294,10 +289,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
             a[1][lower] = permute(b0, b1, back.x), a[1][2 + lower] = permute(b0, b1, back.y >> 16);
             at = to;
           }
+#if UNPACK
+          put(out, a, part, tile, chunk * CHUNK_COLUMNS + 32 * block, rows, columns);
+#else
 #pragma unroll
-          for (int half = 0; half < 2; ++half)
-            use(target, a[half], xs[block], part, half, tile, chunk * CHUNK_COLUMNS + 32 * block,
-                rows, columns);
+          for (int half = 0; half < 2; ++half) use(sums[0], a[half], xs[block], part, half);
+#endif
         }
       }
     }

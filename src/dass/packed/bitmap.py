@@ -51,7 +51,7 @@ class Bitmap:
     codes: Tensor
     """int32 [tiles, chunks, 32, 4]: a nibble for each quad."""
     plan: Tensor
-    """int32 [tiles × segments, 16], :class:`Plan` by segments."""
+    """int32 [tiles × segments, 16]: where a segment's columns and vectors lie."""
     values: Tensor
     """int32 [vectors, 4]: two half-precision values a word."""
 

@@ -32,12 +32,17 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-// 16 bytes from global to shared memory, in the background.
-__device__ __forceinline__ void copy(uint4* to, const uint4* from) {
+// Four numbers that are read or written at once.
+template <class Number>
+struct alignas(sizeof(Number) * 4) Four {
+  Number of[4];
+};
+
+__device__ __forceinline__ u32 shared_address(const void* p) {
   u32 address;
   asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }"
-      : "=r"(address) : "l"(to));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" :: "r"(address), "l"(from));
+      : "=r"(address) : "l"(p));
+  return address;
 }
 
 __device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
@@ -87,24 +92,9 @@ __device__ __forceinline__ float activation(float x) {
 #endif
 }
 
-// The quad with this code, of the values a, b in order: (places 0, 1), (places 2, 3). The table's
-// selectors take half 3, which must be zero unless all four are kept, where nothing is kept.
-__device__ __forceinline__ void spread(u32 a, u32 b, u32 selectors, u32& low, u32& high) {
-  low = permute(a, b, selectors);
-  high = permute(a, b, selectors >> 16);
-}
-
-// The selectors of all sixteen codes.
-__device__ __forceinline__ void fill(u32* table) {
-  if (threadIdx.x < 16) {
-    u32 selectors = 0;
-    for (int place = 0, rank = 0; place < 4; ++place) {
-      int half = (threadIdx.x >> place) & 1 ? rank++ : 3;
-      selectors |= (u32)((2 * half) | ((2 * half + 1) << 4)) << (8 * place);
-    }
-    table[threadIdx.x] = selectors;
-  }
-  __syncthreads();
+// act(g) · u, rounded where the model's own code rounds: after each product, and after the activation.
+__device__ __forceinline__ float gated(float g, float u) {
+  return widened(rounded(activation(widened(rounded(g))))) * widened(rounded(u));
 }
 
 // What a lane needs of the tokens for a chunk that begins at `column`. Not by way of the read-only
@@ -136,60 +126,33 @@ typedef unsigned short Target;  // the dense weight
 typedef float Target[PARTS][TILES][4];  // sums
 #endif
 
-// What becomes of a fragment: half of the 8 columns that a lane owns in a block, in two rows. `tile`
-// is that of the rows, `column` the block's first one, `width` that of the dense matrix.
-__device__ __forceinline__ void use(
-    Target& target, const u32 (&a)[4], const uint4 (&xs)[TILES], int part, int half, int tile,
-    int column, int rows, int width) {
 #if UNPACK
-  const int lane = threadIdx.x % 32, first = column + 8 * (lane % 4) + 4 * half;
+// A row's 8 columns of a lane to the dense matrix [rows, width], 16 bytes at once; `tile` is that of
+// the rows, `column` the block's first one.
+__device__ __forceinline__ void put(
+    unsigned short* out, const u32 (&a)[2][4], int part, int tile, int column, int rows, int width) {
+  const int lane = threadIdx.x % 32, first = column + 8 * (lane % 4);
 #pragma unroll
   for (int lower = 0; lower < 2; ++lower) {
     const int row = tile * ROWS + row_of(part, lower, lane / 4);
     if (row >= rows || first >= width) continue;
-    Target* to = &target + (long long)row * width + first;
-    const u32 words[2] = {a[lower], a[2 + lower]};
-    if (width % 4 == 0) {
-      *(uint2*)to = make_uint2(words[0], words[1]);
+    unsigned short* to = out + (long long)row * width + first;
+    const u32 words[4] = {a[0][lower], a[0][2 + lower], a[1][lower], a[1][2 + lower]};
+    if (width % 8 == 0) {
+      *(uint4*)to = make_uint4(words[0], words[1], words[2], words[3]);
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (first + i < width) to[i] = (Target)(words[i / 2] >> (16 * (i % 2)));
+      for (int i = 0; i < 8; ++i)
+        if (first + i < width) to[i] = (unsigned short)(words[i / 2] >> (16 * (i % 2)));
     }
   }
+}
 #else
+// Half of the 8 columns that a lane owns in a block, in two rows, times the tokens.
+__device__ __forceinline__ void use(
+    Target& sums, const u32 (&a)[4], const uint4 (&xs)[TILES], int part, int half) {
 #pragma unroll
   for (int n = 0; n < TILES; ++n)
-    multiply(target[part][n], a, half ? xs[n].z : xs[n].x, half ? xs[n].w : xs[n].y);
-#endif
+    multiply(sums[part][n], a, half ? xs[n].z : xs[n].x, half ? xs[n].w : xs[n].y);
 }
-
-// What a tile's rows come to: the sums of all warps, in a fixed order.
-__device__ __forceinline__ void finish(
-    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out, int tile,
-    int rows, int tokens) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int count = PARTS * TILES * 4;
-  const float* own = &sums[0][0][0][0];
-  __syncthreads();  // all have read what stood here of the tile before
-#pragma unroll
-  for (int i = 0; i < MATRICES * count; ++i)
-    shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
-  __syncthreads();
-  for (int i = warp; i < count; i += WARPS) {
-    const int row = tile * ROWS + row_of(i / (4 * TILES), i / 2 % 2, lane / 4);
-    const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
-    if (row >= rows || token >= tokens) continue;
-    float y[MATRICES] = {};
-#pragma unroll
-    for (int w = 0; w < WARPS; ++w)
-#pragma unroll
-      for (int m = 0; m < MATRICES; ++m)
-        y[m] += shared[((w * MATRICES + m) * count + i) * 32 + lane];
-#if MATRICES == 2
-    // Rounded where the model's own code rounds: after each product, and after the activation.
-    y[0] = widened(rounded(activation(widened(rounded(y[0]))))) * widened(rounded(y[1]));
 #endif
-    out[(long long)token * rows + row] = (unsigned short)rounded(y[0]);
-  }
-}

@@ -1,12 +1,27 @@
 // From packed N:M weights, half of each group and a nibble for each quad, to the tensor cores'
 // fragments: the kept values are put back among four with byte permutes.
-template <class Number>
-struct alignas(sizeof(Number) * 4) Four {
-  Number of[4];
-};
-
 #if GROUP
 #define VECTORS 9  // of 16 bytes a lane and chunk: codes, then values
+
+// The quad with this code, of the values a, b in order: (places 0, 1), (places 2, 3). The table's
+// selectors take half 3, which must be zero unless all four are kept, where nothing is kept.
+__device__ __forceinline__ void spread(u32 a, u32 b, u32 selectors, u32& low, u32& high) {
+  low = permute(a, b, selectors);
+  high = permute(a, b, selectors >> 16);
+}
+
+// The selectors of all sixteen codes.
+__device__ __forceinline__ void fill(u32* table) {
+  if (threadIdx.x < 16) {
+    u32 selectors = 0;
+    for (int place = 0, rank = 0; place < 4; ++place) {
+      int half = (threadIdx.x >> place) & 1 ? rank++ : 3;
+      selectors |= (u32)((2 * half) | ((2 * half + 1) << 4)) << (8 * place);
+    }
+    table[threadIdx.x] = selectors;
+  }
+  __syncthreads();
+}
 
 #if GROUP == 4
 // The selectors of four quads of 2:4, whose codes number the six masks in lexicographic order: for

@@ -3,27 +3,6 @@
 //
 // The kept values are put back among four with byte permutes.
 
-// A row's 8 columns of a lane to the dense matrix [rows, width], 16 bytes at once; `tile` is that of
-// the rows, `column` the block's first one.
-__device__ __forceinline__ void put(
-    unsigned short* out, const u32 (&a)[2][4], int part, int tile, int column, int rows, int width) {
-  const int lane = threadIdx.x % 32, first = column + 8 * (lane % 4);
-#pragma unroll
-  for (int lower = 0; lower < 2; ++lower) {
-    const int row = tile * ROWS + row_of(part, lower, lane / 4);
-    if (row >= rows || first >= width) continue;
-    unsigned short* to = out + (long long)row * width + first;
-    const u32 words[4] = {a[0][lower], a[0][2 + lower], a[1][lower], a[1][2 + lower]};
-    if (width % 8 == 0) {
-      *(uint4*)to = make_uint4(words[0], words[1], words[2], words[3]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 8; ++i)
-        if (first + i < width) to[i] = (unsigned short)(words[i / 2] >> (16 * (i % 2)));
-    }
-  }
-}
-
 // One chunk of a tile: the lane's codes and values, and what becomes of them.
 __device__ __forceinline__ void use_chunk(
     Target& target, const uint4& codes, const uint4 (&values)[VECTORS - 1],
@@ -42,12 +21,49 @@ __device__ __forceinline__ void use_chunk(
 #else
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          use(target, a[part][half], x[block], first + part, half, tile, column, rows, width);
+          use(target, a[part][half], x[block], first + part, half);
 #endif
       }
     }
   }
 }
+
+// 16 bytes from global to shared memory, in the background.
+__device__ __forceinline__ void copy(uint4* to, const uint4* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
+               :: "r"(shared_address(to)), "l"(from));
+}
+
+#if !UNPACK
+// What a tile's rows come to: the sums of all warps, in a fixed order.
+__device__ __forceinline__ void finish(
+    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out, int tile,
+    int rows, int tokens) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int count = PARTS * TILES * 4;
+  const float* own = &sums[0][0][0][0];
+  __syncthreads();  // all have read what stood here of the tile before
+#pragma unroll
+  for (int i = 0; i < MATRICES * count; ++i)
+    shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
+  __syncthreads();
+  for (int i = warp; i < count; i += WARPS) {
+    const int row = tile * ROWS + row_of(i / (4 * TILES), i / 2 % 2, lane / 4);
+    const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
+    if (row >= rows || token >= tokens) continue;
+    float y[MATRICES] = {};
+#pragma unroll
+    for (int w = 0; w < WARPS; ++w)
+#pragma unroll
+      for (int m = 0; m < MATRICES; ++m)
+        y[m] += shared[((w * MATRICES + m) * count + i) * 32 + lane];
+#if MATRICES == 2
+    y[0] = gated(y[0], y[1]);
+#endif
+    out[(long long)token * rows + row] = (unsigned short)rounded(y[0]);
+  }
+}
+#endif
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
     const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,

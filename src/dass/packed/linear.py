@@ -85,14 +85,14 @@ def _launches(weight: Packed, x: Tensor) -> bool:
 
 def _at_once(weights: Sequence[Packed], x: Tensor) -> list[Groups]:
     """The weights, where the kernel for many tokens multiplies them; else none."""
-    groups = [weight for weight in weights if isinstance(weight, Groups)]
-    if not groups or not many.runs_on(x.device):
+    groups, tokens = [weight for weight in weights if isinstance(weight, Groups)], len(x)
+    if not groups or tokens <= MOST_TOKENS:
         return []
-    layout, tokens = groups[0].layout, len(x)
-    if not MOST_TOKENS < tokens <= many.MOST_TOKENS[layout.group]:
+    layout = groups[0].layout
+    if tokens > many.MOST_TOKENS[layout.group] or not many.runs_on(x.device):
         return []
-    kind = Layout(0, 0, layout.group, layout.axis)
-    return groups if many.sound(kind, x.dtype, many.width_of(tokens), x.device) else []
+    width = many.width_of(tokens)
+    return groups if many.sound(layout.group, layout.axis, x.dtype, width, x.device) else []
 
 
 def _pays_to(weight: Packed) -> int:

@@ -18,13 +18,6 @@
 #define TRADES (TOKENS > 64)    // registers, from a warpgroup that copies to those that multiply
 #define COPIERS (TRADES ? 128 : 32)
 
-__device__ __forceinline__ u32 shared_address(const void* p) {
-  u32 address;
-  asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }"
-      : "=r"(address) : "l"(p));
-  return address;
-}
-
 __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
   asm volatile(
       "{ .reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dass.packed.formats import LANES, VECTORS, Groups, Layout, pack
 from dass.packed.nvrtc import Launch, kernel
-from dass.packed.product import aligned, limits
+from dass.packed.product import aligned, kernels_run_on, limits
 from dass.pruning.masks import keep_mask
-from dass.pruning.patterns import NofM
+from dass.pruning.patterns import Axis, NofM
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,12 @@ RESERVED_BYTES = 1024 + 256
 THREADS = 256
 """Of a block of the kernels of arrange.cu."""
 
+ADDING = 8
+"""What it costs to add parts, in chunks."""
+
+UNUSED = {"TILES": 1, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0}
+"""What common.cuh wants defined, for other kernels."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,19 +63,17 @@ class Plan:
 
 def runs_on(device: torch.device) -> bool:
     """Whether the kernel runs on a device: its instructions are those of 9.0 alone."""
-    if device.type != "cuda" or torch.version.hip:
-        return False
-    return torch.cuda.get_device_capability(device) == (9, 0)
+    return kernels_run_on(device) and torch.cuda.get_device_capability(device) == (9, 0)
 
 
 @functools.cache
-def sound(layout: Layout, dtype: torch.dtype, width: int, device: torch.device) -> bool:
+def sound(group: int, axis: Axis, dtype: torch.dtype, width: int, device: torch.device) -> bool:
     """Whether the kernel as this machine compiles it multiplies rightly; tried once, on a GPU.
 
     Compilers have been seen to read accumulators before the tensor cores had written them.
 
     Args:
-        layout: of the weights' kind.
+        group, axis: M of the weights' masks, and along which dimension their groups lie.
         dtype: float16 or bfloat16.
         width: of a tile of tokens.
         device: that the kernel runs on.
@@ -77,10 +81,10 @@ def sound(layout: Layout, dtype: torch.dtype, width: int, device: torch.device) 
     rows, columns = 512, 1024
     generator = torch.Generator(device).manual_seed(0)
     weight = torch.randn(rows, columns, generator=generator, device=device)
-    mask = keep_mask(weight.abs(), NofM(layout.group // 2, layout.group), "row", layout.axis)
+    mask = keep_mask(weight.abs(), NofM(group // 2, group), "row", axis)
     dense = weight.mul_(mask).to(dtype)
     x = torch.randn(width, columns, generator=generator, device=device).to(dtype)
-    got = multiply([pack(dense, mask, layout.group, layout.axis)], x).float()
+    got = multiply([pack(dense, mask, group, axis)], x).float()
     wanted = x.float() @ dense.float().T
     right = bool((got - wanted).abs().max() < 0.02 * wanted.abs().max())
     if not right:
@@ -107,22 +111,17 @@ def plan_of(layout: Layout, matrices: int, tokens: int, multiprocessors: int) ->
     width = width_of(tokens)
     token_blocks, row_blocks = -(-tokens // width), -(-layout.rows // BLOCK_ROWS)
     tiles, chunks = token_blocks * row_blocks * matrices, layout.chunks
-    whole = tiles - tiles % multiprocessors
     turns = -(-tiles // multiprocessors)
-    choices = [(turns * chunks * 1.0, tiles, -(-tiles // turns))]
-    parts = tiles - whole
-    if parts:
-        fitting = multiprocessors // parts * parts if whole == 0 else multiprocessors
-        workers = min(fitting, parts * chunks)
-        cost = whole // multiprocessors * chunks + parts * chunks / workers + ADDING
-        if workers == fitting:
-            choices.append((cost, whole, workers))
-    _, whole, workers = min(choices)
+    uncut = Plan(width, token_blocks, row_blocks, tiles, -(-tiles // turns))
+    cut = tiles % multiprocessors
+    whole = tiles - cut
+    if cut == 0:
+        return uncut
+    workers = multiprocessors if whole else multiprocessors // cut * cut
+    cost = whole // multiprocessors * chunks + cut * chunks / workers + ADDING
+    if cut * chunks < workers or cost > turns * chunks:
+        return uncut
     return Plan(width, token_blocks, row_blocks, whole, workers)
-
-
-ADDING = 8.0
-"""What it costs to add parts, in chunks."""
 
 
 def multiply(weights: Sequence[Groups], x: Tensor, activation: int = 0) -> Tensor:
@@ -189,10 +188,6 @@ def stages_of(layout: Layout, tokens: int, shared: int) -> tuple[int, int]:
     stage = 2 * tokens * layout.chunk_columns + tiles * VECTORS * LANES * 16
     stages = min(MOST_STAGES, (shared - RESERVED_BYTES - TURNING_BYTES) // stage)
     return stages, stages * stage + TURNING_BYTES + 1024
-
-
-UNUSED = {"TILES": 1, "WARPS": 8, "MATRICES": 1, "ACTIVATION": 0, "UNPACK": 0}
-"""What common.cuh wants defined, for other kernels."""
 
 
 def _beside(name: str, x: Tensor, plan: Plan, matrices: int = 1, activation: int = 0) -> Launch:

@@ -134,11 +134,10 @@ def test_a_kernel_that_is_compiled_wrongly_is_not_used(
         y[5, 7] += y.abs().max()
         return y
 
-    kind, device = Layout(0, 0, group, axis), torch.device("cpu")
     monkeypatch.setattr(many, "runs_on", lambda device: True)
     monkeypatch.setattr(many, "multiply", right)
     many.sound.cache_clear()
-    assert many.sound(kind, dtype, 32, device)
+    assert many.sound(group, axis, dtype, 32, torch.device("cpu"))
     assert not caplog.text
     monkeypatch.setattr(many, "multiply", one_wrong)
     many.sound.cache_clear()
