@@ -28,7 +28,7 @@ pytestmark = [
 MODELS = [(11008, 4096), (13824, 5120), (28672, 8192), (14336, 4096), (24576, 3072)]
 """Intermediate and hidden size of the six models."""
 ODD = [(8, 8), (72, 136), (104, 1000), (344, 2056), (40, 24), (64, 16384)]
-"""The last one has a tile or two, which many warps share where weights are a bitmap."""
+"""The last one has a tile or two."""
 KINDS = [(4, "input"), (4, "output"), (8, "input"), (8, "output"), None]
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 HALF = list(TOLERANCE)

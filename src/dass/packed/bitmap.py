@@ -1,16 +1,14 @@
 """Packed weights of any mask: a bit for each weight, and the kept values in order.
 
 Tiles, chunks, lanes and codes are those of :mod:`dass.packed.formats`, groups along the input. A
-lane's values lie one after another in a column of its own, two a row, through a *segment* of
-several chunks. An *octet*, two quads, takes whole words: where it keeps an odd number, a zero
-stands between the two quads' values. A segment's columns are sorted, the longest first, and its
-rows have only those *vectors*, of four columns each, that reach so far: at half the weights all
-takes 63 % of the dense bytes.
+lane's values of a chunk lie one after another in a column of words, two a word; a zero fills up the
+last one. Of all columns ``depth`` words lie in rows, as the kernel copies them; the words beyond
+them, the *spill*, lie one lane's after another's. At half the weights all takes 58.4 % of the dense
+bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from dass.packed.formats import (
     LANES,
+    WORDS,
     Layout,
     check_packs,
     codes_of,
@@ -29,15 +28,11 @@ from dass.packed.formats import (
     to_lanes,
 )
 
-RING, AGAIN = 128, 4
-"""Rows that a warp holds (``bitmap.cu``), where the slowest lane keeps the fastest from going on;
-and rows that it holds twice."""
+MOST_WORDS = 64
+"""Words that a lane keeps of a chunk, at most."""
 
-LONGEST_SEGMENT, MANY_CHUNKS = 8, 1 << 15
-"""Chunks of a segment, at most; half of them in matrices of so many chunks or more: measured."""
-
-AT_ONCE = 1 << 23
-"""Weights whose places are found at once; they take some 40 bytes each."""
+DEPTHS = range(0, MOST_WORDS + 1, 4)
+"""A warp copies four rows at once."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +41,30 @@ class Bitmap:
 
     rows: int
     columns: int
-    segment: int
-    """Chunks of a segment; the last one of a tile may have fewer."""
-    codes: Tensor
-    """int32 [tiles, chunks, 32, 4]: a nibble for each quad."""
-    plan: Tensor
-    """int32 [tiles × segments, 16]: where a segment's columns and vectors lie."""
-    values: Tensor
-    """int32 [vectors, 4]: two half-precision values a word."""
+    most: int
+    """Words that a lane keeps of a chunk, at most."""
+    data: Tensor
+    """int32 [tiles, chunks, 4 + depth, 32]: codes, a nibble for each quad and four words a lane;
+    then rows of values, a word a lane."""
+    spill: Tensor
+    """int32 [words]: what a lane keeps beyond ``depth`` words."""
+    begins: Tensor
+    """int32 [tiles, chunks]: a chunk's first word of the spill."""
 
     @property
     def layout(self) -> Layout:
         """How the matrix is cut."""
         return Layout(self.rows, self.columns, 8, "input")
+
+    @property
+    def depth(self) -> int:
+        """Rows of values of each chunk."""
+        return self.data.shape[2] - WORDS
+
+    @property
+    def codes(self) -> Tensor:
+        """int32 [tiles, chunks, 32, 4]."""
+        return self.data[:, :, :WORDS].flatten(2).unflatten(2, (LANES, WORDS))
 
 
 def pack_bitmap(weight: Tensor, mask: Tensor, name: str = "matrix") -> Bitmap:
@@ -75,119 +81,49 @@ def pack_bitmap(weight: Tensor, mask: Tensor, name: str = "matrix") -> Bitmap:
     check_packs(weight, mask, name)
     layout = Layout(weight.shape[0], weight.shape[1], 8, "input")
     kept = to_lanes(mask, layout)
-    words = _words(kept).sum(-1, dtype=torch.int32)
-    segment = segment_of(words)
-    plan, vectors = _plan(words, segment)
-    values = weight.new_zeros((vectors, 8))
-    halves = to_lanes(weight, layout)
-    for some, index in _places(kept, plan, segment):
-        values.view(-1)[index[kept[some]]] = halves[some][kept[some]]
-    codes = codes_of(nibbles_of_mask(kept))
+    counts = kept.sum(-1)
+    words = (counts + 1) // 2
+    depth = depth_of(words)
+    columns = weight.new_zeros(kept.shape)
+    columns.masked_scatter_(_first(counts, 2 * MOST_WORDS), to_lanes(weight, layout)[kept])
+    values = columns.view(torch.int32)
+    data = values.new_empty((layout.tiles, layout.chunks, WORDS + depth, LANES))
+    data[:, :, :WORDS] = codes_of(nibbles_of_mask(kept)).view_as(data[:, :, :WORDS])
+    data[:, :, WORDS:] = values[..., :depth].transpose(2, 3)
+    beyond = _first(words - depth, MOST_WORDS - depth)
+    through = beyond.sum((2, 3)).flatten().cumsum(0, dtype=torch.int32)
+    begins = torch.nn.functional.pad(through, (1, 0))[:-1].view(data.shape[:2])
+    spill = values[..., depth:][beyond]
     settle(weight.device)
-    return Bitmap(layout.rows, layout.columns, segment, codes, plan, values.view(torch.int32))
+    return Bitmap(layout.rows, layout.columns, int(words.max()), data, spill, begins)
 
 
 def unpack_bitmap(packed: Bitmap, dtype: torch.dtype) -> Tensor:
     """The dense weight [out, in] that was packed, on its device."""
-    kept = mask_of(nibbles_of(packed.codes))
-    values = packed.values.view(dtype).reshape(-1)
-    lanes = torch.zeros(kept.shape, dtype=dtype, device=values.device)
-    for some, index in _places(kept, packed.plan, packed.segment):
-        lanes[some][kept[some]] = values[index[kept[some]]]
+    kept, depth = mask_of(nibbles_of(packed.codes)), packed.depth
+    counts = kept.sum(-1)
+    values = packed.data.new_zeros((*counts.shape, MOST_WORDS))
+    values[..., :depth] = packed.data[:, :, WORDS:].transpose(2, 3)
+    values[..., depth:][_first((counts + 1) // 2 - depth, MOST_WORDS - depth)] = packed.spill
+    lanes = torch.zeros(kept.shape, dtype=dtype, device=kept.device)
+    lanes.masked_scatter_(kept, values.view(dtype)[_first(counts, 2 * MOST_WORDS)])
     return from_lanes(lanes, packed.layout)
 
 
-def segment_of(words: Tensor) -> int:
-    """The longest segments in which no lane runs ahead too far.
+def _first(counts: Tensor, of: int) -> Tensor:
+    """bool [..., of] of [...]: true at so many first places."""
+    return torch.arange(of, device=counts.device) < counts.unsqueeze(-1)
+
+
+def depth_of(words: Tensor) -> int:
+    """How many rows cost least, where a word of the spill costs as much as two in rows.
 
     Args:
-        words: int32 [tiles, chunks, lanes]: of each chunk.
+        words: int [tiles, chunks, lanes]: what each keeps.
     """
-    tiles, chunks = words.shape[:2]
-    longest = LONGEST_SEGMENT // 2 if tiles * chunks >= MANY_CHUNKS else LONGEST_SEGMENT
-    segment = -(-chunks // -(-chunks // longest))
-    while segment > 1 and not _keeps_pace(words, segment):
-        segment //= 2
-    return segment
+    lanes = torch.bincount(words.flatten(), minlength=MOST_WORDS + 1).tolist()
 
+    def cost(depth: int) -> int:
+        return sum(n * (depth + 2 * max(own - depth, 0)) for own, n in enumerate(lanes))
 
-def _keeps_pace(words: Tensor, segment: int) -> bool:
-    ends = _by_segment(words, segment).cumsum(2, dtype=torch.int32)
-    begins = torch.nn.functional.pad(ends, (0, 0, 1, 0))[:, :, :-1]
-    return bool((ends.amax(3) <= begins.amin(3) + RING - 3).all())
-
-
-def _by_segment(chunks: Tensor, segment: int) -> Tensor:
-    """[tiles, segments, chunks of a segment, ...] of [tiles, chunks, ...]; zeros beyond them."""
-    padding = (0, 0) * (chunks.dim() - 2) + (0, -chunks.shape[1] % segment)
-    split: Tensor = torch.nn.functional.pad(chunks, padding).unflatten(1, (-1, segment))
-    return split
-
-
-def _plan(words: Tensor, segment: int) -> tuple[Tensor, int]:
-    """What the kernel must know of each segment, and how many vectors all of them take.
-
-    A segment's 64 bytes: where each of its eight columns of vectors ends (int16), its first vector
-    (int32), from byte 32 on each lane's column in bytes (uint8).
-    """
-    lengths = _by_segment(words, segment).sum(2, dtype=torch.int32).flatten(0, 1)
-    lengths, order = lengths.sort(dim=1, descending=True, stable=True)
-    ends = lengths[:, :: LANES // 8]
-    through = ends.sum(1).cumsum(0)
-    plan = ends.new_zeros((len(ends), 16))
-    plan[:, :4] = ends.to(torch.int16).contiguous().view(torch.int32)
-    plan[1:, 4] = through[:-1]
-    plan[:, 8:] = (4 * order.argsort(1)).to(torch.uint8).view(torch.int32)
-    return plan, int(through[-1])
-
-
-def _words(kept: Tensor) -> Tensor:
-    """uint8 [..., 16] of bool [..., 128]: the words of each octet."""
-    words: Tensor = (kept.unflatten(-1, (-1, 8)).sum(-1, dtype=torch.uint8) + 1) // 2
-    return words
-
-
-def _places(kept: Tensor, plan: Tensor, segment: int) -> Iterator[tuple[slice, Tensor]]:
-    """Where each kept weight's value lies among all halves of ``values``, of some tiles at a time.
-
-    Args:
-        kept: bool [tiles, chunks, lanes, 128].
-
-    Yields:
-        The tiles, and int64 [tiles, chunks, lanes, 128].
-    """
-    tiles, chunks = kept.shape[:2]
-    step = max(1, AT_ONCE // kept[0].numel())
-    plans = plan.view(tiles, -1, 16)
-    for first in range(0, tiles, step):
-        some = slice(first, min(first + step, tiles))
-        words = _by_segment(_words(kept[some]), segment)  # [tiles, segments, chunks, lanes, 16]
-        through = words.transpose(2, 3).flatten(3).cumsum(3, dtype=torch.int32)
-        before = through.unflatten(3, words.shape[2::2]).transpose(2, 3) - words
-        octets = kept[some].unflatten(-1, (-1, 8))
-        rank = octets.cumsum(-1, dtype=torch.int32)
-        rank[..., 4:] += rank[..., -1:] % 2
-        rank -= 1
-        row = (before.flatten(1, 2)[:, :chunks, ..., None] + rank // 2).clamp_(min=0)
-        vectors, column = _by_chunk(plans[some], segment, chunks)
-        vector = vectors.gather(2, row.flatten(2).long()).view_as(row) + column // 4
-        yield some, (vector.long() * 8 + column % 4 * 2 + rank % 2).flatten(-2)
-
-
-def _by_chunk(plans: Tensor, segment: int, chunks: int) -> tuple[Tensor, Tensor]:
-    """For each chunk, what its segment's plan says.
-
-    Args:
-        plans: int32 [tiles, segments, 16].
-
-    Returns:
-        int32 [tiles, chunks, rows]: vectors of all segments before each row; and
-        int32 [tiles, chunks, lanes, 1, 1]: each lane's column, in words.
-    """
-    ends = plans[..., :4].contiguous().view(torch.int16)
-    rows = torch.arange(int(ends.max()) + 1, device=plans.device)[:, None]
-    widths = (ends[:, :, None] > rows).sum(-1, dtype=torch.int32)
-    before = widths.cumsum(-1, dtype=torch.int32) - widths + plans[..., 4:5]
-    columns = plans[..., 8:].contiguous().view(torch.uint8).int() // 4
-    by_chunk = [one.repeat_interleave(segment, 1)[:, :chunks] for one in (before, columns)]
-    return by_chunk[0], by_chunk[1][..., None, None]
+    return min(DEPTHS, key=cost)

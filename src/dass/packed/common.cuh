@@ -106,8 +106,14 @@ __device__ __forceinline__ void load_tokens(
     const int token = 8 * n + lane / 4;
     const char* row = x + 2 * ((long long)token * columns + column + 8 * (lane % 4));
 #pragma unroll
-    for (int block = 0; block < BLOCKS; ++block)
-      xs[block][n] = token < tokens ? *(const uint4*)(row + 64 * block) : make_uint4(0, 0, 0, 0);
+    for (int block = 0; block < BLOCKS; ++block) {
+      uint4& some = xs[block][n] = make_uint4(0, 0, 0, 0);
+      asm volatile("{ .reg .pred inside;\n"
+                   "setp.lt.s32 inside, %5, %6;\n"
+                   "@inside ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+                   : "+r"(some.x), "+r"(some.y), "+r"(some.z), "+r"(some.w)
+                   : "l"(row + 64 * block), "r"(token), "r"(tokens));
+    }
   }
 }
 

@@ -28,43 +28,6 @@ __device__ __forceinline__ void use_chunk(
   }
 }
 
-// 16 bytes from global to shared memory, in the background.
-__device__ __forceinline__ void copy(uint4* to, const uint4* from) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"(shared_address(to)), "l"(from));
-}
-
-#if !UNPACK
-// What a tile's rows come to: the sums of all warps, in a fixed order.
-__device__ __forceinline__ void finish(
-    const float (&sums)[MATRICES][PARTS][TILES][4], float* shared, unsigned short* out, int tile,
-    int rows, int tokens) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int count = PARTS * TILES * 4;
-  const float* own = &sums[0][0][0][0];
-  __syncthreads();  // all have read what stood here of the tile before
-#pragma unroll
-  for (int i = 0; i < MATRICES * count; ++i)
-    shared[(warp * MATRICES * count + i) * 32 + lane] = own[i];
-  __syncthreads();
-  for (int i = warp; i < count; i += WARPS) {
-    const int row = tile * ROWS + row_of(i / (4 * TILES), i / 2 % 2, lane / 4);
-    const int token = 8 * (i / 4 % TILES) + 2 * (lane % 4) + i % 2;
-    if (row >= rows || token >= tokens) continue;
-    float y[MATRICES] = {};
-#pragma unroll
-    for (int w = 0; w < WARPS; ++w)
-#pragma unroll
-      for (int m = 0; m < MATRICES; ++m)
-        y[m] += shared[((w * MATRICES + m) * count + i) * 32 + lane];
-#if MATRICES == 2
-    y[0] = gated(y[0], y[1]);
-#endif
-    out[(long long)token * rows + row] = (unsigned short)rounded(y[0]);
-  }
-}
-#endif
-
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
     const uint4* first, const uint4* second, const char* x, unsigned short* out, int rows,
     int columns, int tokens, int tiles, int chunks) {
@@ -84,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
       for (int m = 0; m < MATRICES; ++m)
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
-          copy(ring + ((slot + m) * VECTORS + v) * 32, (m ? second : first) + at + 32 * v);
+          copy<16>(shared_address(ring + ((slot + m) * VECTORS + v) * 32), (m ? second : first) + at + 32 * v);
     }
     asm volatile("cp.async.commit_group;");
     next += WARPS;

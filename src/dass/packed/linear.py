@@ -47,10 +47,10 @@ def for_device(weight: Packed, dtype: torch.dtype) -> Packed:
 
 
 def numbers_of(weight: Packed) -> list[int]:
-    """The rest: rows, columns, M or 0, whether along the output, segment of a bitmap or lanes."""
+    """The rest: rows, columns, M or 0, whether along the output, a bitmap's most words or lanes."""
     layout = weight.layout
     if isinstance(weight, Bitmap):
-        return [layout.rows, layout.columns, 0, 0, weight.segment]
+        return [layout.rows, layout.columns, 0, 0, weight.most]
     lanes = weight.lanes if isinstance(weight, Strips) else 0
     return [layout.rows, layout.columns, layout.group, int(layout.axis == "output"), lanes]
 
@@ -138,11 +138,11 @@ def _(weight: Sequence[Tensor], numbers: Sequence[int], x: Tensor) -> Tensor:
 
 @torch.library.custom_op("dass::packed_gates", mutates_args=())
 def packed_gates(
-    gate: Sequence[Tensor], up: Sequence[Tensor], numbers: Sequence[int], segment: int,
+    gate: Sequence[Tensor], up: Sequence[Tensor], numbers: Sequence[int], most: int,
     x: Tensor, activation: str,
 ) -> Tensor:  # fmt: skip
-    """act(x Gᵀ) · (x Uᵀ): [tokens, in] -> [tokens, intermediate]; ``segment``: up's last number."""
-    first, second = packed_of(gate, numbers), packed_of(up, [*numbers[:4], segment])
+    """act(x Gᵀ) · (x Uᵀ): [tokens, in] -> [tokens, intermediate]; ``most``: up's last number."""
+    first, second = packed_of(gate, numbers), packed_of(up, [*numbers[:4], most])
     if at_once := _at_once([first, second], x):
         return many.multiply(at_once, x, ACTIVATIONS.index(activation))
     if _launches(first, x):
@@ -152,7 +152,7 @@ def packed_gates(
 
 @packed_gates.register_fake
 def _(
-    gate: Sequence[Tensor], up: Sequence[Tensor], numbers: Sequence[int], segment: int,
+    gate: Sequence[Tensor], up: Sequence[Tensor], numbers: Sequence[int], most: int,
     x: Tensor, activation: str,
 ) -> Tensor:  # fmt: skip
     return x.new_empty((x.shape[0], numbers[0]))

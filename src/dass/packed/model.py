@@ -31,7 +31,7 @@ from dass.runtime.files import seal, unseal, writing
 from dass.runtime.progress import Progress, log
 from dass.terms import ROLES
 
-FORMAT = "dass-packed-2"
+FORMAT = "dass-packed-3"
 PACKED = "packed.safetensors"
 """Beside an export's weights."""
 

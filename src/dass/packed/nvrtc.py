@@ -60,7 +60,7 @@ def kernel(
         DeviceError: NVRTC does not compile it, or the driver does not take it.
     """
     folder = files(__package__)
-    parts = ("common.cuh", "decode.cuh", source)
+    parts = ("common.cuh", "decode.cuh", "block.cuh", source)
     text = "".join(folder.joinpath(part).read_text() for part in parts)
     major, minor = torch.cuda.get_device_capability(device)
     own = "a" if (major, minor) == (9, 0) else ""  # with the instructions that Hopper alone has

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import itertools
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dass.packed.bitmap import AGAIN, RING, Bitmap
-from dass.packed.formats import LANES, VECTORS, Groups, Layout
+from dass.packed.bitmap import Bitmap
+from dass.packed.formats import LANES, VECTORS, WORDS, Groups
 from dass.packed.nvrtc import Argument, Launch, kernel
 from dass.packed.strips import Strips
 
@@ -26,16 +23,11 @@ ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 RINGS = {(1, 1): (16, 2), (2, 1): (8, 4), (1, 2): (8, 4), (2, 2): (8, 4)}
 """Matrices, tiles of 8 tokens -> warps of a block, chunks that each copies ahead; measured."""
 
-CHUNK_BYTES = VECTORS * LANES * 16
-
-MOST_BITMAP_WARPS = 12
-"""Warps of a block for bitmaps, each with a ring of rows of its own; measured."""
+BITMAP_RINGS = {1: (16, 2), 2: (12, 2)}
+"""The same of bitmaps, by tiles of 8 tokens alone."""
 
 TABLE_BYTES = 256
 """What the kernels declare of shared memory themselves, at most."""
-
-TICKETS = itertools.count(random.SystemRandom().getrandbits(62))
-"""A number for each launch, that stands nowhere in memory by chance."""
 
 Packed = Groups | Bitmap | Strips
 """The first two are what the GPU's kernels take, the last is for a CPU."""
@@ -89,7 +81,7 @@ def unpacked(weight: Packed, dtype: torch.dtype) -> Tensor:
 def tensors_of(weight: Packed) -> list[Tensor]:
     """What a packed weight holds, to be kept as buffers and in files."""
     if isinstance(weight, Bitmap):
-        return [weight.codes, weight.plan, weight.values]
+        return [weight.data, weight.spill, weight.begins]
     return [weight.data]
 
 
@@ -115,28 +107,28 @@ class Ring:
 
     warps: int
     stages: int
-    """Chunks of N:M weights of each warp, those of gate and up counted apart; 0 of bitmaps."""
+    """Chunks of each warp, those of gate and up counted apart."""
     memory: int
-    """Bytes of shared memory; of N:M weights the sums of all warps lie behind the chunks."""
+    """Bytes of shared memory; behind the chunks lie the sums of all warps, of one matrix."""
 
 
-def ring_of(layout: Layout, matrices: int, tokens: int, shared: int) -> Ring:
+def ring_of(weights: Sequence[Packed], tokens: int, shared: int) -> Ring:
     """The ring for so many tokens of a GPU with ``shared`` bytes for a block."""
-    tiles = token_tiles(tokens)
-    warps, most = RINGS[matrices, tiles]
+    matrices, tiles, tile_rows = len(weights), token_tiles(tokens), weights[0].layout.tile_rows
+    warps, most = BITMAP_RINGS[tiles] if isinstance(weights[0], Bitmap) else RINGS[matrices, tiles]
     while True:
-        chunk, sums = warps * CHUNK_BYTES, warps * matrices * layout.tile_rows * tiles * 8 * 4
+        chunk, sums = warps * max(map(chunk_bytes, weights)), warps * tile_rows * tiles * 8 * 4
         stages = min(most, (shared - TABLE_BYTES - sums) // chunk) // matrices * matrices
-        if stages:
+        if stages > 1:  # one is copied while the other is used
             return Ring(warps, stages, stages * chunk + sums)
-        warps //= 2
+        warps -= 4
 
 
-def bitmap_ring(shared: int) -> Ring:
-    """The same for bitmaps, which have rows of values instead of chunks, and no sums."""
-    rows = (RING + AGAIN) * LANES * 4
-    warps = min(MOST_BITMAP_WARPS, (shared - TABLE_BYTES) // rows)
-    return Ring(warps, 0, warps * rows)
+def chunk_bytes(weight: Packed) -> int:
+    """What a chunk takes of shared memory, at most."""
+    if isinstance(weight, Bitmap):
+        return (WORDS + max(weight.depth, weight.most)) * LANES * 4
+    return VECTORS * LANES * 16
 
 
 def token_tiles(tokens: int) -> int:
@@ -151,7 +143,7 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     bitmaps = [weight for weight in both if isinstance(weight, Bitmap)]
     device = out.device.index
     multiprocessors, shared = limits(device)
-    ring = bitmap_ring(shared) if bitmaps else ring_of(layout, matrices, tokens, shared)
+    ring = ring_of(weights, tokens, shared)
     definitions = {
         "GROUP": 0 if bitmaps else layout.group, "OUTPUT": int(layout.axis == "output"),
         "TILES": token_tiles(tokens), "WARPS": ring.warps, "STAGES": ring.stages,
@@ -162,14 +154,10 @@ def _launch(weights: Sequence[Packed], x: Tensor | None, out: Tensor, activation
     arguments += [out if x is None else x, out]
     arguments += [layout.rows, layout.columns if x is None else layout.padded[1], tokens]
     arguments += [layout.tiles, layout.chunks]
-    source, blocks = "groups.cu", min(layout.tiles, multiprocessors)
     if bitmaps:
-        source, segments = "bitmap.cu", [weight.segment for weight in bitmaps]
-        counts = [-(-layout.chunks // segment) for segment in segments[:matrices]]
-        blocks = min(layout.tiles * sum(counts), multiprocessors)
-        sums = matrices * layout.tile_rows * token_tiles(tokens) * 8 * 4  # bytes of a warp's
-        workspace = out.new_empty(blocks * ring.warps * (sums + 8), dtype=torch.uint8)
-        arguments += [*segments, workspace, ctypes.c_uint64(next(TICKETS))]
+        height = max(map(chunk_bytes, bitmaps)) // (LANES * 4)
+        arguments += [*(weight.depth for weight in bitmaps), height]
+    source, blocks = "bitmap.cu" if bitmaps else "groups.cu", min(layout.tiles, multiprocessors)
     launch: Launch = kernel(source, "product", tuple(definitions.items()), ring.memory, device)
     launch(blocks, 32 * ring.warps, ring.memory, *arguments)
 

@@ -127,8 +127,8 @@ def glu(x: Tensor, weights: WeightsOf, activation: str) -> Tensor:
     if not isinstance(gate, Packed):
         inner = activate(product(x, gate), activation) * product(x, up)
         return product(inner, weights["down"])
-    numbers, segment = numbers_of(gate), numbers_of(up)[4]
-    both = packed_gates(tensors_of(gate), tensors_of(up), numbers, segment, x, activation)
+    numbers, most = numbers_of(gate), numbers_of(up)[4]
+    both = packed_gates(tensors_of(gate), tensors_of(up), numbers, most, x, activation)
     return product(both, weights["down"])
 
 

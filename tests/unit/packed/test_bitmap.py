@@ -1,4 +1,4 @@
-"""Bitmaps: exact round trips, sizes, and what the kernel's rings hold when it reads them."""
+"""Bitmaps: exact round trips, sizes, and that the kernel's way of reading finds every value."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dass.packed import bitmap
-from dass.packed.bitmap import LONGEST_SEGMENT, RING, Bitmap, pack_bitmap, segment_of, unpack_bitmap
-from dass.packed.formats import LANES, from_lanes
+from dass.packed.bitmap import MOST_WORDS, Bitmap, depth_of, pack_bitmap, unpack_bitmap
+from dass.packed.formats import LANES, WORDS, from_lanes
 
 from .test_formats import same_bits, weight_of
 
@@ -23,58 +22,50 @@ def pruned(rows: int, columns: int, share: float, seed: int) -> tuple[Tensor, Te
     return weight_of(rows, columns, seed).masked_fill(~mask, 0), mask
 
 
-def lopsided() -> tuple[Tensor, Tensor]:
-    """Rows that keep everything beside rows that keep nothing: lanes that run far apart."""
-    mask = torch.ones(64, 4096, dtype=torch.bool)
-    mask[::2] = False
-    return weight_of(64, 4096).masked_fill(~mask, 0), mask
+def lopsided(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Rows that keep everything beside rows that keep nothing: lanes of all lengths."""
+    mask = torch.ones(rows, columns, dtype=torch.bool)
+    mask[::3] = False
+    mask[1::3, ::3] = False
+    return weight_of(rows, columns).masked_fill(~mask, 0), mask
 
 
-def read_by_rings(packed: Bitmap, warps: int, short: int) -> Tensor:
-    """The weight as ``bitmap.cu`` reads it: by rings that are overwritten as lanes go on.
-
-    Args:
-        short: rows, up to 3, that a copy lags behind, as it takes four at once.
-    """
-    chunks, segment = packed.layout.chunks, packed.segment
+def read_in_order(packed: Bitmap) -> Tensor:
+    """The weight as ``bitmap.cu`` reads it: chunk after chunk, of each octet what lies at its ends."""
+    tiles, chunks = packed.data.shape[:2]
     codes = packed.codes.contiguous().view(torch.uint8)
-    ends = packed.plan[:, :4].contiguous().view(torch.int16).tolist()
-    columns = (packed.plan[:, 8:].contiguous().view(torch.uint8) // 4).tolist()
-    values = packed.values.view(torch.int16).view(-1, 4, 2)
-    lanes = torch.zeros(*packed.codes.shape[:3], 128, dtype=torch.int16)
-    count = -(-chunks // segment)
-    for warp in range(warps):
-        units = [len(ends) * (warp + i) // warps for i in range(2)]
-        rows = [
-            (int(packed.plan[unit, 4]) + sum(min(end, row) for end in ends[unit]), row, ends[unit])
-            for unit in range(*units) for row in range(ends[unit][0])
-        ]  # fmt: skip
-        ring = torch.full((RING, LANES, 2), GARBAGE, dtype=torch.int16)
-        place, copied = [0] * LANES, 0
-        for unit in range(*units):
-            first = unit % count * segment
-            for chunk in range(first, min(first + segment, chunks)):
-                for vector, row, own in rows[copied : min(place) + RING - short]:
-                    reach = sum(end > row for end in own)
-                    ring[copied % RING, : 4 * reach] = values[vector : vector + reach].flatten(0, 1)
-                    ring[copied % RING, 4 * reach :] = GARBAGE
-                    copied += 1
-                for lane in range(LANES):
-                    column = columns[unit][lane]
-                    for octet, code in enumerate(codes[unit // count, chunk, lane].tolist()):
-                        counts = (code & 15).bit_count(), (code >> 4).bit_count()
-                        end = place[lane] + (sum(counts) + 1) // 2
-                        assert end <= copied
-                        front = [ring[(place[lane] + i) % RING, column] for i in range(2)]
-                        back = [ring[(end - i) % RING, column] for i in (2, 1)]
-                        halves = torch.cat(front)[: counts[0]], torch.cat(back)[4 - counts[1] :]
-                        kept = [place for place in range(8) if code >> place & 1]
-                        if kept:
-                            into = 8 * octet + torch.tensor(kept)
-                            lanes[unit // count, chunk, lane, into] = torch.cat(halves)
-                        place[lane] = end
-            place = [max(place)] * LANES
+    rows = packed.data[:, :, WORDS:].contiguous().view(torch.int16).unflatten(-1, (LANES, 2))
+    spill, begins = packed.spill.view(torch.int16).tolist(), packed.begins.flatten().tolist()
+    lanes = torch.zeros(tiles, chunks, LANES, 128, dtype=torch.int16)
+    for tile in range(tiles):
+        for chunk in range(chunks):
+            begin = 2 * begins[tile * chunks + chunk]
+            for lane in range(LANES):
+                own = codes[tile, chunk, lane].tolist()
+                words = (sum(code.bit_count() for code in own) + 1) // 2
+                beyond = max(0, words - packed.depth)
+                column = rows[tile, chunk, :, lane].flatten().tolist()
+                column += spill[begin : begin + 2 * beyond]
+                begin += 2 * beyond
+                assert words <= packed.most
+                lanes[tile, chunk, lane] = torch.tensor(octets_of(column, own), dtype=torch.int16)
     return from_lanes(lanes.view(torch.float16), packed.layout)
+
+
+def octets_of(column: list[int], codes: list[int]) -> list[int]:
+    """The 128 weights of a lane's halves: first quads from where octets begin, second from the end."""
+    margin, weights, place = [GARBAGE] * 4, [], 4
+    column = margin + column + margin
+    for code in codes:
+        end = place + code.bit_count()
+        front, back = column[place : place + 4], column[end - 4 : end]
+        first = [bit for bit in range(4) if code >> bit & 1]
+        second = [bit for bit in range(4) if code >> (4 + bit) & 1]
+        weights += [front[first.index(bit)] if bit in first else 0 for bit in range(4)]
+        late = 4 - len(second)
+        weights += [back[late + second.index(bit)] if bit in second else 0 for bit in range(4)]
+        place = end
+    return weights
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,65 +79,55 @@ def test_bitmaps_of_any_mask_come_back(rows: int, columns: int, share: float, se
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    columns=st.integers(1, 1500), share=st.floats(0, 1), uneven=st.booleans(),
-    warps=st.integers(1, 3), short=st.sampled_from([0, 3]), seed=st.integers(0, 2**31),
-)  # fmt: skip
-def test_rings_hold_what_is_read(
-    columns: int, share: float, uneven: bool, warps: int, short: int, seed: int
+@given(columns=st.integers(1, 500), share=st.floats(0, 1), seed=st.integers(0, 2**31))
+def test_the_kernels_way_of_reading_finds_every_value(
+    columns: int, share: float, seed: int
 ) -> None:
-    """Rows are there before they are read, and are not overwritten before all lanes read them."""
-    dense, mask = pruned(32, columns, share, seed)
-    if uneven:
-        mask[::3] = False
-        mask[1::3] = True
-        dense = weight_of(32, columns, seed).masked_fill(~mask, 0)
-    packed = pack_bitmap(dense, mask)
-    assert same_bits(read_by_rings(packed, warps, short), dense)
-    assert same_bits(unpack_bitmap(packed, torch.float16), dense)
+    dense, mask = pruned(40, columns, share, seed)
+    assert same_bits(read_in_order(pack_bitmap(dense, mask)), dense)
 
 
-def test_a_lopsided_bitmap_comes_back_in_short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense, mask = lopsided()
-    monkeypatch.setattr(bitmap, "AT_ONCE", 1)  # tile by tile
+def test_a_lopsided_bitmap_is_mostly_spill() -> None:
+    dense, mask = lopsided(64, 400)
     packed = pack_bitmap(dense, mask)
-    assert packed.segment == 1 < LONGEST_SEGMENT
+    assert packed.most > packed.depth
+    assert same_bits(read_in_order(packed), dense)
     assert same_bits(unpack_bitmap(packed, torch.float16), dense)
-    assert same_bits(read_by_rings(pack_bitmap(dense[:32], mask[:32]), 2, 3), dense[:32])
 
 
 def test_an_octet_by_hand() -> None:
-    """Three values, then two: a zero between the quads, and the second quad's at the end."""
+    """Three values, then two, and a zero that fills up the last word; in one of 32 lanes."""
     weight = torch.tensor([[0.0, 2.0, 3.0, 4.0, 0.0, 6.0, 0.0, 8.0]], dtype=torch.float16)
     packed = pack_bitmap(weight, weight != 0)
     assert packed.codes.view(torch.uint8)[0, 0, 0, 0] == 0b1010_1110
-    assert packed.plan[0, :4].contiguous().view(torch.int16).tolist() == [3] + [0] * 7
-    column = packed.values.view(torch.float16).view(-1, 4, 2)[:, 0]
-    assert column.flatten().tolist() == [2.0, 3.0, 4.0, 0.0, 6.0, 8.0]
+    assert (packed.depth, packed.most) == (0, 3)
+    assert packed.spill.view(torch.float16).tolist() == [2.0, 3.0, 4.0, 6.0, 8.0, 0.0]
 
 
 def test_a_mask_that_keeps_nothing_takes_no_values() -> None:
     dense, mask = pruned(40, 200, 0.0, 1)
     packed = pack_bitmap(dense, mask)
-    assert packed.values.shape == (0, 4)
+    assert (packed.depth, packed.most, packed.spill.numel()) == (0, 0, 0)
     assert same_bits(unpack_bitmap(packed, torch.float16), dense)
 
 
-@pytest.mark.parametrize(("columns", "most"), [(8192, 0.64), (1024, 0.64)])
-def test_half_of_the_weights_take_some_63_percent(columns: int, most: float) -> None:
+def test_a_mask_that_keeps_all_has_no_spill() -> None:
+    dense, mask = pruned(64, 256, 1.0, 1)
+    packed = pack_bitmap(dense, mask)
+    assert (packed.depth, packed.most, packed.spill.numel()) == (MOST_WORDS, MOST_WORDS, 0)
+    assert same_bits(unpack_bitmap(packed, torch.float16), dense)
+
+
+@pytest.mark.parametrize("columns", [8192, 1024])
+def test_half_of_the_weights_take_some_58_percent(columns: int) -> None:
     mask = torch.rand(64, columns, generator=torch.Generator().manual_seed(1)) < 0.5
     packed = pack_bitmap(weight_of(64, columns), mask)
-    size = packed.codes.nbytes + packed.plan.nbytes + packed.values.nbytes
-    assert 0.625 < size / (2 * mask.numel()) < most
+    size = packed.data.nbytes + packed.spill.nbytes + packed.begins.nbytes
+    assert 0.5625 < size / (2 * mask.numel()) < 0.585
 
 
-@pytest.mark.parametrize(
-    ("tiles", "chunks", "longest", "shorter"), [(2, 64, 8, 2), (2, 6, 6, 3), (512, 64, 4, 2)]
-)
-def test_segments_are_long_where_lanes_keep_pace(
-    tiles: int, chunks: int, longest: int, shorter: int
-) -> None:
-    words = torch.full((tiles, chunks, LANES), 36, dtype=torch.int32)
-    assert segment_of(words) == longest
-    words[0, :, 0] = 0  # three chunks on, the others would need 144 rows at once
-    assert segment_of(words) == shorter
+def test_rows_are_as_many_as_half_of_the_lanes_fill() -> None:
+    words = torch.tensor([[[31] * 15 + [32] * 6 + [45] * 11]])
+    assert depth_of(words) == 32
+    words[..., 8:] = 9  # 32 rows would stand empty in most lanes
+    assert depth_of(words) == 8

@@ -171,9 +171,9 @@ def test_a_packed_file_of_an_older_format_is_refused(tiny_model: TinyModel, tmp_
     folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
     file = pack_folder(folder, torch.bfloat16)
     with safe_open(file, framework="pt") as one:
-        metadata = one.metadata() | {"format": "dass-packed-1"}
+        metadata = one.metadata() | {"format": "dass-packed-2"}
     save_file(load_file(file), file, metadata)
-    with pytest.raises(DataError, match="not a packed file of format dass-packed-2") as caught:
+    with pytest.raises(DataError, match="not a packed file of format dass-packed-3") as caught:
         load_packed(folder, "cpu")
     assert "\n" not in str(caught.value)
 
