@@ -1,4 +1,6 @@
 # DaSS, reproduced: from calibration windows to LaTeX tables. See README.md and docs/.
+import signal
+from _thread import start_new_thread
 from os.path import relpath
 
 from snakemake.utils import min_version
@@ -64,6 +66,14 @@ include: "rules/tables.smk"
 for argument in sys.argv[1:]:  # Snakemake knows its targets only later
     check_target(argument)
     check_whole(argument)
+
+
+# Snakemake's handler of SIGTERM waits for locks. Run by the main thread, as handlers are, it waits
+# for ever when that thread holds them: when a job ends at that moment, or the signal comes twice.
+onstart:
+    ends = signal.getsignal(signal.SIGTERM)
+    if callable(ends):
+        signal.signal(signal.SIGTERM, lambda *told: start_new_thread(ends, told))
 
 
 # Last on the screen, below Snakemake's own accounts of each job.

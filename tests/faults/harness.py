@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -108,6 +109,8 @@ class Sick:
 
     workflow: Workflow
     study: str = STUDY
+    limit: float = 300
+    """Seconds that a call may take."""
     survived: list[tuple[str, str]] = field(default_factory=list)
     """Kind and stage of each fault that was as it should be."""
 
@@ -121,13 +124,18 @@ class Sick:
         said: list[str] = []
         reader = Thread(target=said.extend, args=[process.stdout], daemon=True)
         reader.start()
+        stands = ""
         try:
-            process.wait(timeout=300)
+            process.wait(timeout=self.limit)
+        except subprocess.TimeoutExpired:
+            stands = where_it_stands(process)
         finally:
-            if fault is None or not fault.do.startswith("main"):
+            if stands or fault is None or not fault.do.startswith("main"):
                 end(process)
         reader.join(timeout=1)
-        return Finished(process.returncode, "".join(said))
+        output = "".join(said)
+        assert not stands, f"not over after {self.limit} s:\n{stands}\n{output}"
+        return Finished(process.returncode, output)
 
     def started(
         self, *arguments: str, fault: Fault | None = None, clock: float = 0
@@ -191,6 +199,16 @@ class Sick:
         found = [path for top in tops for path in top.rglob(f"*.{form}")]
         # The report says how long everything took.
         return [p for p in found if "exports" not in p.parts and p.stem != "report"]
+
+
+def where_it_stands(process: subprocess.Popen[str]) -> str:
+    """The processes of a call; each that is Python's writes its stacks to where the call writes."""
+    columns = "pid,ppid,stat,wchan:20,etime,args"
+    command = ["ps", "-o", columns, "--forest", "-s", str(process.pid)]
+    tree = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    os.killpg(process.pid, signal.SIGUSR1)
+    time.sleep(2)
+    return tree
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -39,6 +39,25 @@ class Fragile(Wanda):
             time.sleep(20)
         return super().score(role, weight, statistics)
 '''
+TOLD_TO_END = """\
+import os
+import signal
+
+from snakemake.cli import main
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+finish = JobScheduler._finish_jobs
+
+
+def told_to_end(scheduler):
+    assert scheduler._lock.locked()
+    os.kill(os.getpid(), signal.SIGTERM)
+    finish(scheduler)
+
+
+JobScheduler._finish_jobs = told_to_end
+main()
+"""
 RUNS = "results/small/runs/standin-llama/toy"
 GOOD, FRAGILE = f"{RUNS}/dass-a1/2of4", f"{RUNS}/fragile/2of4"
 
@@ -121,6 +140,19 @@ def test_a_killed_snakemake_is_called_again(fragile: Workflow) -> None:
         with suppress(ProcessLookupError):  # the next call's job has waited for the first to end
             os.killpg(process.pid, signal.SIGKILL)
     assert written(fragile, FRAGILE) == {"pruned.safetensors", "pruning.json"}
+
+
+def test_snakemake_ends_when_told_to_while_it_looks_after_its_jobs(study: Workflow) -> None:
+    """It holds the lock then that its handler of SIGTERM waits for: it did not end."""
+    summary = "results/small/summary.csv"
+    command = [sys.executable, "-c", TOLD_TO_END, summary, "--forcerun", "summary", "--cores", "1"]
+    done = subprocess.run(
+        [*command, "--configfile", "study.yaml"],
+        cwd=study.folder, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Will exit after finishing currently running jobs" in done.stderr, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_sample_of_the_faults(study: Workflow, finished_study: Workflow) -> None:

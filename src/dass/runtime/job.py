@@ -40,6 +40,9 @@ NUMERIC = (
 )
 """Settings of a user's shell that would change results without a word."""
 
+SECONDS_TO_END = 60
+"""How long a job that is ended from outside may take for it; the kernel ends it then."""
+
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Where libraries look for how many threads they have, the later ones before the first."""
 
@@ -127,7 +130,12 @@ def _explained(error: Exception) -> str | None:
 
 
 def _end_from_outside(number: int, _frame: object) -> None:
-    """Leave as an error would, so that half-written files are removed, and say why."""
+    """Leave as an error would, so that half-written files are removed, and say why.
+
+    A handler runs between any two instructions: what it raises may be swallowed there, or leave a
+    thread behind that nobody tells to end and that Python waits for.
+    """
+    signal.alarm(SECONDS_TO_END)
     name = signal.Signals(number).name
     log.error("error: ended from outside (%s): cancelled, out of time, or the node goes down", name)
     sys.exit(128 + number)

@@ -7,6 +7,7 @@ raises there, raises in the library. DASS_FAULT is JSON: ``event`` (write, renam
 
 import ctypes
 import errno
+import faulthandler
 import json
 import os
 import re
@@ -84,5 +85,6 @@ def _jump(seconds, fired):
 
 
 sys.addaudithook(_hook)
+faulthandler.register(signal.SIGUSR1)  # where each thread is, when a call does not end
 if "DASS_CLOCK" in os.environ:
     _jump(float(os.environ["DASS_CLOCK"]), os.environ["DASS_FIRED"])

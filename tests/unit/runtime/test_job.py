@@ -174,6 +174,32 @@ with job("a.log", 1), writing("result.json") as part:
     assert [file.name for file in tmp_path.iterdir()] == ["a.log"]
 
 
+@pytest.mark.parametrize(
+    "stays",
+    [
+        "threading.Thread(target=threading.Event().wait).start()\n    os.kill(os.getpid(), 15)",
+        # What is raised in the end of an object is ignored there.
+        "End(); threading.Event().wait()",
+    ],
+    ids=["a thread waits", "the exit is swallowed"],
+)
+def test_a_job_that_cannot_end_is_ended(tmp_path: Path, stays: str) -> None:
+    script = f"""import os, threading
+from dass.runtime import job
+job.SECONDS_TO_END = 1
+class End:
+    def __del__(self):
+        os.kill(os.getpid(), 15)
+with job.job("a.log", 1):
+    {stays}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGALRM, done.stderr
+    assert "ended from outside (SIGTERM)" in done.stderr
+
+
 def test_a_job_has_its_card_before_torch_is_imported(tmp_path: Path) -> None:
     script = """import os, sys
 os.environ["DASS_GPUS"] = "7"
