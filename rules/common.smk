@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from argparse import ArgumentParser
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path

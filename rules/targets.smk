@@ -41,16 +41,33 @@ def check_target(target):
             stop(f"{target}: {error}")
 
 
+FORCED = ArgumentParser(add_help=False, allow_abbrev=False)
+FORCED.add_argument("-R", "--forcerun", nargs="*", default=[])
+FORCED.add_argument("-F", "--forceall", action="store_true")
+FORCED.add_argument("-f", "--force", action="store_true")
+FORCED, _ = FORCED.parse_known_args(sys.argv[1:])  # Snakemake has not told us yet
+
+
+def made_again(file):
+    """Whether the command line has Snakemake make a file, though it may be there."""
+    file, forced = str(file), FORCED.forcerun
+    if FORCED.forceall or file in forced:
+        return True
+    if file in sys.argv and (FORCED.force or is_gone(file)):
+        return True
+    return any(r.name in forced and r.is_producer(file) for r in workflow.rules)
+
+
 def check_whole(target):
     """Refuse a result whose inputs are gone, as failed jobs leave it, where they are not asked for.
 
     Snakemake would take it to be current: see `gone`.
     """
     try:
-        missing = gone_before(target) if Path(target).exists() else None
+        missing = gone_before(target, made_again) if Path(target).exists() else None
     except DassError as error:
         stop(error)
-    if missing and {str(missing), "-F", "--forceall"}.isdisjoint(sys.argv):
+    if missing:
         stop(
             f"{target}: was made from {missing}, which is gone; give both as targets, or none"
         )

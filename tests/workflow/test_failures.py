@@ -163,8 +163,8 @@ def test_a_sample_of_the_faults(study: Workflow, finished_study: Workflow) -> No
     for targets, file, event, do, rule in (
         ([pruned], pruned, "rename", "job SIGKILL", "prune_run"),
         ([pruned], f"{run}/pruning.json", "write", "all SIGTERM", "prune_run"),
-        # What the killed job took along is asked for with what is made from it.
-        ([result, pruned], result, "write", "full 50", "perplexity"),
+        # The job that is forced brings along what the killed one took with it.
+        ([result], result, "write", "full 50", "perplexity"),
         ([result], result, "write", "error EIO", "perplexity"),
     ):
         fault = Fault(do, targets[0], file, event, do)

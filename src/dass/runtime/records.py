@@ -7,7 +7,7 @@ from, is found by comparing (:mod:`dass.results.verify`).
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,8 +66,12 @@ def is_gone(output: str | Path) -> bool:
     return where is not None and not Path(output).exists() and record_path(*where).exists()
 
 
-def gone_before(output: str | Path) -> Path | None:
+def gone_before(
+    output: str | Path, again: Callable[[Path], bool] = lambda file: False
+) -> Path | None:
     """What is gone of the results that this one was made from, directly or not; None: nothing.
+
+    What is made ``again`` whatever is there, with its inputs where they are gone, does not count.
 
     Raises:
         DataError: a record is damaged.
@@ -79,8 +83,9 @@ def gone_before(output: str | Path) -> Path | None:
     for one in queue:
         record = read_record(study, one)
         for source in record.made_from if record else ():
-            if is_gone(study / source):
-                return study / source
+            both = study / one, study / source
+            if is_gone(both[1]) and not (is_gone(both[0]) or any(map(again, both))):
+                return both[1]
             if source not in seen:
                 seen.add(source)
                 queue.append(source)

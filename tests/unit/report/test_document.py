@@ -361,17 +361,30 @@ def test_a_long_pdf_has_contents_and_a_short_one_has_none(report: Report, tmp_pa
     assert "Contents" in long[0] and "Contents" not in " ".join(short)
 
 
+def table_of(rows: int) -> Table:
+    """With rows `method 1` to `method <rows>`, each of which stands alone in its group."""
+    groups = [RowGroup("2:4", [(f"method {n}", [Cell("1")])]) for n in range(1, rows + 1)]
+    return Table(["M"], [TableSection("", groups)], "Above.", "a")
+
+
 @needs_poppler
-def test_text_fills_a_page_that_a_figure_does_not_fit_on(tmp_path: Path) -> None:
-    """Else half a page would stay empty below a table."""
-    table = report_of(*[Cell("1")] * 3).sections[0].tables[0]
-    rows = [(f"method {n}", [Cell("1")] * 3) for n in range(36)]
-    high = replace(table, sections=[TableSection("", [RowGroup("2:4", rows)])])
+def test_a_figure_stands_in_its_section(tmp_path: Path) -> None:
+    """Below its table, though page one has no room for it, but for the next section's text."""
     models = {f"m{n}": f"Model {n}" for n in range(9)}
     drawing = Drawing(perplexity_figure(ROWS, replace(SETTINGS, models=models)), "Below.", "f.pdf")
-    first = Section("First", [high], [drawing])
-    found = pages(written(Report("T", [], [first, Section("Second", [table])], []), tmp_path)[0])
-    assert "Second" in found[0] and "Below." in found[1]
+    sections = [Section("First", [table_of(36)], [drawing]), Section("Second", findings=["Text."])]
+    found = pages(written(Report("T", [], sections, []), tmp_path)[0])
+    assert "Below." not in found[0]
+    assert found[1].index("Below.") < found[1].index("Second")
+
+
+@needs_poppler
+def test_only_a_table_longer_than_a_page_is_broken(tmp_path: Path) -> None:
+    sections = [Section("S", [table_of(rows) for rows in (30, 31, 90)])]
+    found = pages(written(Report("T", [], sections, []), tmp_path)[0])
+    assert "method 30 1" in found[0] and "method 31 1" not in found[0]
+    assert all(f"method {n} 1" in found[1] for n in range(1, 32))
+    assert len(found) > 3 and "method 90 1" in found[-2] + found[-1]
 
 
 @latex

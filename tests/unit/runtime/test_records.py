@@ -19,8 +19,13 @@ def test_results_that_are_gone_are_known_by_their_records(tmp_path: Path) -> Non
     assert [is_gone(output) for output in (tokens, masks)] == [True, False]
     assert [gone_before(output) for output in (masks, table)] == [tokens, tokens]
     assert gone_before(other) is None
+    # What is made again brings its own inputs, and no others.
+    assert [gone_before(masks, {it}.__contains__) for it in (tokens, masks)] == [None, None]
+    assert [gone_before(table, {it}.__contains__) for it in (tokens, masks)] == [None, None]
+    assert gone_before(table, {table}.__contains__) == tokens
     masks.unlink()
     assert gone_before(table) == masks
+    assert [gone_before(table, {it}.__contains__) for it in (masks, table)] == [None, None]
     record_path(study, "masks").unlink()
     assert not is_gone(masks)
     assert gone_before(table) is None
