@@ -20,7 +20,7 @@ MOST_TOKENS = 16
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 """The activation functions of gated products, by the kernel's number for each."""
 
-RINGS = {(1, 1): (16, 2), (2, 1): (8, 4), (1, 2): (8, 4), (2, 2): (8, 4)}
+RINGS = {(1, 1): (16, 2), (2, 1): (8, 2), (1, 2): (12, 2), (2, 2): (8, 2)}
 """Matrices, tiles of 8 tokens -> warps of a block, chunks that each copies ahead; measured."""
 
 BITMAP_RINGS = {1: (16, 2), 2: (12, 2)}

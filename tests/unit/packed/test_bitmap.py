@@ -31,7 +31,7 @@ def lopsided(rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 
 def read_in_order(packed: Bitmap) -> Tensor:
-    """The weight as ``bitmap.cu`` reads it: chunk after chunk, of each octet what lies at its ends."""
+    """The weight as ``bitmap.cu`` reads it: chunk after chunk, octets by what lies at their ends."""
     tiles, chunks = packed.data.shape[:2]
     codes = packed.codes.contiguous().view(torch.uint8)
     rows = packed.data[:, :, WORDS:].contiguous().view(torch.int16).unflatten(-1, (LANES, 2))
@@ -53,7 +53,7 @@ def read_in_order(packed: Bitmap) -> Tensor:
 
 
 def octets_of(column: list[int], codes: list[int]) -> list[int]:
-    """The 128 weights of a lane's halves: first quads from where octets begin, second from the end."""
+    """The 128 weights of a lane: of each octet quads from its two ends."""
     margin, weights, place = [GARBAGE] * 4, [], 4
     column = margin + column + margin
     for code in codes:

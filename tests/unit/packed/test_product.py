@@ -56,7 +56,7 @@ def check(ring: Ring, weights: list, tokens: int, shared: int) -> None:
 def test_a_hopper_takes_what_was_measured() -> None:
     hopper, weight = SHARED["9.0, 10.0"], groups(4, "output")
     assert ring_of([weight], 1, hopper).warps == 16
-    assert ring_of([weight] * 2, 1, hopper).stages == 4
+    assert ring_of([weight] * 2, 1, hopper).warps == 8
     for matrices in (1, 2):  # 47: of some million random columns the longest
         assert ring_of([bitmap(32, 47)] * matrices, 1, hopper).warps == 16
         assert ring_of([bitmap(32, 47)] * matrices, 16, hopper).warps == 12

@@ -47,7 +47,8 @@ def test_computing_depends_on_no_method_and_on_nothing_that_only_presents(stage:
 def test_kernels_that_are_read_as_text_are_files_of_what_times_them() -> None:
     kernels = {str(path) for path in (ROOT / "packed").glob("*.c*")}
     assert {Path(kernel).name for kernel in kernels} == {
-        "common.cuh", "decode.cuh", "block.cuh", "groups.cu", "bitmap.cu", "many.cu", "arrange.cu", "cpu.c",
+        "common.cuh", "decode.cuh", "block.cuh", "groups.cu", "bitmap.cu", "many.cu", "arrange.cu",
+        "cpu.c",
     }  # fmt: skip
     for stage in ("speed_gpu", "speed_prefill", "speed_cpu"):
         assert kernels <= set(module_files(f"stages.{stage}"))
