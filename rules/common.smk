@@ -39,6 +39,7 @@ from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
 from dass.pruning.methods import classes_of, make_method, takes_files
 from dass.report.experiment import other_kind
+from dass.results.asked import asked_otherwise
 from dass.results.published import dense_targets, read_published, was_pruned_from
 from dass.runtime.job import user
 from dass.runtime.provenance import CONFIG, fingerprint
