@@ -192,7 +192,7 @@ def test_a_packed_file_of_what_the_folder_was_before_is_refused(
     else:
         weights = {name: 2 * tensor for name, tensor in load_file(file).items()}
         save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="packed of another model than .*; pack it again"):
+    with pytest.raises(ModelError, match=r"packed of another model than .*; pack it again"):
         load_packed(folder, "cpu")
 
 
