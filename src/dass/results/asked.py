@@ -18,7 +18,7 @@ def asked_otherwise(path: str | Path, asked: Mapping[str, Any]) -> str | None:
             what the file does not have is not compared.
 
     Returns:
-        ``alpha is 0.5, not 0.9``; None where nothing differs.
+        ``seed is 0, not 9``; None where nothing differs.
     """
     try:
         content = read_json(path)
