@@ -117,6 +117,12 @@ ORIGINS = {
 """Folder in resources/ -> what it is fetched from or made of."""
 
 
+@lru_cache(None)
+def own_files_hash(files):
+    """What the user's own files hold: by times alone, an older one put in their place is missed."""
+    return fingerprint(files)
+
+
 def origins(datasets=lambda wildcards: []):
     """A param: what the model, and data sets, come from that a job reads; no stage is given it.
 
@@ -127,11 +133,19 @@ def origins(datasets=lambda wildcards: []):
         datasets: names of data sets, by the wildcards.
     """
 
+    def model_origin(name):
+        if STUDY.models[name].path is None:
+            return ORIGINS.get(folder_of(name))
+        return own_files_hash(tuple(own_model_files(name)))
+
+    def dataset_origin(name):
+        if STUDY.datasets[name].path is None:
+            return ORIGINS.get(dataset_input(name))
+        return own_files_hash(tuple(own_dataset_files(name)))
+
     def param(wildcards):
-        own = [n for n in datasets(wildcards) if STUDY.datasets[n].path is None]
         model = [wildcards.model] if wildcards.model in STUDY.models else []
-        folders = [*map(folder_of, model), *map(dataset_input, own)]
-        return [ORIGINS.get(folder) for folder in folders]
+        return [*map(model_origin, model), *map(dataset_origin, datasets(wildcards))]
 
     return param
 

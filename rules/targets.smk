@@ -1,4 +1,6 @@
 # What is asked for: whether it is of this study, and whole; and what jobs said that failed.
+from snakemake.io import IOFile
+
 NAMES = {
     "models": STUDY.models,
     "calibrations": DRAWS,
@@ -108,4 +110,49 @@ def gone(*kinds):
             return BLOCK_ACTIVATIONS + norms + BLOCK_ERRORS
         return all_speed_results()
 
-    return lambda wildcards: [f for kind in kinds for f in files(kind) if is_gone(f)]
+    def found(wildcards):
+        check_unrecorded()
+        return [f for kind in kinds for f in files(kind) if is_gone(f)]
+
+    return found
+
+
+def asked_of(run, kind):
+    """What the config asks for in this kind of result of a run."""
+    model = STUDY.models[run.model]
+    asked = {"dtype": model.dtype, "bos": model.bos}
+    if kind == "perplexity":
+        text = {"dataset": STUDY.perplexity.dataset, "length": STUDY.perplexity.length}
+        return asked | text
+    if kind == "zero_shot":
+        return asked | {"limit": model.zero_shot_limit}
+    method, draw = STUDY.methods[run.method], DRAWS[run.calibration]
+    return (
+        asked
+        | {"function": method.function, "arguments": arguments_of_run(run)}
+        | {key: getattr(method, key) for key in ["targets", "permute"]}
+        | {
+            key: getattr(draw, key)
+            for key in ["dataset", "sequences", "length", "seed", "propagation"]
+        }
+    )
+
+
+@lru_cache(None)
+def check_unrecorded():
+    """Refuse results that were made otherwise where Snakemake cannot know, as of a copied folder.
+
+    It compares params with those that it recorded; of files that it has no record of it knows times
+    only.
+    """
+    kinds = {"pruning": RUNS, "perplexity": RUNS, "zero_shot": ZERO_SHOT_RUNS}
+    for kind, these in kinds.items():
+        for run in these:
+            file = f"{RUN}/{kind}.json".format(**run._asdict())
+            if not Path(file).exists() or workflow.persistence.metadata(IOFile(file)):
+                continue
+            if differs := asked_otherwise(file, asked_of(run, kind)):
+                stop(
+                    f"{file}: {differs} as the config asks, and Snakemake has no record of how it "
+                    "was made; delete it, or give the study another name"
+                )

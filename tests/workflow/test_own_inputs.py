@@ -87,6 +87,42 @@ def test_a_file_edited_in_place_makes_stale_what_reads_it(
     assert jobs or not planned
 
 
+@pytest.mark.parametrize(
+    ("file", "jobs"),
+    [
+        ("mine/tokenizer.json", ALL),
+        ("mine/model.safetensors", ALL),
+        ("data/wikitext/validation.jsonl", {"evaluation_tokens", "perplexity"}),
+    ],
+)
+def test_a_file_of_the_same_size_and_time_is_not_the_same(
+    own: Workflow, file: str, jobs: set[str]
+) -> None:
+    """As where a folder is unpacked, moved or linked to where another one lay."""
+    path = own.folder / file
+    times, content = path.stat(), bytearray(path.read_bytes())
+    place = content.rindex(b"a") if file.endswith("l") else len(content) // 2
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert set(own.plan()) & ALL == jobs
+
+
+def test_a_link_that_leads_to_another_folder_counts(own: Workflow) -> None:
+    folder, other = own.folder / "models", own.folder / "others"
+    (own.folder / MODEL).rename(folder)
+    (own.folder / MODEL).symlink_to(folder)
+    assert own.plan() == {}
+    shutil.copytree(folder, other, copy_function=shutil.copy2)
+    path = other / "config.json"
+    times = path.stat()
+    path.write_text(path.read_text().replace("10000.0", "20000.0"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (own.folder / MODEL).unlink()
+    (own.folder / MODEL).symlink_to(other)
+    assert set(own.plan()) >= ALL
+
+
 def test_a_file_that_is_added_or_gone_counts(own: Workflow) -> None:
     (own.folder / MODEL / "added_tokens.json").unlink()
     assert set(own.plan()) >= ALL

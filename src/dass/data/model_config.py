@@ -33,6 +33,9 @@ SIZES = (
 )
 """Keys of config.json that are whole numbers above 0 wherever they are one number."""
 
+LIMITS = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+"""Keys of config.json of which 0 or less is no limit elsewhere, but leaves nothing over here."""
+
 STRETCHED = ("linear", "dynamic", "yarn")
 """Ways to scale rotary embeddings by a factor that `max_position_embeddings` may not contain."""
 
@@ -127,7 +130,21 @@ def _check_part(settings: Mapping[str, Any], where: str | Path) -> None:
             f"{where}: is_causal or use_bidirectional_attention lets tokens attend to later ones; "
             "give a causal language model"
         )
+    for key in LIMITS:
+        value = settings.get(key)
+        unused = key == "sliding_window" and not _has_windows(settings)
+        if isinstance(value, int | float) and value <= 0 and not unused:
+            raise ModelError(
+                f"{where}: {key} is {value}, which would let nothing through; set it to null if "
+                "there is no such limit, or correct it"
+            )
     _check_sizes(settings, where)
+
+
+def _has_windows(settings: Mapping[str, Any]) -> bool:
+    """Whether some attention may look back over a window only."""
+    kinds = settings.get("layer_types") or ["sliding_attention"]
+    return settings.get("use_sliding_window") is not False and "sliding_attention" in kinds
 
 
 def _method(quantisation: Any) -> str:

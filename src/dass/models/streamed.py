@@ -128,6 +128,12 @@ class StreamedModel:
         self._reader = _BlockReader(self._read_block, self.device)
         self._head: nn.Sequential | None = None
         self._load_around_blocks()
+        self._dynamic = [
+            (module, dict(vars(module)), dict(module._buffers))
+            for module in self.model.modules()
+            if "dynamic" in str(getattr(module, "rope_type", ""))
+        ]
+        """Modules that turn positions by the longest sequence so far, as they are before any."""
         self._check_runs()
 
     def _fits(self) -> bool:
@@ -280,7 +286,11 @@ class StreamedModel:
 
     @contextmanager
     def _blocks_replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
-        """Let ``forward`` stand in for each decoder block's own."""
+        """Let ``forward`` stand in for each decoder block's own; no sequence was seen before."""
+        for module, state, buffers in self._dynamic:
+            vars(module).clear()
+            vars(module).update(state)
+            module._buffers.update(buffers)
         for layer in self.layers:
             layer.forward = forward
         try:

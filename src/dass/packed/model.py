@@ -29,6 +29,7 @@ from dass.packed.product import ACTIVATIONS
 from dass.pruning.pruned_file import tensor_hash
 from dass.runtime.files import seal, unseal, writing
 from dass.runtime.progress import Progress, log
+from dass.runtime.provenance import model_source
 from dass.terms import ROLES
 
 FORMAT = "dass-packed-3"
@@ -97,6 +98,7 @@ def pack_folder(folder: str | Path, dtype: torch.dtype, bitmap: bool = False) ->
         progress.step()
     hashes = {key: tensor_hash(tensor) for key, tensor in tensors.items()}
     settings = {"dtype": str(dtype).removeprefix("torch."), "mlps": about, "hashes": hashes}
+    settings |= {"model": model.source()}
     with writing(model.folder / PACKED) as part:
         save_file(tensors, part, metadata={"format": FORMAT, "about": seal(settings)})
     return model.folder / PACKED
@@ -115,13 +117,14 @@ def load_packed(
 
     Raises:
         DataError: the packed file is missing or damaged.
-        ModelError: the folder is incomplete, or of another model.
+        ModelError: the folder is incomplete, or its weights or config.json are no more those that
+            were packed.
     """
     path = Path(folder) / PACKED
     about, file = _open_packed(path)
     dtype = getattr(torch, about["dtype"])
     model = _Folder(folder, dtype)
-    if set(about["mlps"]) != {model.name(index) for index in range(len(model.layers))}:
+    if about["model"] != model.source():
         raise ModelError(f"{path}: packed of another model than {folder}; pack it again")
     for index, block in enumerate(model.layers):
         name = model.name(index)
@@ -203,6 +206,10 @@ class _Folder:
         self.model = empty_model(folder, dtype)
         self.prefix, self.layers = decoder_blocks(self.model, self.folder)
         self.stored = stored_names(self.folder, self.model, self.weights.stored)
+
+    def source(self) -> dict[str, str]:
+        """What the model is: hashes of its config.json and weights."""
+        return model_source(self.folder, self.weights.files)
 
     def name(self, index: int) -> str:
         """The name of a block."""

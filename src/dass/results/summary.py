@@ -79,7 +79,8 @@ def summarise(pruning: Files, perplexity: Files, zero_shot: Files) -> Summary:
 
     Raises:
         DataError: a file is malformed; two files are about one run; results of one run come from
-            different masks, or results of one model from different evaluation tokens.
+            different masks, or results of one model from different weights, dtypes or evaluation
+            tokens.
     """
     found: dict[Run, dict[str, RunResult]] = {}
     hashes: dict[tuple[str, str], tuple[str | None, str | Path]] = {}
@@ -109,6 +110,10 @@ def summarise(pruning: Files, perplexity: Files, zero_shot: Files) -> Summary:
 def _hashes(result: RunResult) -> Iterator[tuple[str, str, str | None, str]]:
     """Run or model, a hash's name, the hash, and what it means if another file has another."""
     tokens = "the runs were not evaluated on the same tokens"
+    for part, value in result.provenance.get("model", {}).items():
+        yield result.run.model, f"the model's {part}", value, "the runs are not of the same model"
+    if dtype := result.settings.get("dtype"):
+        yield result.run.model, "dtype", dtype, "the model was not run in the same precision"
     if isinstance(result, PruningResult | PerplexityResult | ZeroShotResult):
         yield str(result.run), "mask_hash", result.mask_hash, "the two are of different masks"
     if isinstance(result, PerplexityResult):

@@ -29,6 +29,8 @@ make every result stale with each edit of the config."""
 PIECE = 1 << 20
 PIECES = 64
 """A file of weights is hashed in pieces of so many bytes, at most so many, evenly spread."""
+GLANCE = 64 << 10
+"""The same of a file that is only looked at to see whether it is another one."""
 
 Origin = dict[str, str]
 """Where an input came from: ``repository`` and ``commit``."""
@@ -95,16 +97,38 @@ def model_source(folder: str | Path, weights: Iterable[Path]) -> dict[str, str]:
     return {"config": sha256(Path(folder) / "config.json"), "weights": digest.hexdigest()}
 
 
+def fingerprint(files: Iterable[str | Path]) -> str:
+    """A hash of names, sizes and content of files: all of small ones, 4 MiB of others.
+
+    For a look before each job: times tell nothing of a file that was moved, linked or unpacked to
+    where another one lay.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(map(Path, files)):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for piece in _spread(file, size, GLANCE):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
 def _pieces(file: IO[bytes], size: int) -> Iterable[bytes]:
     """All of a small safetensors file; of a large one its header, and pieces up to its end."""
-    if size <= PIECE * PIECES:
+    if size > PIECE * PIECES:
+        start = file.read(8)
+        yield start + file.read(struct.unpack("<Q", start)[0])
+    yield from _spread(file, size, PIECE)
+
+
+def _spread(file: IO[bytes], size: int, piece: int) -> Iterable[bytes]:
+    """All of a file of up to 64 pieces; of a larger one so many, evenly spread up to its end."""
+    if size <= piece * PIECES:
         yield file.read()
         return
-    start = file.read(8)
-    yield start + file.read(struct.unpack("<Q", start)[0])
     for number in range(PIECES):
-        file.seek((size - PIECE) * number // (PIECES - 1))
-        yield file.read(PIECE)
+        file.seek((size - piece) * number // (PIECES - 1))
+        yield file.read(piece)
 
 
 def git_commit() -> str | None:

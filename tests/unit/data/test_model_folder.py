@@ -252,6 +252,26 @@ def test_tokens_that_see_later_ones(setting: dict[str, Any], folder: Path) -> No
     refused(folder, "is_causal or use_bidirectional_attention")
 
 
+@pytest.mark.parametrize("value", [0, -1, 0.0])
+@pytest.mark.parametrize(
+    "key", ["sliding_window", "attn_logit_softcapping", "final_logit_softcapping"]
+)
+def test_limits_that_leave_nothing(key: str, value: float, folder: Path) -> None:
+    """A window of no token, logits that are all 0: other programs mean no limit by it."""
+    set_config(folder, **{key: value})
+    refused(folder, f"{key} is {value}", "set it to null")
+    set_config(folder, **{key: None})
+    check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"use_sliding_window": False}, {"layer_types": ["full_attention"] * 3}]
+)
+def test_a_window_that_no_block_has_may_be_anything(setting: dict[str, Any], folder: Path) -> None:
+    set_config(folder, sliding_window=0, **setting)
+    check_folder(folder)
+
+
 # --- Headers ----------------------------------------------------------------------------------
 
 

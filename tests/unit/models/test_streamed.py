@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,25 @@ def test_the_sliding_window_matters(
     before, after = first_block(tokens), first_block(changed)
     assert torch.equal(before[:, 8:], after[:, 8:])
     assert not torch.allclose(before[:, 7], after[:, 7])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "granite"])
+def test_longer_sequences_leave_no_trace(
+    architecture: str, tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+) -> None:
+    """Dynamic scaling keeps the positions of the longest sequence so far; a model's own logits of
+    many rows, as Granite's, are such a sequence, too."""
+    folder = Path(shutil.copytree(tiny_model(architecture), tmp_path / "tiny"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"max_position_embeddings": 8}
+    config |= {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 100.0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = StreamedModel(folder, torch.float32)
+    for length in (20, 8, 12):
+        some = tokens[:, :length]
+        torch.testing.assert_close(
+            streamed_logits(model, some), whole_logits(folder, some), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_model_in_shards_is_the_same(tiny_model: TinyModel, tokens: Tensor) -> None:

@@ -31,7 +31,7 @@ def lopsided(rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 
 def read_in_order(packed: Bitmap) -> Tensor:
-    """The weight as ``bitmap.cu`` reads it: chunk after chunk, octets by what lies at their ends."""
+    """The weight as ``bitmap.cu`` reads it: octets by what lies at their ends."""
     tiles, chunks = packed.data.shape[:2]
     codes = packed.codes.contiguous().view(torch.uint8)
     rows = packed.data[:, :, WORDS:].contiguous().view(torch.int16).unflatten(-1, (LANES, 2))

@@ -178,6 +178,24 @@ def test_a_packed_file_of_an_older_format_is_refused(tiny_model: TinyModel, tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+def test_a_packed_file_of_what_the_folder_was_before_is_refused(
+    changed: str, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Else its MLPs would run between an attention of other weights, or with another activation."""
+    folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
+    pack_folder(folder, torch.bfloat16)
+    load_packed(folder, "cpu")
+    file = folder / changed
+    if changed == "config.json":
+        file.write_text(file.read_text().replace('"silu"', '"relu"'))
+    else:
+        weights = {name: 2 * tensor for name, tensor in load_file(file).items()}
+        save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"packed of another model than .*; pack it again"):
+        load_packed(folder, "cpu")
+
+
 def test_a_packed_file_of_a_deeper_model_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
     folder = pruned_folder(tiny_model("llama"), tmp_path / "export")
     pack_folder(folder, torch.bfloat16)

@@ -114,6 +114,26 @@ def test_results_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
     summarise([], [perplexity_file(tmp_path, "a/dense", 5.0), of_b], [])  # another tokenizer
 
 
+def test_runs_of_one_model_are_of_the_same_weights_and_precision(tmp_path: Path) -> None:
+    said = {"config": "c", "weights": "w"}
+
+    def files(settings: dict, model: dict) -> list[Path]:
+        origins = [ORIGIN | {"model": said}, ORIGIN | {"model": model}]
+        return [
+            perplexity_file(tmp_path, "a/dense", 5.0, provenance=origins[0],
+                            settings={"dtype": "float32"}),
+            perplexity_file(tmp_path, "a/c4/dass/u50", 5.0, provenance=origins[1],
+                            settings=settings),
+        ]  # fmt: skip
+
+    summarise([], files({"dtype": "float32"}, said), [])
+    with pytest.raises(DataError, match=r"u50/perplexity.json: dtype differs from .*dense/perp"):
+        summarise([], files({"dtype": "bfloat16"}, said), [])
+    for part in said:
+        with pytest.raises(DataError, match=rf"the model's {part} differs from .*not of the same"):
+            summarise([], files({"dtype": "float32"}, said | {part: "other"}), [])
+
+
 def test_requests_differ_between_runs_of_a_model(tmp_path: Path) -> None:
     first = zero_shot_file(tmp_path, "a/dense")
     content = json.loads(first.read_text()) | {"mask_hash": "mask"}

@@ -20,6 +20,7 @@ import torch
 
 from dass.runtime.provenance import (
     CONFIG,
+    fingerprint,
     git_commit,
     machine,
     model_source,
@@ -226,3 +227,20 @@ def test_a_models_source_is_its_config_its_weights_and_no_place(weights: Path) -
     (weights.parent / "config.json").write_text('{"rope_theta": 1}')
     changed = model_source(weights.parent, [weights])
     assert changed["weights"] == first["weights"] and changed["config"] != first["config"]
+
+
+def test_a_fingerprint_is_of_content_and_names_wherever_files_lie(tmp_path: Path) -> None:
+    def written(folder: str, **files: bytes) -> list[Path]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        paths = [tmp_path / folder / name for name in files]
+        for path, content in zip(paths, files.values(), strict=True):
+            path.write_bytes(content)
+        return paths
+
+    large = bytes(5 << 20)
+    changed = large[:-1] + b"\1"  # the last byte is in the last of the pieces
+    known = fingerprint(written("a", one=b"1", two=large))
+    assert fingerprint(written("b", two=large, one=b"1")) == known
+    for other in ({"one": b"2", "two": large}, {"one": b"1", "two": changed},
+                  {"one": b"1", "too": large}, {"one": b"1", "two": large + b"\0"}):  # fmt: skip
+        assert fingerprint(written("c", **other)) != known
