@@ -20,7 +20,7 @@ def pack_pruned(weight: Tensor, name: str = "matrix", bitmap: bool = False) -> P
     Args:
         weight: float16 or bfloat16 [out, in], zero where it is pruned.
         name: what to call it in an error.
-        bitmap: pack it as a bitmap if it fits no groups; smaller, but faster only if it is large.
+        bitmap: pack it as a bitmap if it fits no groups; faster for a few tokens only.
 
     Raises:
         PatternError: it fits no groups; or the dtype is another.

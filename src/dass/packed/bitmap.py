@@ -3,7 +3,7 @@
 Tiles, chunks, lanes and codes are those of :mod:`dass.packed.formats`, groups along the input. A
 lane's values of a chunk lie one after another in a column of words, two a word; a zero fills up the
 last one. Of all columns ``depth`` words lie in rows, as the kernel copies them; the words beyond
-them, the *spill*, lie one lane's after another's. At half the weights all takes 58.4 % of the dense
+them, the *spill*, lie one lane's after another's. At half the weights all takes 58.3 % of the dense
 bytes.
 """
 
@@ -112,7 +112,8 @@ def unpack_bitmap(packed: Bitmap, dtype: torch.dtype) -> Tensor:
 
 def _first(counts: Tensor, of: int) -> Tensor:
     """bool [..., of] of [...]: true at so many first places."""
-    return torch.arange(of, device=counts.device) < counts.unsqueeze(-1)
+    first: Tensor = torch.arange(of, device=counts.device) < counts.unsqueeze(-1)
+    return first
 
 
 def depth_of(words: Tensor) -> int:

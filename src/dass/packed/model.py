@@ -47,8 +47,8 @@ def pack_model(model: nn.Module, bitmap: bool = False, keep_dense: bool = False)
     Args:
         model: a causal language model of transformers in half precision, weights zero where they
             are pruned. Its blocks are packed where they are; dense weights are given up.
-        bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory, and time only if
-            they are large.
+        bitmap: also pack MLPs that are neither 2:4 nor 4:8; that saves memory, and time for up to
+            16 tokens at once.
         keep_dense: keep dense weights, too, for more tokens at once than packed ones pay for (16,
             8 on a CPU, 128 or 64 on Hopper): prompts are read as fast as without packing, for half
             as much memory again as the dense MLPs take.
