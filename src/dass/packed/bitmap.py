@@ -64,7 +64,7 @@ class Bitmap:
     @property
     def codes(self) -> Tensor:
         """int32 [tiles, chunks, 32, 4]."""
-        return self.data[:, :, :WORDS].flatten(2).unflatten(2, (LANES, WORDS))
+        return self.data[:, :, :WORDS].reshape(*self.data.shape[:2], LANES, WORDS)
 
 
 def pack_bitmap(weight: Tensor, mask: Tensor, name: str = "matrix") -> Bitmap:
