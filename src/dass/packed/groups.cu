@@ -47,7 +47,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) product(
       for (int m = 0; m < MATRICES; ++m)
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
-          copy<16>(shared_address(ring + ((slot + m) * VECTORS + v) * 32), (m ? second : first) + at + 32 * v);
+          copy<16>(shared_address(ring + ((slot + m) * VECTORS + v) * 32),
+                   (m ? second : first) + at + 32 * v);
     }
     asm volatile("cp.async.commit_group;");
     next += WARPS;
