@@ -6,7 +6,7 @@
 //
 // Compiled by NVRTC with these defined:
 //   GROUP   4 or 8: M of N:M, 0: a bitmap;  OUTPUT  1: groups along the output, 0: along the input
-//   TILES   1: up to 8 tokens, 2: up to 16;  WARPS  per block of threads
+//   TILES   1: up to 8 tokens, 2: up to 16;  WARPS  of a block;  STAGES  chunks that each copies ahead
 //   MATRICES  1, or 2 for gate and up;  ACTIVATION  0 SiLU, 1 tanh-GELU, 2 GELU (two matrices)
 //   BF16    1: bfloat16, 0: float16;  UNPACK  1: W is written as a dense matrix, nothing multiplied
 typedef unsigned int u32;
