@@ -57,6 +57,8 @@ def stop(problem):
 for folder in (HOME, Path.cwd()):
     if set("{}") & set(str(folder)):
         stop(f"{folder}: has braces, which Snakemake fills in; rename the folder")
+if named := re.search(r"<[a-z][a-z0-9_]*>", os.path.relpath(HOME)):
+    stop(f"{HOME}: has {named[0]}, which Snakemake fills in; rename the folder")
 try:
     for configfile in workflow.configfiles:
         check_keys(configfile)

@@ -248,6 +248,20 @@ def test_a_folder_with_braces_is_refused(tmp_path: Path) -> None:
     assert "error: " in finished.output and "has braces" in finished.output
 
 
+def test_a_workflow_elsewhere_in_a_folder_that_snakemake_fills_in_is_refused(
+    tmp_path: Path,
+) -> None:
+    named = copy_workflow(tmp_path / "a<b>")
+    named.write_study(small_study())
+    assert named.plan()["prune_run"] == 4  # its paths are relative: nothing is filled in
+    elsewhere = Workflow(tmp_path)
+    elsewhere.write_study(small_study())
+    finished = elsewhere.snakemake("--dry-run", "--snakefile", str(named.folder / "Snakefile"))
+    assert finished.code != 0
+    assert "a<b>: has <b>, which Snakemake fills in; rename the folder" in finished.output
+    assert "Undefined" not in finished.output
+
+
 def test_figures_do_not_follow_the_users_matplotlib(
     own: Workflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
