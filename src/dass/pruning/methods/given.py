@@ -49,7 +49,8 @@ class Given:
             raise ValueError("path has braces; write <model> and <pattern>, or rename it")
         if named := re.search(r"<(?!(?:model|pattern)>)[a-z][a-z0-9_]*>", self.path):
             raise ValueError(
-                f"path has {named[0]}, but only <model> and <pattern> stand for something; rename it"
+                f"path has {named[0]}, but only <model> and <pattern> stand for something; "
+                "rename it"
             )
 
     def comparison(self, role: Role) -> Comparison:
