@@ -78,9 +78,9 @@ RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
 RATIOS = f"{RESULTS}/ratios/{{model}}/{{calibration}}/{{ratios}}"
 WINDOWS = f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"
+TEXT_TOKENS = f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors"
 TEXTS = [
-    f"{RESULTS}/evaluation/{{model}}/{dataset}.safetensors"
-    for dataset in STUDY.perplexity.datasets
+    TEXT_TOKENS.replace("{dataset}", dataset) for dataset in STUDY.perplexity.datasets
 ]
 TEXT, *OTHER_TEXTS = TEXTS
 REQUESTS = f"{RESULTS}/requests/{{model}}.safetensors"
