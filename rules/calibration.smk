@@ -12,6 +12,7 @@ rule calibration_tokens:
         model=model_input,
         documents=calibration_documents_input,
         modules=modules("calibration_tokens"),
+        unrecorded=unrecorded("calibration", WINDOWS),
     output:
         out=WINDOWS,
     log:
@@ -44,8 +45,9 @@ rule evaluation_tokens:
         model=model_input,
         text=text_input,
         modules=modules("evaluation_tokens"),
+        unrecorded=unrecorded("evaluation", TEXT_TOKENS),
     output:
-        out=f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors",
+        out=TEXT_TOKENS,
     log:
         f"logs/evaluation_tokens/{STUDY.study}/{{model}}/{{dataset}}.log",
     benchmark:
@@ -81,6 +83,7 @@ rule zero_shot_requests:
         model=model_input,
         tasks=[dataset_input(dataset) for dataset in TASKS.values()],
         modules=modules("zero_shot_requests"),
+        unrecorded=unrecorded("requests", REQUESTS),
     output:
         out=REQUESTS,
     log:

@@ -57,6 +57,8 @@ def stop(problem):
 for folder in (HOME, Path.cwd()):
     if set("{}") & set(str(folder)):
         stop(f"{folder}: has braces, which Snakemake fills in; rename the folder")
+if named := re.search(r"<[a-z][a-z0-9_]*>", os.path.relpath(HOME)):
+    stop(f"{HOME}: has {named[0]}, which Snakemake fills in; rename the folder")
 try:
     for configfile in workflow.configfiles:
         check_keys(configfile)
@@ -76,9 +78,9 @@ RUN = f"{RESULTS}/runs/{{model}}/{{calibration}}/{{method}}/{{pattern}}"
 EVALUATED = f"{RESULTS}/runs/{{model}}/{{run}}"
 RATIOS = f"{RESULTS}/ratios/{{model}}/{{calibration}}/{{ratios}}"
 WINDOWS = f"{RESULTS}/calibration/{{model}}/{{calibration}}.safetensors"
+TEXT_TOKENS = f"{RESULTS}/evaluation/{{model}}/{{dataset}}.safetensors"
 TEXTS = [
-    f"{RESULTS}/evaluation/{{model}}/{dataset}.safetensors"
-    for dataset in STUDY.perplexity.datasets
+    TEXT_TOKENS.replace("{dataset}", dataset) for dataset in STUDY.perplexity.datasets
 ]
 TEXT, *OTHER_TEXTS = TEXTS
 REQUESTS = f"{RESULTS}/requests/{{model}}.safetensors"

@@ -18,6 +18,12 @@ def exported_input(wildcards):
     return own_model_files(wildcards.model, files_exported)
 
 
+def path_key(section, name):
+    """The config key of a path, for errors; with what it says where a variable is part of it."""
+    key, written = f"{section}.{name}.path", config[section][name]["path"]
+    return f"{key} ({written})" if "${" in written else key
+
+
 @lru_cache(None)
 def own_folder(model):
     """A model's folder of the user's own; checked once, not for each job."""
@@ -28,7 +34,7 @@ def own_folder(model):
         for length in window_lengths(model):
             check_window(settings, length, folder)
     except DassError as error:
-        stop(f"models.{model}.path: {error}")
+        stop(f"{path_key('models', model)}: {error}")
     return folder
 
 
@@ -82,12 +88,12 @@ def own_dataset_files(name):
         else:
             files = [folder]
     except DassError as error:
-        stop(f"datasets.{name}.path: {error}")
+        stop(f"{path_key('datasets', name)}: {error}")
     for file in files:
         if not file.is_file():
             what = "is no file" if file.exists() else "does not exist"
             stop(
-                f"datasets.{name}.path: {file} {what}; give the file of {dataset.kind}"
+                f"{path_key('datasets', name)}: {file} {what}; give the file of {dataset.kind}"
             )
     return [str(file) for file in files]
 

@@ -111,48 +111,55 @@ def gone(*kinds):
         return all_speed_results()
 
     def found(wildcards):
-        check_unrecorded()
         return [f for kind in kinds for f in files(kind) if is_gone(f)]
 
     return found
 
 
-def asked_of(run, kind):
-    """What the config asks for in this kind of result of a run."""
-    model = STUDY.models[run.model]
+def asked_of(kind, wildcards):
+    """What the config asks for in a file of this kind, of those that a job writes."""
+    model = STUDY.models[wildcards.model]
+    if kind == "requests":
+        return {"bos": model.bos, "limit": model.zero_shot_limit}
+    if kind == "evaluation":
+        return {"bos": model.bos, "length": STUDY.perplexity.length}
     asked = {"dtype": model.dtype, "bos": model.bos}
     if kind == "perplexity":
         text = {"dataset": STUDY.perplexity.dataset, "length": STUDY.perplexity.length}
         return asked | text
     if kind == "zero_shot":
         return asked | {"limit": model.zero_shot_limit}
-    method, draw = STUDY.methods[run.method], DRAWS[run.calibration]
+    draw = DRAWS[wildcards.calibration]
+    drawn = {
+        key: getattr(draw, key) for key in ["dataset", "sequences", "length", "seed"]
+    }
+    if kind == "calibration":
+        return {"bos": model.bos} | drawn
+    method = STUDY.methods[wildcards.method]
     return (
         asked
-        | {"function": method.function, "arguments": arguments_of_run(run)}
+        | {"function": method.function, "arguments": arguments_of_run(wildcards)}
         | {key: getattr(method, key) for key in ["targets", "permute"]}
-        | {
-            key: getattr(draw, key)
-            for key in ["dataset", "sequences", "length", "seed", "propagation"]
-        }
+        | drawn
+        | {"propagation": draw.propagation}
     )
 
 
-@lru_cache(None)
-def check_unrecorded():
-    """Refuse results that were made otherwise where Snakemake cannot know, as of a copied folder.
+def unrecorded(kind, output):
+    """An input function that gives no file: refuses an output that was made otherwise before.
 
-    It compares params with those that it recorded; of files that it has no record of it knows times
-    only.
+    Snakemake compares params with those that it recorded; of files that it has no record of, as of
+    a copied folder, it knows times only.
     """
-    kinds = {"pruning": RUNS, "perplexity": RUNS, "zero_shot": ZERO_SHOT_RUNS}
-    for kind, these in kinds.items():
-        for run in these:
-            file = f"{RUN}/{kind}.json".format(**run._asdict())
-            if not Path(file).exists() or workflow.persistence.metadata(IOFile(file)):
-                continue
-            if differs := asked_otherwise(file, asked_of(run, kind)):
+
+    def check(wildcards):
+        file = output.format(**dict(wildcards.items()))
+        if Path(file).exists() and not workflow.persistence.metadata(IOFile(file)):
+            if differs := asked_otherwise(file, asked_of(kind, wildcards)):
                 stop(
                     f"{file}: {differs} as the config asks, and Snakemake has no record of how it "
                     "was made; delete it, or give the study another name"
                 )
+        return []
+
+    return check

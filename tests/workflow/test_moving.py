@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from .conftest import Workflow, copy_workflow, small_study
 
 
@@ -51,6 +53,42 @@ def test_copied_results_are_of_another_study_only_if_it_asks_for_the_same(study:
                 f"{kind}.json: {says} as the config asks, and Snakemake has no" in finished.output
             )
     assert (study.folder / run).exists()
+
+
+DENSE = "runs/standin-llama/dense/perplexity.json"
+MASKS = "runs/standin-llama/toy/dass/2of4/pruned.safetensors"
+WINDOWS = "calibration/standin-llama/toy.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("target", "block", "change", "says"),
+    [
+        (DENSE, "models", {"dtype": "bfloat16"}, f"{DENSE}: dtype is 'float32', not 'bfloat16'"),
+        (DENSE, "perplexity", {"length": 32}, f"{DENSE}: length is 64, not 32"),
+        (MASKS, "calibrations", {"seed": 9}, "toy/dass/2of4/pruning.json: seed is 0, not 9"),
+        (WINDOWS, "calibrations", {"seed": 9}, f"{WINDOWS}: seed is 0, not 9"),
+        ("tables/main/perplexity.md", "perplexity", {"length": 32}, ": length is 64, not 32"),
+        (WINDOWS, "perplexity", {"length": 32}, None),  # not made of it
+        (DENSE, "calibrations", {"seed": 9}, None),
+    ],
+)
+def test_a_single_copied_file_is_compared_with_what_it_is_made_of(
+    target: str, block: str, change: dict, says: str | None, study: Workflow
+) -> None:
+    shutil.copytree(
+        study.folder / "results/small", study.folder / "results/other", copy_function=shutil.copy2
+    )
+    settings = small_study() | {"study": "other"}
+    names = {"models": "standin-llama", "calibrations": "toy"}
+    (settings[block][names[block]] if block in names else settings[block]).update(change)
+    study.write_study(settings)
+    finished = study.snakemake(f"results/other/{target}", "--dry-run")
+    if says is None:
+        assert finished.code == 0, finished.output
+    else:
+        assert finished.code != 0
+        (line,) = (line for line in finished.output.splitlines() if line.startswith("error: "))
+        assert f"{says} as the config asks, and Snakemake has no record" in line
 
 
 def test_a_dry_run_says_why(study: Workflow) -> None:

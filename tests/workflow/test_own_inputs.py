@@ -240,12 +240,52 @@ def test_a_licence_is_asked_for_before_the_first_job(
     assert own.plan(config="bad.yaml")["fetch_model"] == 1  # a dry run fetches nothing
 
 
+@pytest.mark.parametrize(
+    ("root", "there"), [(None, "../shared/data/real"), ("/elsewhere", "/elsewhere")]
+)
+def test_an_error_on_a_path_names_the_variable_in_it(
+    root: str | None, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DASS_REAL", raising=False)
+    if root:
+        monkeypatch.setenv("DASS_REAL", root)
+    workflow = copy_workflow(tmp_path / "clone")
+    written = "${DASS_REAL:-../shared/data/real}"
+
+    def said(target: str, config: str) -> str:
+        finished = workflow.snakemake(target, "--dry-run", config=f"config/{config}.yaml")
+        assert finished.code != 0
+        return finished.output
+
+    assert (
+        f"error: models.real-llama.path ({written}/models/real-llama): {there}/models/real-llama: "
+        "no such model folder"
+    ) in said("results/real/evaluation/real-llama/wikitext2.safetensors", "real")
+    assert (
+        f"error: datasets.hellaswag.path ({written}/tasks/hellaswag): {there}/tasks/hellaswag/"
+    ) in said("calibrate", "smollm2")
+
+
 def test_a_folder_with_braces_is_refused(tmp_path: Path) -> None:
     workflow = copy_workflow(tmp_path / "a{b}")
     workflow.write_study(small_study())
     finished = workflow.snakemake("--dry-run")
     assert finished.code != 0
     assert "error: " in finished.output and "has braces" in finished.output
+
+
+def test_a_workflow_elsewhere_in_a_folder_that_snakemake_fills_in_is_refused(
+    tmp_path: Path,
+) -> None:
+    named = copy_workflow(tmp_path / "a<b>")
+    named.write_study(small_study())
+    assert named.plan()["prune_run"] == 4  # its paths are relative: nothing is filled in
+    elsewhere = Workflow(tmp_path)
+    elsewhere.write_study(small_study())
+    finished = elsewhere.snakemake("--dry-run", "--snakefile", str(named.folder / "Snakefile"))
+    assert finished.code != 0
+    assert "a<b>: has <b>, which Snakemake fills in; rename the folder" in finished.output
+    assert "Undefined" not in finished.output
 
 
 def test_figures_do_not_follow_the_users_matplotlib(

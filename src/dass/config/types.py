@@ -101,6 +101,9 @@ def _expand(text: Any) -> Any:
         raise failure(("", f"cannot read {text!r}; write ${{NAME}} or ${{NAME:-default}}"))
     if set("{}") & set(expanded):
         raise failure(("", f"{expanded} has braces, which Snakemake fills in; rename or link it"))
+    if named := re.search(r"<[a-z][a-z0-9_]*>", expanded):  # Snakemake's pathvars
+        what = f"has {named[0]}, which Snakemake fills in; rename or link it"
+        raise failure(("", f"{expanded} {what}"))
     return expanded
 
 

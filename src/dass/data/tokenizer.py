@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dass.data.pretrained import load_config, load_tokenizer_of, one_line
 from dass.errors import DataError
 from dass.runtime.progress import log
+from dass.terms import Bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ PROBE = "The cat sat on the mat, 12 times."
 """A text to find out what a tokenizer adds to any."""
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder.
 
     Special tokens that it appends to a text (EOS) are taken off, wherever it is used: else each
@@ -30,7 +31,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     Raises:
         DataError: the folder has no usable tokenizer, or one that does not fit the model or may
-            give a text other tokens the next time.
+            give a text other tokens the next time; with ``bos: window``, one that puts anything but
+            BOS in front of a text: no window would begin as its model was trained to.
         ModelError: config.json, which says how many tokens the model knows, is malformed.
     """
     folder = Path(folder)
@@ -40,6 +42,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     _check_deterministic(tokenizer, folder)
     tokenizer.dass_appended = _remove_suffix(tokenizer, folder)
     _check_vocabulary(tokenizer, known, folder)
+    if bos == "window" and tokenizer.bos_token is not None:
+        _check_front(tokenizer, folder)
     tokenizer.dass_known = known
     if appended := tokenizer.dass_appended:
         log.info("%s: its tokenizer appends %s to a text: taken off", folder.name, appended)
@@ -114,6 +118,17 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
             "give one that does not"
         )
     return names
+
+
+def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    front, _ = _added(tokenizer, folder)
+    if front not in ([], [tokenizer.bos_token_id]):
+        names = " ".join(tokenizer.convert_ids_to_tokens(front))
+        raise DataError(
+            f"{folder}: its tokenizer puts {names} in front of a text, but `bos: window` begins "
+            f"each window with BOS ({tokenizer.bos_token}) alone; set the model's `bos: text`, or "
+            "give a tokenizer that puts BOS there, or nothing"
+        )
 
 
 def _added(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[list[int], list[int]]:

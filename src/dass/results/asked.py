@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from dass.errors import DataError
-from dass.runtime.files import read_json
+from dass.runtime.files import read_json, unseal
 
 
 def asked_otherwise(path: str | Path, asked: Mapping[str, Any]) -> str | None:
-    """The first setting of a result of a run that is another than it is asked for now.
+    """The first setting of a result of a run, or of its tokens, that is asked for otherwise now.
 
     Args:
-        path: the file, of any stage; one that cannot be read says nothing.
+        path: the file; one that cannot be read says nothing.
         asked: settings of the run, its calibration or its evaluation, by their names in the file;
             what the file does not have is not compared.
 
@@ -21,9 +23,13 @@ def asked_otherwise(path: str | Path, asked: Mapping[str, Any]) -> str | None:
         ``seed is 0, not 9``; None where nothing differs.
     """
     try:
-        content = read_json(path)
-        said = content["provenance"].get("calibration", {}) | content | content["settings"]
-    except (AttributeError, DataError, KeyError, TypeError):
+        if Path(path).suffix == ".safetensors":
+            with safe_open(path, framework="numpy") as file:
+                said = dict(unseal(file.metadata()["about"]))
+        else:
+            content = read_json(path)
+            said = content["provenance"].get("calibration", {}) | content | content["settings"]
+    except (AttributeError, DataError, KeyError, OSError, SafetensorError, TypeError, ValueError):
         return None
     for key, value in json.loads(json.dumps(asked)).items():
         if key in said and said[key] != value:

@@ -35,7 +35,7 @@ def calibration_tokens(
         out: safetensors with ``windows``, int32 [sequences, length].
     """
     check_window(load_config(folder).to_dict(), length, folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, bos)
     windows = calibration_windows(
         Documents(documents), encoder(tokenizer), sequences, length, seed, bos,
         tokenizer.bos_token_id,

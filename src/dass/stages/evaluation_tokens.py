@@ -46,7 +46,7 @@ def evaluation_tokens(
         most: windows to keep, the first; None: all.
     """
     check_window(load_config(folder).to_dict(), length, folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, bos)
     bos_id = tokenizer.bos_token_id
     about: dict[str, Any] = {"dataset": dataset, "rows": rows, "length": length, "bos": bos}
     windows: dict[str, Tensor] = {}

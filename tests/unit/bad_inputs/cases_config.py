@@ -67,6 +67,8 @@ CASES = [
     config("experiments that LaTeX cannot tell apart", "experiments", dict.fromkeys(("a.b", "a-b"), EXPERIMENT), "experiments.a-b: has the label of a.b in LaTeX (a-b); rename one"),
     config("documents of a hub without their file", "datasets/docs/files", GONE, "datasets.docs.files: name the repository's one file of documents"),
     config("braces in a path", "models/a", {"label": "A", "path": "/data/{x}", "dtype": "float32"}, "models.a.path: /data/{x} has braces, which Snakemake fills in; rename or link it"),
+    config("what Snakemake takes for a name in a path", "models/a", {"label": "A", "path": "/data/<mine>/x", "dtype": "float32"}, "models.a.path: /data/<mine>/x has <mine>, which Snakemake fills in; rename or link it"),
+    config("a name in the path of masks that stands for nothing", "methods/given", {"function": "given", "path": "masks/<models>/<pattern>"}, "methods.given: method 'given' does not take {'path': 'masks/<models>/<pattern>'}: path has <models>, but only <model> and <pattern> stand for something; rename it"),
     config("a licence for a local folder", "models/a", {"label": "A", "path": "/data/x", "dtype": "float32", "gated": True}, "models.a.gated: goes with hub only; remove it"),
     config("a required key is missing", "models/a/dtype", GONE, "models.a.dtype: missing; it is required"),
     config("a required block is missing", "perplexity", GONE, "perplexity: missing; it is required"),

@@ -119,6 +119,47 @@ def test_what_is_appended_is_taken_off_everywhere(
     assert taken_off(tokenizer) == {"tokens_taken_off": appended}
 
 
+@pytest.mark.parametrize(
+    ("front", "names"),
+    [(["<s>"], None), ([], None), (["b", "<s>"], "b <s>"), (["b"], "b"), (["<s>"] * 2, "<s> <s>")],
+)
+def test_windows_begin_with_bos_alone_or_are_refused(
+    front: list[str], names: str | None, folder: Path, tmp_path: Path
+) -> None:
+    def put(content: Content) -> None:
+        parts = [{"SpecialToken": {"id": token, "type_id": 0}} for token in front]
+        processor = content["post_processor"]
+        processor["single"] = [*parts, {"Sequence": {"id": "A", "type_id": 0}}]
+        processor["special_tokens"]["b"] = {"id": "b", "ids": [3], "tokens": ["b"]}
+
+    change(folder / "tokenizer.json", put)
+    (tmp_path / "test.jsonl").write_text('{"text": "a b b a"}\n')
+    (tmp_path / "documents.jsonl").write_text('{"text": "a b b a b b"}\n')
+
+    def cut(bos: Any) -> Any:
+        out = tmp_path / "cut"
+        evaluation_tokens(folder=folder, text=tmp_path, dataset="t", rows="line", splits=["test"],
+                          length=3, bos=bos, out=out)  # fmt: skip
+        return load_tokens(out)["test"].tolist()
+
+    def draw() -> Any:
+        out = tmp_path / "drawn"
+        calibration_tokens(folder=folder, documents=tmp_path / "documents.jsonl", dataset="d",
+                           sequences=1, length=3, seed=0, bos="window", out=out)  # fmt: skip
+        return load_tokens(out)["windows"].tolist()
+
+    assert cut("text")[0][: len(front)] == [VOCABULARY[token] for token in front]
+    if names is None:
+        assert cut("window") == [[1, 2, 3], [1, 3, 2]]
+        assert [window[0] for window in draw()] == [1]
+        return
+    for make in (lambda: cut("window"), draw):
+        with pytest.raises(DataError) as error:
+            make()
+        assert str(error.value).startswith(f"{folder}: its tokenizer puts {names} in front of")
+        assert "`bos: text`" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_windows_are_those_of_a_tokenizer_that_appends_nothing_and_say_so(
     folder: Path, tmp_path: Path
 ) -> None:

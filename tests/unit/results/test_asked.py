@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from dass.data.token_file import save_tokens
 from dass.results.asked import asked_otherwise
 
 from .samples import ORIGIN, pruning_file, zero_shot_file
@@ -39,6 +41,15 @@ def test_what_stands_beside_the_settings(tmp_path: Path) -> None:
     file = zero_shot_file(tmp_path, "a/dense", limit=50)
     assert asked_otherwise(file, {"limit": 50}) is None
     assert asked_otherwise(file, {"limit": None}) == "limit is 50, not None"
+
+
+def test_tokens_say_how_they_were_drawn(tmp_path: Path) -> None:
+    file = tmp_path / "toy.safetensors"
+    save_tokens(file, {"windows": torch.zeros(1, 2)}, {"seed": 0, "bos": "text"})
+    assert asked_otherwise(file, {"seed": 0, "bos": "text"}) is None
+    assert asked_otherwise(file, {"seed": 9}) == "seed is 0, not 9"
+    file.write_bytes(file.read_bytes()[:20])
+    assert asked_otherwise(file, {"seed": 9}) is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"provenance": 1}'])

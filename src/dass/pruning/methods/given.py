@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,11 @@ class Given:
         """Refuse what Snakemake would fill in."""
         if set("{}") & set(self.path):
             raise ValueError("path has braces; write <model> and <pattern>, or rename it")
+        if named := re.search(r"<(?!(?:model|pattern)>)[a-z][a-z0-9_]*>", self.path):
+            raise ValueError(
+                f"path has {named[0]}, but only <model> and <pattern> stand for something; "
+                "rename it"
+            )
 
     def comparison(self, role: Role) -> Comparison:
         """Nothing is compared; N:M groups are looked for along both axes."""
