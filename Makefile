@@ -1,4 +1,4 @@
-# make demo        the whole pipeline on three stand-in models, offline, on a CPU: about five minutes
+# make demo        the whole pipeline on three stand-in models, offline, on a CPU: about seven minutes
 # make test        every check: lint, types, docs, unit tests, workflow tests
 # make test-fast   lint and quick unit tests: about three minutes
 # make standins    trains the demo's three models anew: about five minutes
