@@ -110,10 +110,7 @@ def gone(*kinds):
             return BLOCK_ACTIVATIONS + norms + BLOCK_ERRORS
         return all_speed_results()
 
-    def found(wildcards):
-        return [f for kind in kinds for f in files(kind) if is_gone(f)]
-
-    return found
+    return lambda wildcards: [f for kind in kinds for f in files(kind) if is_gone(f)]
 
 
 def asked_of(kind, wildcards):
@@ -125,8 +122,9 @@ def asked_of(kind, wildcards):
         return {"bos": model.bos, "length": STUDY.perplexity.length}
     asked = {"dtype": model.dtype, "bos": model.bos}
     if kind == "perplexity":
-        text = {"dataset": STUDY.perplexity.dataset, "length": STUDY.perplexity.length}
-        return asked | text
+        return asked | {
+            key: getattr(STUDY.perplexity, key) for key in ["dataset", "length"]
+        }
     if kind == "zero_shot":
         return asked | {"limit": model.zero_shot_limit}
     draw = DRAWS[wildcards.calibration]
