@@ -26,7 +26,7 @@ from dass.config.runs import (
     speed_subjects,
     zero_shot_runs,
 )
-from dass.config.types import check_spelling, nearest
+from dass.config.types import PATHVAR, check_spelling, nearest
 from dass.data.documents import find_split
 from dass.data.hub import has_token
 from dass.data.model_config import check_window, read_config
@@ -57,7 +57,7 @@ def stop(problem):
 for folder in (HOME, Path.cwd()):
     if set("{}") & set(str(folder)):
         stop(f"{folder}: has braces, which Snakemake fills in; rename the folder")
-if named := re.search(r"<[a-z][a-z0-9_]*>", os.path.relpath(HOME)):
+if named := PATHVAR.search(os.path.relpath(HOME)):
     stop(f"{HOME}: has {named[0]}, which Snakemake fills in; rename the folder")
 try:
     for configfile in workflow.configfiles:

@@ -80,6 +80,9 @@ def only_known(data: Any, known: Iterable[str]) -> Any:
 
 # Values
 
+PATHVAR = re.compile(r"<[a-z][a-z0-9_]*>")
+"""What Snakemake takes for the name of a path variable, and fills in."""
+
 
 def _expand(text: Any) -> Any:
     """Replace ``${NAME}`` and ``${NAME:-default}`` from the environment, as a shell would."""
@@ -101,7 +104,7 @@ def _expand(text: Any) -> Any:
         raise failure(("", f"cannot read {text!r}; write ${{NAME}} or ${{NAME:-default}}"))
     if set("{}") & set(expanded):
         raise failure(("", f"{expanded} has braces, which Snakemake fills in; rename or link it"))
-    if named := re.search(r"<[a-z][a-z0-9_]*>", expanded):  # Snakemake's pathvars
+    if named := PATHVAR.search(expanded):
         what = f"has {named[0]}, which Snakemake fills in; rename or link it"
         raise failure(("", f"{expanded} {what}"))
     return expanded
