@@ -4,13 +4,17 @@
 
 Random weights of a model's shapes; one token of each sequence, on a static cache of 1024 places
 that is half full. Both are compiled by torch.compile, as transformers does while it generates, and
-replayed as a CUDA graph. Masks lie as DaSS lays them: gate and up along the output, down along the
-input. The floor is what reading all weights once takes at the rate of the dense product of the MLP.
+replayed as a CUDA graph, in a queue and, each waited for, one by one. Masks lie as DaSS lays them:
+gate and up along the output, down along the input. The floor is what reading all weights once takes
+at the rate of the dense product of the MLP.
 """
 
 import argparse
-import statistics
+import time
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -30,22 +34,38 @@ from dass.speed.shapes import SHAPES, random_model
 REPEATS = 30
 
 
-def replays(model: nn.Module, sequences: int, compiled: bool) -> tuple[list[float], Tensor]:
-    """Seconds of each replay of one step, and its logits."""
-    with torch.no_grad():
-        replay = as_graph([decode_call(model, sequences, "cuda", compiled)], "cuda")
-        for _ in range(50):  # until the clocks have settled
-            logits = replay()
-        seconds = []
-        for _ in range(REPEATS):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            for _ in range(4):
-                replay()
-            end.record()
-            torch.cuda.synchronize()
-            seconds.append(begin.elapsed_time(end) / 4e3)
-    return seconds, logits.clone()
+@dataclass
+class Steps:
+    """What replays of one step took and gave."""
+
+    queued: list[float]
+    """Seconds of each of a queue: what generation takes whose tokens nobody waits for."""
+    waited: list[float]
+    """Seconds of each from its launch until the host knows that it is done."""
+    logits: Tensor
+    different: int
+    """How many different logits were seen."""
+
+
+@torch.no_grad()
+def replays(model: nn.Module, sequences: int, compiled: bool) -> Steps:
+    """One step of a model, again and again."""
+    replay = as_graph([decode_call(model, sequences, "cuda", compiled)], "cuda")
+    seen = [replay().clone() for _ in range(50)]  # until the clocks have settled
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(REPEATS + 1)]
+    for mark in marks:
+        mark.record()
+        replay()
+    torch.cuda.synchronize()
+    queued = [begin.elapsed_time(end) / 1e3 for begin, end in pairwise(marks)]
+    waited = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        replay()
+        torch.cuda.synchronize()
+        waited.append(time.perf_counter() - begin)
+    seen.append(replay().clone())
+    return Steps(queued, waited, seen[0], len({one.cpu().numpy().tobytes() for one in seen}))
 
 
 @torch.no_grad()
@@ -65,7 +85,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def kernels_of(model: nn.Module) -> list[dict]:
-    """The kernels of one compiled step at one sequence, the longest first."""
+    """The kernels of one compiled step of packed weights at one sequence, the longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     with torch.no_grad():
@@ -94,35 +114,37 @@ def main() -> None:
     model = random_model(shape, arguments.blocks or shape.blocks, torch.float16, "cuda")
     rows: list[dict] = []
     counts = [int(count) for count in arguments.sequences.split(",")]
-    profiles = {}
     sizes = {}
     expected: dict[int, Tensor] = {}
     for weights in ("dense", "packed 2:4"):
         if weights != "dense":
             prune_2of4(model)
             for sequences in counts:  # the same weights, unpacked: what packed ones must say
-                _, expected[sequences] = replays(model, sequences, compiled=False)
+                expected[sequences] = replays(model, sequences, compiled=False).logits
             assert pack_model(model) == {}
             torch.compiler.reset()
             torch.cuda.empty_cache()
         sizes[weights] = weight_bytes(model)
         for sequences in counts:
             for compiled in (False, True) if arguments.plain else (True,):
-                seconds, logits = replays(model, sequences, compiled)
-                wanted = expected.get(sequences, logits).float()
+                steps = replays(model, sequences, compiled)
+                wanted = expected.get(sequences, steps.logits).float()
+                error = (steps.logits.float() - wanted).abs().max() / wanted.abs().max()
                 row = {
                     "weights": weights, "sequences": sequences, "compiled": compiled,
-                    "seconds": seconds, "tokens_per_second": sequences / statistics.median(seconds),
-                    "error": float((logits.float() - wanted).abs().max() / wanted.abs().max()),
+                    "seconds": steps.queued, "seconds_waited": steps.waited,
+                    "tokens_per_second": sequences / median(steps.queued),
+                    "tokens_per_second_waited": sequences / median(steps.waited),
+                    "error": float(error), "different_logits": steps.different,
                 }  # fmt: skip
                 rows.append(row)
-                print({key: value for key, value in row.items() if key != "seconds"}, flush=True)
-        profiles[weights] = kernels_of(model)
-        content = {
-            "shape": arguments.shape, "blocks": len(model.model.layers), "rows": rows,
-            "weight_bytes": sizes, "kernels": profiles, "provenance": provenance(),
-        }  # fmt: skip
-        write_text(arguments.out, compact(content))
+                print({k: v for k, v in row.items() if "seconds" not in k}, flush=True)
+    # Last of all: once a profiler has been there, a graph takes longer to launch.
+    content = {
+        "shape": arguments.shape, "blocks": len(model.model.layers), "rows": rows,
+        "weight_bytes": sizes, "kernels": kernels_of(model), "provenance": provenance(),
+    }  # fmt: skip
+    write_text(arguments.out, compact(content))
 
 
 if __name__ == "__main__":

@@ -294,13 +294,15 @@ def decode_table(name: str) -> str:
     for row in sorted(measured, key=lambda row: row["sequences"]):
         speed = row["tokens_per_second"]
         gained = speed / dense[row["sequences"]]["tokens_per_second"]
+        waited = row.get("tokens_per_second_waited")
         size = result["weight_bytes"][row["weights"]] / 1e9
-        rows.append(
-            [row["weights"], str(row["sequences"]), f"{speed:,.1f}", f"{gained:.2f}", f"{size:.2f}"]
-        )
+        apart = f"{waited:,.1f}" if waited else "–"
+        cells = [f"{speed:,.1f}", f"{gained:.2f}", apart, f"{size:.2f}"]
+        rows.append([row["weights"], str(row["sequences"]), *cells])
     origin = result["provenance"]
     versions = ", ".join(f"{k} {origin['versions'][k]}" for k in ("torch", "transformers"))
-    head = [LABELS[result["shape"]], "sequences", "tokens/s", "times dense", "weights, GB"]
+    measures = ["tokens/s", "times dense", "tokens/s, each waited for", "weights, GB"]
+    head = [LABELS[result["shape"]], "sequences", *measures]
     return (
         f"{origin['device']}, float16, {result['blocks']} blocks, {versions}, "
         f"{origin['date'][:10]}.\n\n{markdown(head, rows)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dass.pruning.methods import make_method
 from dass.pruning.patterns import parse_pattern
 from dass.pruning.prune import _to_host, prune
 from dass.pruning.pruned_file import pack, unpack
+from dass.speed.gpu_timing import as_graph
 from dass.terms import Targets
 
 pytestmark = [
@@ -253,6 +255,16 @@ def test_values_on_the_host_are_whole_when_they_are_returned() -> None:
     host = _to_host(late).clone()
     assert torch.equal(host, late.cpu())
     assert host.isfinite().all()
+
+
+def test_a_graph_keeps_what_its_calls_hold() -> None:
+    def doubling(value: float) -> Callable[[], torch.Tensor]:
+        x = torch.full((1 << 20,), value, device="cuda")
+        return lambda: x * 2
+
+    replay = as_graph([doubling(3.0)], "cuda")
+    others = [torch.full((1 << 20,), 7.0, device="cuda") for _ in range(4)]  # in freed memory
+    assert torch.equal(replay(), torch.full_like(others[0], 6.0))
 
 
 def test_a_resident_model_that_overflows_is_refused_by_its_block(tmp_path: Path) -> None:
