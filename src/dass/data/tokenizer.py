@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dass.data.pretrained import load_config, load_tokenizer_of, one_line
+from dass.data.pretrained import PROBE, load_config, load_tokenizer_of, one_line
 from dass.errors import DataError
 from dass.runtime.progress import log
 from dass.terms import Bos
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 Encode = Callable[[str], list[int]]
 """Text to token ids, with whatever the tokenizer puts in front by default (BOS)."""
-
-PROBE = "The cat sat on the mat, 12 times."
-"""A text to find out what a tokenizer adds to any."""
 
 
 def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizerBase:
@@ -50,10 +47,15 @@ def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizer
     return tokenizer
 
 
-def taken_off(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """For the record: what :func:`load_tokenizer` keeps a tokenizer from appending, if anything."""
-    appended = getattr(tokenizer, "dass_appended", "")
-    return {"tokens_taken_off": appended} if appended else {}
+def departures(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """For the record: where :func:`load_tokenizer` departs from transformers, if anywhere.
+
+    What it keeps the tokenizer from appending, and the class that tokenizer.json is taken in place
+    of.
+    """
+    said = {"tokens_taken_off": "dass_appended", "tokenizer_class_left": "dass_class_left"}
+    found = {key: getattr(tokenizer, name, "") for key, name in said.items()}
+    return {key: value for key, value in found.items() if value}
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
