@@ -64,7 +64,7 @@ def p_value(parts: Sequence[Differences], resamples: int = RESAMPLES) -> float:
         not below 2^(1 − n) of the part with the fewest items, n: chance alone gives all of these
         one sign as often. So of a single item, nothing can be told.
     """
-    least = 2.0 ** (1 - min(part.shape[1] for part in parts))
+    least: float = 0.5 ** (min(part.shape[1] for part in parts) - 1)
     grouped = [_grouped(part) for part in parts]
     mean = float(np.mean([part.mean() for part in parts]))
     # Sums in another order differ in their last digits; equal ones must count as equal.
