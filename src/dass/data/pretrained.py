@@ -31,8 +31,9 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Files that a tokenizer is made from, the best first."""
 
-PROBE = "The cat's 12 mats, 650841823 in 2023.\n\n\tDON'T  sit: x_1 = naïve!?\n"
-"""A text that tokenizers split in different ways; nothing in it is a special token."""
+PROBES = "The", "The cat's 12 mats, 650841823 in 2023.\n\n\tDON'T  sit: x_1 = naïve!?\n"
+"""The first word, and all, of a text that tokenizers split in different ways; nothing in it is a
+special token."""
 
 
 # --- Configs and models -----------------------------------------------------------------------
@@ -282,8 +283,13 @@ def _gives_what_its_file_says(tokenizer: Any, folder: Path) -> bool:
     own = Tokenizer.from_file(str(file))
     own.no_truncation()
     own.no_padding()
-    tokens = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
-    return bool(tokens == own.encode(PROBE, add_special_tokens=False).ids)
+    first, wanted = (own.encode(text, add_special_tokens=False).ids for text in PROBES)
+    tokens = tokenizer(PROBES[1], add_special_tokens=False)["input_ids"]
+    settings = folder / TOKENIZER_CONFIG
+    if settings.is_file() and read_object(settings).get("add_prefix_space") is not None:
+        wanted = wanted[len(first) :]  # how the first word begins is as that says
+        tokens = tokens[-len(wanted) :]
+    return bool(tokens == wanted)
 
 
 @contextmanager

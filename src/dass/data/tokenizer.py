@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dass.data.pretrained import PROBE, load_config, load_tokenizer_of, one_line
+from dass.data.pretrained import PROBES, load_config, load_tokenizer_of, one_line
 from dass.errors import DataError
 from dass.runtime.progress import log
 from dass.terms import Bos
@@ -135,7 +135,7 @@ def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 def _added(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts in front of a text, and those that it appends."""
-    for text in (PROBE, *islice(tokenizer.get_vocab(), 20)):
+    for text in (PROBES[1], *islice(tokenizer.get_vocab(), 20)):
         bare, full = _tokens(tokenizer, text, add_special_tokens=False), _tokens(tokenizer, text)
         for start in range(len(full) - len(bare) + 1):
             if bare and full[start : start + len(bare)] == bare:

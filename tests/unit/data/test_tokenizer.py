@@ -231,6 +231,20 @@ def test_the_tokens_are_those_of_the_file_whatever_class_is_named(
     assert ("splits texts otherwise than tokenizer.json" in caplog.text) == bool(left)
 
 
+@pytest.mark.parametrize(("says", "tokens"), [(False, [2, 10]), (True, [10, 10])])
+def test_a_prefix_that_tokenizer_config_asks_for_is_no_other_split(
+    says: bool, tokens: list[int], folder: Path
+) -> None:
+    tokenizer = digits_by_threes(folder)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": says}
+    change(folder / "tokenizer_config.json", lambda c: c.update(settings))
+    loaded = load_tokenizer(folder)
+    assert departures(loaded) == {}
+    assert loaded.encode("a a", add_special_tokens=False) == tokens
+
+
 def test_what_the_file_says_of_length_is_no_other_split(folder: Path) -> None:
     tokenizer = digits_by_threes(folder)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
