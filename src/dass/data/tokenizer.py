@@ -50,8 +50,7 @@ def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizer
 def departures(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """For the record: where :func:`load_tokenizer` departs from transformers, if anywhere.
 
-    What it keeps the tokenizer from appending, and the class that tokenizer.json is taken in place
-    of.
+    What it keeps the tokenizer from appending, and the class that it leaves for tokenizer.json.
     """
     said = {"tokens_taken_off": "dass_appended", "tokenizer_class_left": "dass_class_left"}
     found = {key: getattr(tokenizer, name, "") for key, name in said.items()}
