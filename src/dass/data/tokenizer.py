@@ -105,7 +105,7 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
     from tokenizers.processors import TemplateProcessing
 
     front, back = _added(tokenizer, folder)
-    names = " ".join(tokenizer.convert_ids_to_tokens(back))
+    names = _names(tokenizer, back)
     if back and getattr(tokenizer, "backend_tokenizer", None):
         tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(front)]
         begin = {"id": "begin", "ids": front, "tokens": tokens}
@@ -124,12 +124,18 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
 def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     front, _ = _added(tokenizer, folder)
     if front not in ([], [tokenizer.bos_token_id]):
-        names = " ".join(tokenizer.convert_ids_to_tokens(front))
+        names = _names(tokenizer, front)
         raise DataError(
             f"{folder}: its tokenizer puts {names} in front of a text, but `bos: window` begins "
             f"each window with BOS ({tokenizer.bos_token}) alone; set the model's `bos: text`, or "
             "give a tokenizer that puts BOS there, or nothing"
         )
+
+
+def _names(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The names of tokens; of one that the vocabulary lacks its number."""
+    found = zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)
+    return " ".join(str(number if name is None else name) for name, number in found)
 
 
 def _added(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[list[int], list[int]]:

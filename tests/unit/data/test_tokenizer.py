@@ -370,6 +370,23 @@ def test_an_added_token_beyond_the_embedding_is_refused_where_a_text_has_it(fold
     assert "\n" not in str(error.value)
 
 
+def test_special_tokens_of_a_larger_vocabulary(folder: Path) -> None:
+    """What a tokenizer that was trained again keeps of the one that it was made from."""
+
+    def put(content: Content, end: str) -> None:
+        content["post_processor"] = template(content)
+        content["post_processor"]["special_tokens"][end]["ids"] = [99]
+
+    change(folder / "tokenizer.json", lambda c: put(c, "</s>"))
+    tokenizer = load_tokenizer(folder)
+    assert encoder(tokenizer)("a b") == [1, 2, 3]
+    assert departures(tokenizer) == {"tokens_taken_off": "99"}
+    change(folder / "tokenizer.json", lambda c: put(c, "<s>"))
+    with pytest.raises(DataError, match="its tokenizer puts 99 in front of a text") as error:
+        load_tokenizer(folder, "window")
+    assert "\n" not in str(error.value)
+
+
 def test_without_bos_and_eos(folder: Path) -> None:
     change(folder / "tokenizer_config.json", lambda c: c.update(bos_token=None, eos_token=None))
     tokenizer = load_tokenizer(folder)
