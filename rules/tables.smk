@@ -150,9 +150,10 @@ rule report:
         stage="report",
         experiments=shown(),
         study=STUDY.study,
-        description=STUDY.description,
-        note=STUDY.note,
-        differences=paper_differences(STUDY),
+        # by functions: Snakemake would fill in the braces of plain text
+        description=lambda _: STUDY.description,
+        note=lambda _: STUDY.note,
+        differences=lambda _: paper_differences(STUDY),
         speed={kind: speed_settings(kind) for kind in SPEED_KINDS},
         speed_accuracy=speed_accuracy_shown(),
         blocks=blocks_shown(),

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dass.data.documents import read_rows
 from dass.data.model_folder import SINGLE, check_folder
-from dass.data.tokenizer import encoder, load_tokenizer, taken_off
+from dass.data.tokenizer import departures, encoder, load_tokenizer
 from dass.data.windows import cut_windows, tokenise
 from dass.errors import ModelError
 from dass.evaluation.perplexity import measure_perplexity
@@ -125,5 +125,5 @@ def test_a_tokenizer_that_appends_eos_changes_nothing(real: Path, tmp_path: Path
     assert AutoTokenizer.from_pretrained(folder)("It rained.")["input_ids"][-1] == 2
     tokenizer = load_tokenizer(folder)
     assert tokenizer("It rained.")["input_ids"][-1] != 2
-    assert taken_off(tokenizer) == {"tokens_taken_off": "</s>"}
+    assert departures(tokenizer) == {"tokens_taken_off": "</s>"}
     assert torch.equal(windows_of(real, folder), before)

@@ -19,12 +19,15 @@ from dass.runtime.source_files import module_files
 
 from .conftest import ROOT, Workflow, copy_workflow, write_model_folder
 
+DESCRIPTION, NOTE, MODEL_A = "Every {value} is <another>.", "A {{note}}.", "Model {A}"
+"""Snakemake fills nothing into plain text."""
+
 STUDY: dict[str, Any] = {
     "study": "wired",
-    "description": "Every value is another.",
-    "note": "A note.",
+    "description": DESCRIPTION,
+    "note": NOTE,
     "models": {
-        "a": {"label": "Model A", "hub": "o/a", "revision": "v1", "dtype": "bfloat16",
+        "a": {"label": MODEL_A, "hub": "o/a", "revision": "v1", "dtype": "bfloat16",
               "bos": "window", "parameters": 7.0, "zero_shot_limit": 41},
         "b": {"label": "Model B", "hub": "o/b", "revision": "v2", "dtype": "float16"},
         "s": {"label": "Model S", "standin": "mistral", "dtype": "float32", "zero_shot_limit": 43},
@@ -309,11 +312,11 @@ def test_evaluations(wired: Jobs) -> None:
 
 MORE_PRUNED = (
     "Pruned by mine: attention's linear layers, too. Neurons permuted before N:M grouping by mine. "
-    "A note."
+    + NOTE
 )
 SHOWN: dict[str, dict[str, Any]] = {
     "main": {
-        "models": {"a": "Model A", "s": "Model S"}, "patterns": ["2of4", "u60"],
+        "models": {"a": MODEL_A, "s": "Model S"}, "patterns": ["2of4", "u60"],
         "calibrations": {"long": "11 sequences of 512 tokens of c4, seed 3"},
         "methods": {"wanda": "Wanda's", "mine": "mine"},
     },
@@ -326,7 +329,7 @@ SHOWN: dict[str, dict[str, Any]] = {
 for name, shown in SHOWN.items():
     shown |= {"experiment": name, "title": name.title(), "split": "test", "metric": "acc_norm",
               "others": {}, "tasks": ["arc_easy", "piqa"], "tolerance": 0.017, "x": None,
-              "note": MORE_PRUNED if "mine" in shown["methods"] else "A note.",
+              "note": MORE_PRUNED if "mine" in shown["methods"] else NOTE,
               "draws": {key: {key: STUDY["calibrations"][key]["seed"]}
                         for key in shown["calibrations"]},
               "x_part": "method", "x_values": {}, "curves": {},
@@ -335,15 +338,15 @@ for name, shown in SHOWN.items():
 
 SPEED_ACCURACY = SHOWN["main"] | {
     "experiment": "speed", "title": "Accuracy against speed", "tolerance": 0.02,
-    "models": {"a": "Model A", "b": "Model B", "s": "Model S"}, "unpublished": [],
+    "models": {"a": MODEL_A, "b": "Model B", "s": "Model S"}, "unpublished": [],
     "targets": {}, "patterns": ["2of4", "4of8"],
     "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"},
     **{key: SHOWN["other"][key] for key in ("calibrations", "draws")},
 }  # fmt: skip
-LABELS = {"a": "Model A", "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
+LABELS = {"a": MODEL_A, "b": "Model B", "s": "Model S", "tiny": "tiny sizes"}
 SUBJECTS = {"metric": ["a", "tiny"], "gpu": ["a", "b", "s"], "cpu": ["s", "tiny"]}
 SPEED_SETTINGS: dict[str, dict[str, Any]] = {
-    kind: {"study": "wired", "note": "A note.",
+    kind: {"study": "wired", "note": NOTE,
            "subjects": {name: LABELS[name] for name in subjects},
            "methods": {"wanda": "Wanda's", "mine": "mine", "obs": "OBS"}}
     for kind, subjects in SUBJECTS.items()
@@ -389,7 +392,7 @@ def test_summaries_tables_and_figures(wired: Jobs) -> None:
 
 LOOKED_INTO = [(m, "long", method, "2of4") for m in "sa" for method in ("mine", "wanda")]
 BLOCKS = {
-    "models": {"s": "Model S", "a": "Model A"}, "calibration": "long", "patterns": ["2of4"],
+    "models": {"s": "Model S", "a": MODEL_A}, "calibration": "long", "patterns": ["2of4"],
     "methods": {"mine": "mine", "wanda": "Wanda's"}, "note": MORE_PRUNED,
 }  # fmt: skip
 ACTIVATIONS = [f"{RESULTS}/activations/{model}/long" for model in "sa"]
@@ -437,8 +440,8 @@ def test_blocks(wired: Jobs) -> None:
 def test_the_report(wired: Jobs) -> None:
     out = f"{RESULTS}/report.pdf"
     params = {
-        "experiments": SHOWN, "study": "wired", "note": "A note.",
-        "description": "Every value is another.", "speed": SPEED_SETTINGS,
+        "experiments": SHOWN, "study": "wired", "note": NOTE,
+        "description": DESCRIPTION, "speed": SPEED_SETTINGS,
         "blocks": BLOCKS, "speed_accuracy": SPEED_ACCURACY,
         "differences": paper_differences(load_config(STUDY)),
     }  # fmt: skip

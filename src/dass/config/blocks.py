@@ -68,8 +68,9 @@ class ModelConfig(_Source):
     dtype: Dtype
     """Precision in which the model is loaded and run. Gemma overflows in float16."""
     bos: Bos = "text"
-    """`text`: the tokenizer puts BOS in front of a text once, as the released code does; `window`:
-    each calibration and evaluation window begins with BOS, without which Gemma breaks down."""
+    """`text`: BOS stands in front of a text once, if the tokenizer puts one there, as in the
+    released code; `window`: each calibration and evaluation window begins with BOS, without which
+    Gemma breaks down."""
     parameters: Positive | None = None
     """Parameters in billions, from which jobs derive memory and time. Without it they are counted
     from the files of a local folder, and taken to be 7 for a model of the hub."""

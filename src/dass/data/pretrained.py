@@ -31,6 +31,10 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Files that a tokenizer is made from, the best first."""
 
+PROBES = "The", "The cat's 12 mats, 650841823 in 2023.\n\n\tDON'T  sit: x_1 = naïve!?\n"
+"""The first word, and all, of a text that tokenizers split in different ways; nothing in it is a
+special token."""
+
 
 # --- Configs and models -----------------------------------------------------------------------
 
@@ -240,22 +244,52 @@ def _at_fault(settings: Mapping[str, Any], build: Callable[[dict[str, Any]], obj
 
 
 def load_tokenizer_of(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, as transformers loads it.
+    """The tokenizer of a model folder, which gives a text the tokens that tokenizer.json says.
+
+    transformers builds some classes again from vocabulary and merges alone. Where tokenizer.json
+    splits a text in another way, words and numbers then fall into pieces that the model was never
+    trained on: in its place the file is taken as it is, and ``dass_class_left`` names the class.
 
     Raises:
         DataError: there is none, it is damaged, or it needs code of its own.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder = Path(folder)
     _check_tokenizer_code(folder)
     try:
         with _quiet(), importing():
-            return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, **SAFE))
+            tokenizer = AutoTokenizer.from_pretrained(folder, **SAFE)
+            if not _gives_what_its_file_says(tokenizer, folder):
+                left = type(tokenizer).__name__
+                log.info("%s: transformers' %s splits texts otherwise than tokenizer.json, which "
+                         "is taken as it is", folder.name, left)  # fmt: skip
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **SAFE)
+                tokenizer.dass_class_left = left
+            return cast("PreTrainedTokenizerBase", tokenizer)
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # Rust's panics are no Exceptions
         raise DataError(f"{folder}: {_no_tokenizer(folder, error)}") from None
+
+
+def _gives_what_its_file_says(tokenizer: Any, folder: Path) -> bool:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    file = folder / VOCABULARIES[0]
+    if type(tokenizer) is PreTrainedTokenizerFast or not file.is_file():
+        return True  # it is the file, or there is nothing to compare with
+    own = Tokenizer.from_file(str(file))
+    own.no_truncation()
+    own.no_padding()
+    first, wanted = (own.encode(text, add_special_tokens=False).ids for text in PROBES)
+    tokens = tokenizer(PROBES[1], add_special_tokens=False)["input_ids"]
+    settings = folder / TOKENIZER_CONFIG
+    if settings.is_file() and read_object(settings).get("add_prefix_space") is not None:
+        wanted = wanted[len(first) :]  # how the first word begins is as that says
+        tokens = tokens[-len(wanted) :]
+    return bool(tokens == wanted)
 
 
 @contextmanager

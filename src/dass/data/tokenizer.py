@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dass.data.pretrained import load_config, load_tokenizer_of, one_line
+from dass.data.pretrained import PROBES, load_config, load_tokenizer_of, one_line
 from dass.errors import DataError
 from dass.runtime.progress import log
 from dass.terms import Bos
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 Encode = Callable[[str], list[int]]
 """Text to token ids, with whatever the tokenizer puts in front by default (BOS)."""
-
-PROBE = "The cat sat on the mat, 12 times."
-"""A text to find out what a tokenizer adds to any."""
 
 
 def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizerBase:
@@ -50,10 +47,14 @@ def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizer
     return tokenizer
 
 
-def taken_off(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """For the record: what :func:`load_tokenizer` keeps a tokenizer from appending, if anything."""
-    appended = getattr(tokenizer, "dass_appended", "")
-    return {"tokens_taken_off": appended} if appended else {}
+def departures(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """For the record: where :func:`load_tokenizer` departs from transformers, if anywhere.
+
+    What it keeps the tokenizer from appending, and the class that it leaves for tokenizer.json.
+    """
+    said = {"tokens_taken_off": "dass_appended", "tokenizer_class_left": "dass_class_left"}
+    found = {key: getattr(tokenizer, name, "") for key, name in said.items()}
+    return {key: value for key, value in found.items() if value}
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
@@ -104,7 +105,7 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
     from tokenizers.processors import TemplateProcessing
 
     front, back = _added(tokenizer, folder)
-    names = " ".join(tokenizer.convert_ids_to_tokens(back))
+    names = _names(tokenizer, back)
     if back and getattr(tokenizer, "backend_tokenizer", None):
         tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(front)]
         begin = {"id": "begin", "ids": front, "tokens": tokens}
@@ -123,7 +124,7 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
 def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     front, _ = _added(tokenizer, folder)
     if front not in ([], [tokenizer.bos_token_id]):
-        names = " ".join(tokenizer.convert_ids_to_tokens(front))
+        names = _names(tokenizer, front)
         raise DataError(
             f"{folder}: its tokenizer puts {names} in front of a text, but `bos: window` begins "
             f"each window with BOS ({tokenizer.bos_token}) alone; set the model's `bos: text`, or "
@@ -131,9 +132,15 @@ def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         )
 
 
+def _names(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The names of tokens; of one that the vocabulary lacks its number."""
+    found = zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)
+    return " ".join(str(number if name is None else name) for name, number in found)
+
+
 def _added(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts in front of a text, and those that it appends."""
-    for text in (PROBE, *islice(tokenizer.get_vocab(), 20)):
+    for text in (PROBES[1], *islice(tokenizer.get_vocab(), 20)):
         bare, full = _tokens(tokenizer, text, add_special_tokens=False), _tokens(tokenizer, text)
         for start in range(len(full) - len(bare) + 1):
             if bare and full[start : start + len(bare)] == bare:

@@ -49,7 +49,9 @@ class RelativeError:
         self._wanted += exact.square().sum()
 
     def value(self) -> float:
-        """The error; 0 where the two are equal."""
+        """The error; 0 where the two are equal, though nothing but zeros were wanted."""
+        if not self._difference:
+            return 0.0
         return float(torch.as_tensor(self._difference / self._wanted).sqrt())
 
 

@@ -20,8 +20,11 @@ PAPER_MODELS = (
     "LLaMA2-7B", "LLaMA2-13B", "LLaMA2-70B", "LLaMA3.1-8B", "Mistral-7B", "Gemma-7B",
 )  # fmt: skip
 """As their labels name them."""
-PAPER_DATASETS = {"allenai/c4": "C4", "Salesforce/wikitext": "WikiText2"}
-"""Repository on the hub -> the paper's name of the data set."""
+PAPER_DATASETS = {
+    "allenai/c4": ("files", "en/", "C4"),
+    "Salesforce/wikitext": ("name", "wikitext-2-", "WikiText2"),
+}
+"""Repository on the hub -> how which of its keys begins, and the paper's name of the data set."""
 PAPER_SEQUENCES, PAPER_LENGTH = 128, 2048
 """Of the calibration on C4; perplexity has windows of the same length."""
 
@@ -152,7 +155,9 @@ def _bos(study: StudyConfig, asked: Sequence[str]) -> Iterator[str]:
 
 def _dataset_name(key: str, study: StudyConfig) -> str:
     """The paper's name for a data set that is the paper's, else its key."""
-    return PAPER_DATASETS.get(study.datasets[key].hub or "", key)
+    block = study.datasets[key]
+    which, start, name = PAPER_DATASETS.get(block.hub or "", ("hub", "", key))
+    return name if str(getattr(block, which)).startswith(start) else key
 
 
 def _by_value(

@@ -114,7 +114,10 @@ def _tasks_without_norm(shown: Mapping[str, Lines], settings: TableSettings) -> 
 
 # --- Captions -----------------------------------------------------------------------------------
 
-_BOS = {"text": "at the start of the text", "window": "at the start of each window"}
+_BOS = {
+    "text": "at the start of the text, if the tokenizer puts one there",
+    "window": "at the start of each window",
+}
 _METRICS = {
     "acc": "acc, by the log-likelihood of the choice",
     "acc_norm": "acc_norm, by the log-likelihood of the choice per character",

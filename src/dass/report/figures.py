@@ -76,10 +76,8 @@ def figure_captions(settings: TableSettings, measure: Perplexity | None = None) 
     title, x, bars = settings.title, settings.x, _bars(settings)
     over = f" over {x_words(x)}" if x else ""
     perplexity = f"{title}: perplexity on the {measure.split} split{dataset}{over}"
-    accuracy = (
-        f"{title}: zero-shot accuracy ({settings.metric}), mean of {len(settings.tasks)} tasks"
-        f"{over}; higher is better"
-    )
+    tasks = "one task" if len(settings.tasks) == 1 else f"mean of {len(settings.tasks)} tasks"
+    accuracy = f"{title}: zero-shot accuracy ({settings.metric}), {tasks}{over}; higher is better"
     if x:
         dense = "Dashed line: the dense model, where the scale reaches it"
         more = (

@@ -7,7 +7,7 @@ from dass.data.documents import Documents
 from dass.data.model_config import check_window
 from dass.data.pretrained import load_config
 from dass.data.token_file import save_tokens
-from dass.data.tokenizer import encoder, load_tokenizer, taken_off
+from dass.data.tokenizer import departures, encoder, load_tokenizer
 from dass.data.windows import calibration_windows
 from dass.runtime.provenance import origin, source
 from dass.terms import Bos
@@ -44,4 +44,4 @@ def calibration_tokens(
         "dataset": dataset, "sequences": sequences, "length": length, "seed": seed, "bos": bos,
         "source": source(documents), "origin": origin(documents),
     }  # fmt: skip
-    save_tokens(out, {"windows": windows}, about | taken_off(tokenizer))
+    save_tokens(out, {"windows": windows}, about | departures(tokenizer))

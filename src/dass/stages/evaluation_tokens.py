@@ -10,7 +10,7 @@ from dass.data.documents import find_split, read_documents, read_rows
 from dass.data.model_config import check_window
 from dass.data.pretrained import load_config
 from dass.data.token_file import save_tokens
-from dass.data.tokenizer import encoder, load_tokenizer, taken_off
+from dass.data.tokenizer import departures, encoder, load_tokenizer
 from dass.data.windows import cut_windows, tokenise
 from dass.runtime.provenance import origin, source
 from dass.terms import Bos, DatasetKind, Rows, Split
@@ -61,5 +61,5 @@ def evaluation_tokens(
         tokens = tokenise(parts, encoder(tokenizer), bos, bos_id, between)
         windows[split] = cut_windows(tokens, length, bos, bos_id, str(path))[:most]
         sources[split] = source(path)
-    made = {"source": sources, "origin": origin(text)} | taken_off(tokenizer)
+    made = {"source": sources, "origin": origin(text)} | departures(tokenizer)
     save_tokens(out, windows, about | made)

@@ -59,7 +59,7 @@ def zero_shot(
         limit=about["limit"],
         mask_hash=overlay.hash() if overlay else None,
         provenance=provenance(started, {"model": origin(folder)} | about["origins"])
-        | {"model": made_of | about["taken_off"], "pruned": overlay and overlay.settings}
+        | {"model": made_of | about["departures"], "pruned": overlay and overlay.settings}
         | {"tasks": about["sources"]}
         | {"code": code_hash(module_files("stages.zero_shot"))},
     )

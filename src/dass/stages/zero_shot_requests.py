@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dass.data.pretrained import load_config, longest_input
-from dass.data.tokenizer import load_tokenizer, taken_off
+from dass.data.tokenizer import departures, load_tokenizer
 from dass.evaluation.harness import build_requests
 from dass.evaluation.requests import save_requests
 from dass.evaluation.task_rows import task_file
@@ -44,7 +44,7 @@ def zero_shot_requests(
         "bos": bos,
         "limit": limit,
         "max_length": longest,
-        "taken_off": taken_off(tokenizer),
+        "departures": departures(tokenizer),
         "sources": {task: source(task_file(task, path)) for task, path in tasks.items()},
         "origins": {task: origin(path) for task, path in tasks.items()},
     }

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dass.data.token_file import load_tokens, tokens_about
-from dass.data.tokenizer import encoder, load_tokenizer, taken_off
+from dass.data.tokenizer import departures, encoder, load_tokenizer
 from dass.errors import DassError, DataError, ModelError
 from dass.stages.calibration_tokens import calibration_tokens
 from dass.stages.evaluation_tokens import evaluation_tokens
@@ -64,7 +64,7 @@ def test_encoding_keeps_bos_and_cuts_nothing(
     tokens = encoder(tokenizer)("a b " * 50)
     assert tokens == [1] + [2, 3] * 50
     assert tokenizer.bos_token_id == 1
-    assert taken_off(tokenizer) == {}
+    assert departures(tokenizer) == {}
     assert not caplog.records
 
 
@@ -116,7 +116,7 @@ def test_what_is_appended_is_taken_off_everywhere(
     assert tokenizer(["a", "b a"])["input_ids"] == [[*front, 2], [*front, 3, 2]]
     assert encoder(tokenizer)("") == front
     assert encoder(tokenizer)("a </s>") == [*front, 2, 4]  # the text's own stays
-    assert taken_off(tokenizer) == {"tokens_taken_off": appended}
+    assert departures(tokenizer) == {"tokens_taken_off": appended}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,84 @@ def test_windows_are_those_of_a_tokenizer_that_appends_nothing_and_say_so(
     for bos, (tokens, off) in plain.items():
         assert off is None
         assert made("appending", bos) == (tokens, "</s>")
+
+
+# --- Classes that transformers builds again without what tokenizer.json says ---------------------
+
+PIECES = ["<unk>", "<s>", "a", "b", "1", "2", "3", "Ġ", "12", "123", "Ġa", "Ġ123", "</s>", "▁"]
+MERGES = [("1", "2"), ("12", "3"), ("Ġ", "a"), ("Ġ", "123")]
+
+
+def digits_by_threes(folder: Path) -> Tokenizer:
+    """A tokenizer in bytes that keeps up to three digits together, as those of Llama 3 do."""
+    tokenizer = Tokenizer(models.BPE({p: i for i, p in enumerate(PIECES)}, MERGES))
+    digits = pre_tokenizers.Split(Regex(r" ?\p{N}{1,3}| ?\p{L}+"), "isolated")
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, in_bytes])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        (None, None), ("PreTrainedTokenizerFast", None), ("LlamaTokenizerFast", None),
+        ("Qwen2Tokenizer", "Qwen2Tokenizer"), ("GemmaTokenizerFast", "GemmaTokenizer"),
+        ("GPTNeoXTokenizerFast", "GPTNeoXTokenizer"), ("CodeLlamaTokenizer", "CodeLlamaTokenizer"),
+    ],
+)  # fmt: skip
+def test_the_tokens_are_those_of_the_file_whatever_class_is_named(
+    name: str | None, left: str | None, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1231 is 123 and 1 in the file; Qwen2's class alone would make it 1, 2, 3, 1."""
+    digits_by_threes(folder)
+    change(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class=name))
+    with caplog.at_level("INFO", "dass"):
+        tokenizer = load_tokenizer(folder)
+    assert encoder(tokenizer)("a 1231 a") == [1, 2, 11, 4, 10]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 12)
+    assert departures(tokenizer) == ({"tokenizer_class_left": left} if left else {})
+    assert ("splits texts otherwise than tokenizer.json" in caplog.text) == bool(left)
+
+
+@pytest.mark.parametrize(("says", "tokens"), [(False, [2, 10]), (True, [10, 10])])
+def test_a_prefix_that_tokenizer_config_asks_for_is_no_other_split(
+    says: bool, tokens: list[int], folder: Path
+) -> None:
+    tokenizer = digits_by_threes(folder)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": says}
+    change(folder / "tokenizer_config.json", lambda c: c.update(settings))
+    loaded = load_tokenizer(folder)
+    assert departures(loaded) == {}
+    assert loaded.encode("a a", add_special_tokens=False) == tokens
+
+
+def test_what_the_file_says_of_length_is_no_other_split(folder: Path) -> None:
+    tokenizer = digits_by_threes(folder)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=99)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    change(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="GPT2Tokenizer"))
+    loaded = load_tokenizer(folder)
+    assert type(loaded).__name__ == "GPT2Tokenizer" and departures(loaded) == {}
+
+
+def test_a_class_that_is_left_is_said_in_what_the_tokens_are_made_of(
+    folder: Path, tmp_path: Path
+) -> None:
+    digits_by_threes(folder)
+    change(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="Qwen2Tokenizer"))
+    (tmp_path / "test.jsonl").write_text('{"text": "a 1231"}\n')
+    evaluation_tokens(folder=folder, text=tmp_path, dataset="t", rows="line", splits=["test"],
+                      length=4, bos="text", out=tmp_path / "cut")  # fmt: skip
+    assert load_tokens(tmp_path / "cut")["test"].tolist() == [[1, 2, 11, 4]]
+    assert tokens_about(tmp_path / "cut")["tokenizer_class_left"] == "Qwen2Tokenizer"
 
 
 # --- Files that make no tokenizer -------------------------------------------------------------
@@ -289,6 +367,23 @@ def test_an_added_token_beyond_the_embedding_is_refused_where_a_text_has_it(fold
     assert encode("a b") == [1, 2, 3]
     with pytest.raises(DataError, match=r"'<pad>' \(\d+\), but the model knows 128 only") as error:
         encode("a <pad> b")
+    assert "\n" not in str(error.value)
+
+
+def test_special_tokens_of_a_larger_vocabulary(folder: Path) -> None:
+    """What a tokenizer that was trained again keeps of the one that it was made from."""
+
+    def put(content: Content, end: str) -> None:
+        content["post_processor"] = template(content)
+        content["post_processor"]["special_tokens"][end]["ids"] = [99]
+
+    change(folder / "tokenizer.json", lambda c: put(c, "</s>"))
+    tokenizer = load_tokenizer(folder)
+    assert encoder(tokenizer)("a b") == [1, 2, 3]
+    assert departures(tokenizer) == {"tokens_taken_off": "99"}
+    change(folder / "tokenizer.json", lambda c: put(c, "<s>"))
+    with pytest.raises(DataError, match="its tokenizer puts 99 in front of a text") as error:
+        load_tokenizer(folder, "window")
     assert "\n" not in str(error.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,15 @@ def test_the_relative_error_by_hand() -> None:
     assert error.value() == 4 / 5
     error.add(torch.tensor([[12.0]]), torch.tensor([[9.0]]))  # and 9 of 144
     assert error.value() == pytest.approx(5 / 13)
+
+
+def test_a_silent_glu_has_no_error() -> None:
+    """Blocks that are added to a model begin with a down of zeros."""
+    error = RelativeError()
+    error.add(torch.zeros(3), torch.zeros(3))
+    assert error.value() == 0.0
+    error.add(torch.zeros(3), torch.ones(3))
+    assert error.value() == math.inf  # which no result file holds
 
 
 def test_kept_by_decile_by_hand() -> None:

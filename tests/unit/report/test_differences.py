@@ -36,6 +36,23 @@ def test_the_papers_own_study_differs_in_little() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "change", "line"),
+    [
+        ("c4", {"files": "multilingual/c4-de.tfrecord-00000-of-02048.json.gz"},
+         "128 sequences of 2048 tokens of c4 (the paper: 128 sequences of 2048 tokens of C4)."),
+        ("wikitext2", {"name": "wikitext-103-raw-v1"},
+         "the validation split of wikitext2, windows of 2048 tokens (the paper: WikiText2,"),
+    ],
+)  # fmt: skip
+def test_another_part_of_the_papers_repository_is_not_the_papers(
+    dataset: str, change: dict[str, str], line: str
+) -> None:
+    datasets = yaml.safe_load((CONFIG / "config.yaml").read_text())["datasets"]
+    datasets[dataset] |= change
+    assert line in "\n".join(said("config.yaml", datasets=datasets))
+
+
 def test_methods_that_prune_more_are_named() -> None:
     methods = yaml.safe_load((CONFIG / "config.yaml").read_text())["methods"]
     methods["wanda"]["targets"] = "all"

@@ -84,7 +84,8 @@ def test_the_perplexity_table_in_latex() -> None:
     lines = squeezed(perplexity_table(PERPLEXITIES, SETTINGS).latex())
     caption = (
         r"\caption{A title. Perplexity on the validation split of wikitext2; lower is better. "
-        r"Context length: 2048 tokens. Windows: 100. BOS: at the start of the text. "
+        r"Context length: 2048 tokens. Windows: 100. BOS: at the start of the text, if the "
+        r"tokenizer puts one there. "
         r"Calibration: 8 sequences. Bold: best at that sparsity, and better than every other "
         r"method there beyond noise; underlined: the best and all that cannot be told apart from "
         r"it. Noise: paired bootstrap over windows, two-sided, p $<$ 0.05 after Holm's correction "
@@ -217,8 +218,8 @@ def test_captions_name_limits_and_what_differs_between_models() -> None:
     assert "at most 10." in zero_shot_table(limited, SETTINGS).caption
     mixed = [row("a/dense", 5.0), row("b/dense", 5.0, bos="window")]
     assert (
-        "BOS: at the start of the text (Model A); at the start of each window (Model_B)."
-        in perplexity_table(mixed, SETTINGS).caption
+        "BOS: at the start of the text, if the tokenizer puts one there (Model A); at the start of "
+        "each window (Model_B)." in perplexity_table(mixed, SETTINGS).caption
     )
 
 

@@ -189,6 +189,7 @@ def test_captions_say_what_is_shown() -> None:
     perplexity, accuracy = figure_captions(SETTINGS)
     assert perplexity.startswith("A title: perplexity on the validation split")
     assert "(acc), mean of 2 tasks" in accuracy
+    assert "(acc), one task" in figure_captions(replace(SETTINGS, tasks=SETTINGS.tasks[:1]))[1]
     assert perplexity.endswith("Stand-ins.") and accuracy.endswith("Stand-ins.")
     assert "Bars" not in perplexity and "Bars: standard error over questions." in accuracy
     assert "Dots below the axis" in perplexity

@@ -117,7 +117,7 @@ def test_requests_say_how_they_were_built(pipeline: Pipeline) -> None:
     assert len(requests["arc_easy"].choices) == 7
     assert {key: value for key, value in about.items() if key != "hashes"} == {
         "bos": "window", "limit": 7, "max_length": 128,
-        "taken_off": {"tokens_taken_off": "w2"},
+        "departures": {"tokens_taken_off": "w2"},
         "sources": {"arc_easy": {
             "file": "test.jsonl", "sha256": sha256(pipeline.work / "task/test.jsonl"),
         }},
