@@ -102,7 +102,7 @@ def kernels_of(model: nn.Module) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=list(SHAPES), default="7b")
     parser.add_argument("--blocks", type=int, help="fewer than the model has")
     parser.add_argument("--sequences", default="1,4,16")

@@ -4,6 +4,7 @@ python benchmarks/tables.py            # writes
 python benchmarks/tables.py --check    # fails if a page is not what the raw results say
 """
 
+import argparse
 import json
 import re
 import statistics
@@ -417,8 +418,11 @@ def rendered(page: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="fail if a page is out of date")
+    check = parser.parse_args().check
     stale = [page for page in PAGES if rendered(page.read_text("utf-8")) != page.read_text("utf-8")]
-    if "--check" in sys.argv and stale:
+    if check and stale:
         sys.exit(f"{stale[0]} is not current: run python benchmarks/tables.py")
     for page in stale:
         page.write_text(rendered(page.read_text("utf-8")), encoding="utf-8")

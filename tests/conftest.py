@@ -134,7 +134,7 @@ MORE: dict[str, dict[str, Any]] = {
         **SLIDING,
     },
 }
-"""More of them, tested from end to end in tests/unit/test_architectures.py only."""
+"""More of them, tested from end to end in tests/unit/models/test_architectures.py only."""
 
 REFUSED: dict[str, dict[str, Any]] = {
     "opt": {"class": "OPTConfig", "ffn_dim": 64, "word_embed_proj_dim": 32},

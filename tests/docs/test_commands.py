@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dass.errors import ConfigError
 from tests.workflow.conftest import Workflow, copy_workflow, write_model_folder
 
 from .pages import (
@@ -207,6 +208,29 @@ def test_options_of_python_programs_exist(command: Command) -> None:
         assert option in done.stdout, f"{command.place}: {shlex.join(call)} has no {option}"
 
 
+HELPFUL = [
+    *(["-m", f"dass.{f.parent.name}"] for f in (ROOT / "src/dass").glob("*/__main__.py")),
+    *([f"workflow/scripts/{name}.py"] for name in ("plan", "run_plan")),
+    *(
+        [f"benchmarks/{f.name}"]
+        for f in (ROOT / "benchmarks").glob("*.py")
+        if "__main__" in f.read_text()
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", HELPFUL, ids=" ".join)
+def test_help_helps_and_does_nothing_else(program: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], cwd=ROOT, timeout=60, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    usage, *described = done.stdout.split("\n\n")
+    assert usage.startswith("usage: ") and not described[0].startswith("options:")
+
+
 def test_make_clean_leaves_other_studies_alone(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     demo = ["results/demo/summary.csv", "resources/models/standin-llama/config.json",
@@ -307,6 +331,43 @@ def test_python_blocks_run(page: str, after_the_demo: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert {path.name for path in after_the_demo.iterdir()} == {"resources", "results"}  # ignored
+
+
+def test_the_demo_takes_the_changes_of_comparing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/comparing.md, "Running it": without a model or a network."""
+    from dass.config.load import load_config
+
+    method, changes = comparing()
+    (tmp_path / "mymethods.py").write_text(method)
+    monkeypatch.syspath_prepend(tmp_path)
+    demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    toy = demo["calibrations"]["toy"] | {"seed": changes["calibrations"]["c4"]["seed"]}
+    experiments = {
+        name: one | {"calibrations": ["toy"]} for name, one in changes["experiments"].items()
+    }
+    study = demo | changes | {"calibrations": {"toy": toy}, "experiments": experiments}
+    for block in ("blocks", "speed"):
+        with pytest.raises(ConfigError, match=f"^{block}"):
+            load_config(study)
+        del study[block]
+    assert load_config(study).study == "compare"
+
+
+@pytest.mark.slow
+def test_methods_of_the_pages_pass_mypy(tmp_path: Path) -> None:
+    """They may be copied into the library as they are."""
+    of_library = [b.text for b in blocks(ROOT / "docs/library.md") if b.language == "python"]
+    (tmp_path / "both.py").write_text(comparing()[0])
+    (tmp_path / "mymethod.py").write_text(of_library[-1])
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", tmp_path / "both.py", tmp_path / "mymethod.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"MYPYPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_yaml_blocks_hold_keys_that_exist() -> None:

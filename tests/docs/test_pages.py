@@ -70,7 +70,8 @@ def test_the_bibtex_is_the_preferred_citation() -> None:
 # --- Errors and logs ----------------------------------------------------------------------------
 
 OTHERS_SAY = {"MissingRuleException", "LockException: Directory cannot be locked", "Killed",
-              "Nothing to be done", "FileNotFoundError"}  # fmt: skip
+              "Nothing to be done", "FileNotFoundError", "IsADirectoryError", "UnicodeDecodeError",
+              "Config file is not valid JSON or YAML"}  # fmt: skip
 """What those tables quote of Snakemake, Python and the system."""
 
 EXAMPLE = re.compile(r"…|models\.my-model\.(?:\w+: )?|did you mean \w+\?|\(HTTP 503\)")

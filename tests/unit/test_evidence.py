@@ -64,3 +64,26 @@ def test_sentences_are_made_of_the_archive(evidence: ModuleType) -> None:
     for name in [name for name, own in settings.items() if not own.tasks]:
         for sentence in findings(evidence.summary_rows(), settings[name]):
             assert f"- {sentence}\n" in parts()[name]
+
+
+def test_figures_of_the_summary_stand_in_the_tables() -> None:
+    """Its sentences are written by hand."""
+    page = (ROOT / "docs/evidence.md").read_text("utf-8")
+    summary = page.split("## In short\n")[1].split("\n## ")[0]
+    tables = "\n".join(parts().values())
+    figures = set(re.findall(r"\d+\.\d+", summary))
+    assert len(figures) > 4
+    assert {figure for figure in figures if figure not in tables} == set()
+
+
+def test_what_attention_adds_to_the_loss() -> None:
+    """The shares that the summary rounds: of what pruning the MLPs alone costs."""
+    rows = re.findall(
+        r"^\| (50 %|2:4) +\| (.+?) +\| +\W*([\d.]+)", parts()["targets"], re.MULTILINE
+    )
+    values = {(sparsity, method): float(value) for sparsity, method, value in rows}
+    dense = 22.73
+    for sparsity, least, most in (("50 %", 0.59, 0.70), ("2:4", 0.75, 1.15)):
+        for method in ("Wanda", "SparseGPT", "DaSS"):
+            alone, both = (values[sparsity, f"{method}{more}"] for more in ("", " (attention too)"))
+            assert least <= (both - alone) / (alone - dense) <= most

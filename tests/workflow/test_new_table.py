@@ -14,7 +14,7 @@ from .test_extending import TASK
 
 
 def examples() -> list[str]:
-    """The Python blocks of the page: a task's entry, a table, its entry."""
+    """The Python blocks of the page: a task's entry and questions, a table, its entry."""
     return [b.text for b in blocks(ROOT / "CONTRIBUTING.md") if b.language == "python"]
 
 

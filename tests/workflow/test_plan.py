@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import comparing
+
 from .conftest import ROOT, Workflow, copy_workflow, small_study
 
 OF_A_RUN = "seconds memory date commit".split()
@@ -171,6 +173,43 @@ def test_only_jobs_of_some_rules(study: Workflow) -> None:
     done = run(study, "--rules", "prune_run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 jobs done, 0 not")
+
+
+def test_a_custom_method_beside_the_snakefile_is_found(study: Workflow) -> None:
+    """As Snakemake's own jobs find it, without PYTHONPATH."""
+    (study.folder / "mymethods.py").write_text(comparing()[0])
+    settings = small_study()
+    settings["methods"]["mine"] = {"function": "mymethods:Both"}
+    settings["experiments"]["main"]["methods"].append("mine")
+    study.write_study(settings)
+    plan(study, "results/small/runs/standin-llama/toy/mine/2of4/pruning.json")
+    done = run(study)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 jobs done, 0 not")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("plan", ["none.yaml", "jobs.json"], "none.yaml: .*No such file"),
+        ("plan", ["src", "jobs.json"], "src: .*Is a directory"),
+        ("plan", ["no.yaml", "jobs.json"], "no.yaml: Config file is not valid JSON or YAML"),
+        ("plan", ["study.yaml", "jobs.json", "nosuch"], "study.yaml: No rule to produce nosuch"),
+        ("plan", ["study.yaml", "none/jobs.json"], "none/jobs.json: .*No such file"),
+        ("plan", ["study.yaml", "none.json", "--record"], "none.json: no plan "),
+        ("run_plan", ["no.yaml"], "no.yaml: no plan .*plan.py writes one"),
+        ("run_plan", ["jobs.json", "--workers", "0"], "run_plan.py: error: --workers must be at "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_one_line(
+    name: str, arguments: list[str], says: str, fresh: Workflow
+) -> None:
+    fresh.write_study(small_study())
+    (fresh.folder / "no.yaml").write_text("{(")
+    done = script(fresh, name, *arguments)
+    assert done.returncode in (1, 2)
+    assert re.search(rf"^(error: )?{says}[^\n]*\n\Z", done.stderr, re.MULTILINE), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_nothing_is_fetched(tmp_path: Path, fresh: Workflow) -> None:

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from run_plan import Job, done_since, files_of
+from run_plan import Job, done_since, files_of, read_plan
 from snakemake.api import SnakemakeApi
+from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.settings.types import (
     ConfigSettings,
     DAGSettings,
@@ -42,9 +43,18 @@ def plain(value: Any) -> Any:
 
 
 @contextmanager
+def one_line(file: Path) -> Iterator[None]:
+    """End with one line in place of a traceback: no such file, no YAML, no such target."""
+    try:
+        yield
+    except (WorkflowError, RuleException, OSError, UnicodeError) as error:
+        sys.exit(f"error: {file}: {' '.join(str(error).split())}")
+
+
+@contextmanager
 def planned(config: Path, targets: set[str]) -> Iterator[Any]:
-    """The workflow with its graph of jobs, none of them started."""
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+    """The workflow with its graph of jobs, none of them started; or one line that says why not."""
+    with one_line(config), SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=3),
             config_settings=ConfigSettings(configfiles=[config]),
@@ -106,8 +116,10 @@ if __name__ == "__main__":
     parser.add_argument("targets", nargs="*")
     asked = parser.parse_intermixed_args()
     if asked.record:
-        plan = json.loads(asked.out.read_text())
+        plan = read_plan(asked.out)
         made = asked.out.stat().st_mtime
         record(asked.config, [job for job in plan if job["needed"] and done_since(job, made)])
     else:
-        asked.out.write_text(json.dumps(jobs(asked.config, set(asked.targets), asked.all)))
+        plan = jobs(asked.config, set(asked.targets), asked.all)
+        with one_line(asked.out):
+            asked.out.write_text(json.dumps(plan))

@@ -130,11 +130,20 @@ def preload(jobs: list[Job]) -> None:
 def settle(threads: int) -> None:
     """What a job tells libraries before it imports them, said before all jobs import them here."""
     sys.path.insert(0, str(SOURCE))
+    sys.path.append(str(Path.cwd()))  # custom methods beside the Snakefile, as Snakemake finds them
     from dass.runtime.job import NUMERIC, OFFLINE, QUIET
 
     os.environ |= QUIET | OFFLINE | {"OMP_NUM_THREADS": str(threads)}
     for name in NUMERIC:
         os.environ.pop(name, None)
+
+
+def read_plan(path: Path) -> list[Job]:
+    """What ``plan.py`` wrote, or one line that says why not."""
+    try:
+        return list(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {path}: no plan ({error}); plan.py writes one")
 
 
 if __name__ == "__main__":
@@ -143,10 +152,13 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=1, help="jobs at the same time")
     parser.add_argument("--rules", nargs="+", help="only jobs of these rules")
     asked = parser.parse_args()
+    if asked.workers < 1:
+        parser.error("--workers must be at least 1")
+    plan = read_plan(asked.jobs)
     made = asked.jobs.stat().st_mtime
     found = [
         job
-        for job in json.loads(asked.jobs.read_text())
+        for job in plan
         if (asked.rules is None or job["rule"] in asked.rules)
         and not done_since(job, made if job["needed"] else 0)
     ]

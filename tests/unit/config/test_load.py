@@ -12,6 +12,7 @@ import yaml
 from dass.config.load import check_keys, load_config, read_config
 from dass.config.runs import runs
 from dass.errors import ConfigError, PatternError
+from dass.pruning.methods import built_in
 from dass.pruning.patterns import parse_pattern
 from dass.tasks import TASKS
 
@@ -140,8 +141,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"zero_shot/tasks": {"rte": "questions"}},
-        "zero_shot.tasks.rte: must be 'hellaswag', 'winogrande', 'arc_easy', 'arc_challenge', "
-        "'piqa', 'boolq', 'sglue_rte' or 'openbookqa', not 'rte'",
+        "zero_shot.tasks.rte: must be "
+        f"{', '.join(map(repr, [*TASKS][:-1]))} or {[*TASKS][-1]!r}, not 'rte'",
     ),
     # names
     ({"study": "My Study"},
@@ -219,9 +220,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"methods/dass": {"function": "my method", "alpha": 0.5}},
-        "methods.dass.function: no built-in method 'my method'; available: admm, alps, dass, "
-        "dsnot, given, grouped, magnitude, ria, sparsegpt, sparseswaps, wanda, wandapp (a custom "
-        "one is written package.module:Class)",
+        "methods.dass.function: no built-in method 'my method'; available: "
+        f"{', '.join(built_in())} (a custom one is written package.module:Class)",
     ),
     ({"methods/dass": {"alpha": 0.5}}, "methods.dass.function: missing; it is required"),
     (

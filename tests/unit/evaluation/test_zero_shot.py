@@ -36,16 +36,8 @@ from dass.models.streamed import StreamedModel
 from dass.results.schema import TaskAccuracy
 from dass.tasks import TASKS
 
-FILES = {
-    "hellaswag": "validation.jsonl",
-    "winogrande": "validation.jsonl",
-    "arc_easy": "test.jsonl",
-    "arc_challenge": "test.jsonl",
-    "piqa": "validation.jsonl",
-    "boolq": "validation.jsonl",
-    "sglue_rte": "validation.jsonl",
-    "openbookqa": "test.jsonl",
-}
+FILES = {name: f"{task.split}.jsonl" for name, task in TASKS.items()}
+"""lm-eval's own loading, which the tests compare with, fails on a wrong split."""
 PETS = ["a cat", "a big dog", "the old  horse", "a goldfish", "one hen", "Émile's duck"]
 PLACES = ["in the barn", "on a roof", "under the bed ", "by the sea", "at home", "far away"]
 
