@@ -61,6 +61,7 @@ include: "rules/blocks.smk"
 include: "rules/speed_common.smk"
 include: "rules/speed.smk"
 include: "rules/tables.smk"
+include: "rules/asked.smk"
 
 
 for argument in sys.argv[1:]:  # Snakemake knows its targets only later
