@@ -115,18 +115,23 @@ def unrecorded(rule):
                 problem = problem or untold(files)
         except (DassError, OSError) as error:
             stop(error)
-        if problem and of_results and not workflow.touch:
-            workflow.dag.forcefiles.update(files)
-        elif problem:
+        if problem:
             why = "Snakemake has no record of how it was made"
             if known:
                 why = "--rerun-triggers leaves params out"
-            stop(f"{problem}, and {why}; delete it, or give the study another name")
+            line = f"{problem}, and {why}; delete it, or give the study another name"
+            if not of_results:
+                stop(line)
+            workflow.dag.forcefiles.update(files)
+            NOT_TO_TOUCH.append(line)
         return []
 
     return check
 
 
+NOT_TO_TOUCH = (
+    []
+)  # for the Snakefile's onstart: what `--touch` would only call made again
 OURS = [one for one in workflow.modifier.rules if one.output]
 RULES = {one.params.stage: one for one in OURS}
 for one in OURS:

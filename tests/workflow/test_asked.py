@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dass.runtime.records import asked_before
 
 from .conftest import Workflow, small_study
 
@@ -234,7 +235,6 @@ def test_a_table_is_made_again_and_is_known_then(made: Workflow, tmp_path: Path)
     assert finished.code == 0, finished.output
     table = study.folder / "results/small/tables/main/perplexity.md"
     assert "Another title" in table.read_text()
-    record = study.folder / "results/small/.sha256/tables/main/perplexity.md.json"
-    asked = json.loads(record.read_text())["asked"]
+    asked = asked_before(table) or {}
     assert asked["experiments"]["main"]["title"] == "Another title"
     assert study.plan() == {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dass.errors import DataError
-from dass.runtime.files import read_json, sha256, write_json
+from dass.runtime.files import read_json, seal, sha256, unseal, write_json
 
 FOLDER = ".sha256"
 
@@ -31,7 +31,7 @@ class Record:
     made_from: dict[str, str]
     """Inputs of the same study, relative to its folder -> the digest of their record then."""
     asked: dict[str, Any] = field(default_factory=dict)
-    """What the job was asked for: the params of its rule, as JSON."""
+    """What the job was asked for: the params of its rule. In the file it has a hash of its own."""
 
     def digest(self) -> str:
         """One hash of all files."""
@@ -62,8 +62,9 @@ def read_record(study: Path, name: str) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record(**read_json(path))
-    except TypeError:
+        said = read_json(path)
+        return Record(**said | {"asked": unseal(said["asked"])} if "asked" in said else said)
+    except (TypeError, ValueError):
         raise DataError(f"{path}: no record of {name}; delete {name} and run again") from None
 
 
@@ -141,6 +142,7 @@ def keep_records(
     for output in map(Path, outputs):
         if where := place(output):
             files = {str(file.relative_to(output)): sha256(file) for file in files_of(output)}
-            write_json(record_path(*where), asdict(Record(files, made_from, asked)))
+            record = asdict(Record(files, made_from)) | {"asked": seal(asked)}
+            write_json(record_path(*where), record)
         elif output.is_dir():
             write_json(output / ASKED, asked)
