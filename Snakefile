@@ -61,6 +61,7 @@ include: "rules/blocks.smk"
 include: "rules/speed_common.smk"
 include: "rules/speed.smk"
 include: "rules/tables.smk"
+include: "rules/asked.smk"
 
 
 for argument in sys.argv[1:]:  # Snakemake knows its targets only later
@@ -71,6 +72,8 @@ for argument in sys.argv[1:]:  # Snakemake knows its targets only later
 # Snakemake's handler of SIGTERM waits for locks. Run by the main thread, as handlers are, it waits
 # for ever when that thread holds them: when a job ends at that moment, or the signal comes twice.
 onstart:
+    if workflow.touch and NOT_TO_TOUCH:
+        stop(NOT_TO_TOUCH[0])
     ends = signal.getsignal(signal.SIGTERM)
     if callable(ends):
         signal.signal(signal.SIGTERM, lambda *told: start_new_thread(ends, told))

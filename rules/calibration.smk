@@ -12,7 +12,6 @@ rule calibration_tokens:
         model=model_input,
         documents=calibration_documents_input,
         modules=modules("calibration_tokens"),
-        unrecorded=unrecorded("calibration", WINDOWS),
     output:
         out=WINDOWS,
     log:
@@ -45,7 +44,6 @@ rule evaluation_tokens:
         model=model_input,
         text=text_input,
         modules=modules("evaluation_tokens"),
-        unrecorded=unrecorded("evaluation", TEXT_TOKENS),
     output:
         out=TEXT_TOKENS,
     log:
@@ -83,7 +81,6 @@ rule zero_shot_requests:
         model=model_input,
         tasks=[dataset_input(dataset) for dataset in TASKS.values()],
         modules=modules("zero_shot_requests"),
-        unrecorded=unrecorded("requests", REQUESTS),
     output:
         out=REQUESTS,
     log:

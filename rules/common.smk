@@ -40,11 +40,12 @@ from dass.errors import DassError
 from dass.evaluation.task_rows import task_file
 from dass.pruning.methods import classes_of, make_method, takes_files
 from dass.report.experiment import other_kind
-from dass.results.asked import asked_otherwise
+from dass.results.asked import asked_otherwise, difference
 from dass.results.published import dense_targets, read_published, was_pruned_from
+from dass.results.schema import RatiosResult, read_result
 from dass.runtime.job import user
-from dass.runtime.provenance import CONFIG, fingerprint
-from dass.runtime.records import gone_before, is_gone
+from dass.runtime.provenance import CONFIG, fingerprint, model_source
+from dass.runtime.records import asked_before, gone_before, is_gone, place
 from dass.runtime.source_files import class_files, module_files
 from dass.terms import DENSE
 

@@ -15,7 +15,6 @@ rule perplexity:
         tokens=TEXT,
         other_tokens=OTHER_TEXTS,
         modules=modules("perplexity"),
-        unrecorded=unrecorded("perplexity", f"{EVALUATED}/perplexity.json"),
     output:
         result_file=f"{EVALUATED}/perplexity.json",
     log:
@@ -78,7 +77,6 @@ rule zero_shot:
         pruned=pruned_input,
         requests=REQUESTS,
         modules=modules("zero_shot"),
-        unrecorded=unrecorded("zero_shot", f"{EVALUATED}/zero_shot.json"),
     output:
         result_file=f"{EVALUATED}/zero_shot.json",
     log:

@@ -22,7 +22,6 @@ rule prune_run:
         method=files_of_method,
         given=files_given,
         modules=modules("prune_run"),
-        unrecorded=unrecorded("pruning", f"{RUN}/pruning.json"),
     output:
         pruned_file=PRUNED,
         result_file=f"{RUN}/pruning.json",

@@ -1,6 +1,4 @@
 # What is asked for: whether it is of this study, and whole; and what jobs said that failed.
-from snakemake.io import IOFile
-
 NAMES = {
     "models": STUDY.models,
     "calibrations": DRAWS,
@@ -111,53 +109,3 @@ def gone(*kinds):
         return all_speed_results()
 
     return lambda wildcards: [f for kind in kinds for f in files(kind) if is_gone(f)]
-
-
-def asked_of(kind, wildcards):
-    """What the config asks for in a file of this kind, of those that a job writes."""
-    model = STUDY.models[wildcards.model]
-    if kind == "requests":
-        return {"bos": model.bos, "limit": model.zero_shot_limit}
-    if kind == "evaluation":
-        return {"bos": model.bos, "length": STUDY.perplexity.length}
-    asked = {"dtype": model.dtype, "bos": model.bos}
-    if kind == "perplexity":
-        return asked | {
-            key: getattr(STUDY.perplexity, key) for key in ["dataset", "length"]
-        }
-    if kind == "zero_shot":
-        return asked | {"limit": model.zero_shot_limit}
-    draw = DRAWS[wildcards.calibration]
-    drawn = {
-        key: getattr(draw, key) for key in ["dataset", "sequences", "length", "seed"]
-    }
-    if kind == "calibration":
-        return {"bos": model.bos} | drawn
-    method = STUDY.methods[wildcards.method]
-    return (
-        asked
-        | {"function": method.function, "arguments": arguments_of_run(wildcards)}
-        | {key: getattr(method, key) for key in ["targets", "permute"]}
-        | drawn
-        | {"propagation": draw.propagation}
-    )
-
-
-def unrecorded(kind, output):
-    """An input function that gives no file: refuses an output that was made otherwise before.
-
-    Snakemake compares params with those that it recorded; of files that it has no record of, as of
-    a copied folder, it knows times only.
-    """
-
-    def check(wildcards):
-        file = output.format(**dict(wildcards.items()))
-        if Path(file).exists() and not workflow.persistence.metadata(IOFile(file)):
-            if differs := asked_otherwise(file, asked_of(kind, wildcards)):
-                stop(
-                    f"{file}: {differs} as the config asks, and Snakemake has no record of how it "
-                    "was made; delete it, or give the study another name"
-                )
-        return []
-
-    return check

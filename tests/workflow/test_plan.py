@@ -112,6 +112,8 @@ def test_a_changed_argument_makes_recorded_results_stale(
         ("methods", {"dass": {"function": "dass", "label": "DaSS", "alpha": 0.25}},
          r"dass/2of4/pruning.json: arguments is {'alpha': 0.5}, not {'alpha': 0.25} as the "),
         ("perplexity", {"splits": ["validation"]},
+         r": splits is \['validation', 'test'\], not \['validation'\] as the "),
+        ("zero_shot", {"metric": "acc_norm"},
          r": made with other params; delete it, or undo the change$"),
     ],
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from dass.runtime.job import job
 
-params = dict(snakemake.params.items())
+asked = dict(snakemake.params.items())
+params = dict(asked)
 stage = params.pop("stage")
 params.pop("origins", None)  # for Snakemake alone; see rules/common.smk
 if "threads" in params:  # None: as many as the job has
@@ -26,4 +27,4 @@ with job(
     named = signature(function).parameters.keys() - params.keys()
     files = [*snakemake.input.items(), *snakemake.output.items()]
     function(**params, **{name: file for name, file in files if name in named})
-    keep_records(snakemake.output, snakemake.input)
+    keep_records(snakemake.output, snakemake.input, asked)

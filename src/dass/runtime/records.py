@@ -2,19 +2,24 @@
 
 One record per output, under the output's own name: the hash of each of its files, and which
 recorded inputs it was made from. A file that changed later, or that is older than what it was made
-from, is found by comparing (:mod:`dass.results.verify`).
+from, is found by comparing (:mod:`dass.results.verify`). Beside them stands what the job was asked
+for: of results that were copied Snakemake knows nothing (:mod:`dass.results.asked`).
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dass.errors import DataError
-from dass.runtime.files import read_json, sha256, write_json
+from dass.runtime.files import read_json, seal, sha256, unseal, write_json
 
 FOLDER = ".sha256"
+
+ASKED = ".asked"
+"""In a folder below ``resources/``: what its job was asked for. Its files are not hashed here."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Record:
     """Name of each file, relative to the output (``.``: itself) -> SHA-256 of its bytes."""
     made_from: dict[str, str]
     """Inputs of the same study, relative to its folder -> the digest of their record then."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """What the job was asked for: the params of its rule. In the file it has a hash of its own."""
 
     def digest(self) -> str:
         """One hash of all files."""
@@ -55,8 +62,9 @@ def read_record(study: Path, name: str) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record(**read_json(path))
-    except TypeError:
+        said = read_json(path)
+        return Record(**said | {"asked": unseal(said["asked"])} if "asked" in said else said)
+    except (TypeError, ValueError):
         raise DataError(f"{path}: no record of {name}; delete {name} and run again") from None
 
 
@@ -105,13 +113,36 @@ def files_of(output: Path) -> list[Path]:
     return sorted(f for f in output.rglob("*") if f.is_file() and not f.name.startswith("."))
 
 
-def keep_records(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
-    """Record what a job wrote into the results of a study, and what it read of them."""
-    made_from = {}
+def asked_before(output: str | Path) -> dict[str, Any] | None:
+    """What the job that wrote this was asked for; None if it has left no record.
+
+    Raises:
+        DataError: the record is damaged.
+    """
+    if where := place(output):
+        record = read_record(*where)
+        return record.asked if record else None
+    path = Path(output, ASKED)
+    return dict(read_json(path)) if path.exists() else None
+
+
+def keep_records(
+    outputs: Iterable[str | Path],
+    inputs: Iterable[str | Path],
+    asked: Mapping[str, Any] | None = None,
+) -> None:
+    """Record what a job wrote into the results of a study, what it read of them, and its params.
+
+    Of a folder elsewhere, its params alone.
+    """
+    asked, made_from = dict(asked or {}), {}
     for path in inputs:
         if (where := place(path)) and (known := read_record(*where)):
             made_from[where[1]] = known.digest()
     for output in map(Path, outputs):
         if where := place(output):
             files = {str(file.relative_to(output)): sha256(file) for file in files_of(output)}
-            write_json(record_path(*where), asdict(Record(files, made_from)))
+            record = asdict(Record(files, made_from)) | {"asked": seal(asked)}
+            write_json(record_path(*where), record)
+        elif output.is_dir():
+            write_json(output / ASKED, asked)

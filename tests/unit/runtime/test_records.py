@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from dass.runtime.records import gone_before, is_gone, keep_records, record_path
+from dass.runtime.records import (
+    ASKED,
+    asked_before,
+    gone_before,
+    is_gone,
+    keep_records,
+    record_path,
+)
 
 
 def test_results_that_are_gone_are_known_by_their_records(tmp_path: Path) -> None:
@@ -35,3 +43,18 @@ def test_what_is_no_result_is_never_gone(tmp_path: Path) -> None:
     assert not is_gone(tmp_path / "resources/models/a")
     assert gone_before(tmp_path / "resources/models/a") is None
     assert gone_before("--cores") is None
+
+
+def test_what_a_job_was_asked_for_is_kept_beside_what_it_wrote(tmp_path: Path) -> None:
+    table = tmp_path / "results/small/tables/main.md"
+    model = tmp_path / "resources/models/a"
+    table.parent.mkdir(parents=True)
+    model.mkdir(parents=True)
+    table.write_text("")
+    assert [asked_before(output) for output in (table, model)] == [None, None]
+    keep_records([table, model], [], {"label": "A", "patterns": ("u50",)})
+    assert asked_before(table) == asked_before(model) == {"label": "A", "patterns": ["u50"]}
+    assert json.loads((model / ASKED).read_text()) == asked_before(model)
+    record = record_path(tmp_path / "results/small", "tables/main.md")
+    record.write_text('{"files": {}, "made_from": {}}')  # as earlier versions wrote it
+    assert asked_before(table) == {}
