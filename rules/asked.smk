@@ -129,9 +129,8 @@ def unrecorded(rule):
     return check
 
 
-NOT_TO_TOUCH = (
-    []
-)  # for the Snakefile's onstart: what `--touch` would only call made again
+# What `--touch` would only call made again, for the Snakefile's onstart.
+NOT_TO_TOUCH = []
 OURS = [one for one in workflow.modifier.rules if one.output]
 RULES = {one.params.stage: one for one in OURS}
 for one in OURS:
