@@ -7,7 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dass.data.pretrained import PROBES, load_config, load_tokenizer_of, one_line
+from dass.data.model_config import read_object
+from dass.data.pretrained import (
+    PROBES,
+    TOKENIZER_CONFIG,
+    load_config,
+    load_tokenizer_of,
+    one_line,
+)
 from dass.errors import DataError
 from dass.runtime.progress import log
 from dass.terms import Bos
@@ -41,6 +48,7 @@ def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizer
     _check_vocabulary(tokenizer, known, folder)
     if bos == "window" and tokenizer.bos_token is not None:
         _check_front(tokenizer, folder)
+    tokenizer.dass_bos_unheeded = _unheeded_bos(tokenizer, folder) if bos == "text" else ""
     tokenizer.dass_known = known
     if appended := tokenizer.dass_appended:
         log.info("%s: its tokenizer appends %s to a text: taken off", folder.name, appended)
@@ -50,9 +58,13 @@ def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizer
 def departures(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """For the record: where :func:`load_tokenizer` departs from transformers, if anywhere.
 
-    What it keeps the tokenizer from appending, and the class that it leaves for tokenizer.json.
+    What it keeps the tokenizer from appending, and the class that it leaves for tokenizer.json;
+    and the ``add_bos_token`` of tokenizer_config.json that transformers departs from.
     """
-    said = {"tokens_taken_off": "dass_appended", "tokenizer_class_left": "dass_class_left"}
+    said = {
+        "tokens_taken_off": "dass_appended", "tokenizer_class_left": "dass_class_left",
+        "add_bos_token_unheeded": "dass_bos_unheeded",
+    }  # fmt: skip
     found = {key: getattr(tokenizer, name, "") for key, name in said.items()}
     return {key: value for key, value in found.items() if value}
 
@@ -130,6 +142,24 @@ def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             f"each window with BOS ({tokenizer.bos_token}) alone; set the model's `bos: text`, or "
             "give a tokenizer that puts BOS there, or nothing"
         )
+
+
+def _unheeded_bos(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+    """The ``add_bos_token`` of tokenizer_config.json, where a text begins otherwise.
+
+    Classes of transformers 4 obeyed it; those of 5 do as tokenizer.json says.
+    """
+    file = folder / TOKENIZER_CONFIG
+    asked = read_object(file).get("add_bos_token") if file.is_file() else None
+    front, _ = _added(tokenizer, folder)
+    puts = tokenizer.bos_token_id is not None and tokenizer.bos_token_id in front
+    if not isinstance(asked, bool) or asked == puts:
+        return ""
+    log.warning(
+        "%s: %s says add_bos_token: %s, which transformers does not heed: texts begin %s BOS",
+        folder.name, TOKENIZER_CONFIG, str(asked).lower(), "with" if puts else "without",
+    )  # fmt: skip
+    return str(asked).lower()
 
 
 def _names(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

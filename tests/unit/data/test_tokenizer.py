@@ -268,6 +268,24 @@ def test_a_class_that_is_left_is_said_in_what_the_tokens_are_made_of(
     assert tokens_about(tmp_path / "cut")["tokenizer_class_left"] == "Qwen2Tokenizer"
 
 
+@pytest.mark.parametrize(
+    ("asked", "puts", "said"),
+    [(False, True, "false"), (True, False, "true"), (True, True, ""), (False, False, "")],
+)
+def test_a_bos_that_the_config_asks_for_in_vain_is_said(
+    asked: bool, puts: bool, said: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    change(folder / "tokenizer_config.json", lambda c: c.update(add_bos_token=asked))
+    if not puts:
+        change(folder / "tokenizer.json", lambda c: c.update(post_processor=None))
+    with caplog.at_level("WARNING"):
+        loaded = load_tokenizer(folder)
+    assert loaded("a b")["input_ids"] == [1, 2, 3][0 if puts else 1 :]
+    assert departures(loaded) == ({"add_bos_token_unheeded": said} if said else {})
+    assert (f"add_bos_token: {said}, which" in caplog.text) == bool(said)
+    assert departures(load_tokenizer(folder, "window")) == {}  # which puts BOS there itself
+
+
 # --- Files that make no tokenizer -------------------------------------------------------------
 
 
