@@ -27,6 +27,23 @@ if TYPE_CHECKING:
     from dass.config.study import StudyConfig
 
 
+def _check_case(study: StudyConfig) -> Iterator[Problem]:
+    """Files are named by these, and some disks take small and capital letters for the same."""
+    sections = ("models", "datasets", "calibrations", "methods", "ratios", "experiments")
+    named = [(section, getattr(study, section)) for section in sections]
+    if study.speed is not None:
+        named.append(("speed.shapes", study.speed.shapes))
+    for section, names in named:
+        seen: dict[str, str] = {}
+        for name in names:
+            if (first := seen.setdefault(name.casefold(), name)) != name:
+                yield (
+                    f"{section}.{name}",
+                    f"differs from {first} in capital letters only, which some disks do not tell "
+                    "apart; rename one",
+                )
+
+
 def _check_labels(study: StudyConfig) -> Iterator[Problem]:
     """Tables and figures tell models apart by their labels, and methods too."""
     for section in ("models", "methods"):
@@ -282,7 +299,7 @@ def _check_names(
 
 
 CHECKS = (
-    _check_labels, _check_latex_labels, _check_standins, _check_datasets,
+    _check_case, _check_labels, _check_latex_labels, _check_standins, _check_datasets,
     _check_draws, _check_experiments, _check_groups, _check_x,
     _check_blocks, _check_block_runs, _check_ratios, _check_targets, _check_permute,
     _check_speed, _check_select,

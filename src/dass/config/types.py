@@ -111,7 +111,7 @@ def _expand(text: Any) -> Any:
 
 
 def _not_dense(name: str) -> str:
-    if name == DENSE:
+    if name.casefold() == DENSE:
         raise failure(("", "the name is reserved for the unpruned model; choose another"))
     return name
 

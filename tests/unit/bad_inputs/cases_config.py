@@ -64,6 +64,7 @@ CASES = [
     config("a label in letters that LaTeX lacks", "models/a/label", "模型", "models.a.label: '模型' holds '模', which LaTeX cannot print; write it in Latin letters"),
     config("the same in a note", "note", "α ∘ β", "note: 'α ∘ β' holds '∘', which LaTeX cannot print; …"),
     config("the same in a title", "experiments/main/title", "Ж", "experiments.main.title: 'Ж' holds 'Ж', which LaTeX cannot print; …"),
+    config("names that differ in capital letters only", "experiments", dict.fromkeys(("main", "Main"), EXPERIMENT), "experiments.Main: differs from main in capital letters only, which some disks do not tell apart; rename one"),
     config("experiments that LaTeX cannot tell apart", "experiments", dict.fromkeys(("a.b", "a-b"), EXPERIMENT), "experiments.a-b: has the label of a.b in LaTeX (a-b); rename one"),
     config("documents of a hub without their file", "datasets/docs/files", GONE, "datasets.docs.files: name the repository's one file of documents"),
     config("braces in a path", "models/a", {"label": "A", "path": "/data/{x}", "dtype": "float32"}, "models.a.path: /data/{x} has braces, which Snakemake fills in; rename or link it"),

@@ -48,6 +48,9 @@ def test_expands_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 DENSE = "the name is reserved for the unpruned model; choose another"
 PATH = "is part of a path: use letters, digits, '.', '_' and '-', the first a letter or digit"
 
+CASE = "in capital letters only, which some disks do not tell apart; rename one"
+SIZES = {"hidden": 64, "intermediate": 128, "heads": 4, "key_value_heads": 2, "blocks": 2}
+
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     # keys
     ({"modles": {}}, "modles: unknown key; did you mean models?"),
@@ -151,6 +154,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"models/..": {"label": "C", "hub": "o/c", "dtype": "float32"}}, f"models...: '..' {PATH}"),
     ({"methods/dense": {"function": "dass"}}, f"methods.dense: {DENSE}"),
     ({"calibrations/dense": SMALL["calibrations"]["c"]}, f"calibrations.dense: {DENSE}"),
+    ({"methods/Dense": {"function": "dass"}}, f"methods.Dense: {DENSE}"),
+    ({"methods/DaSS": {"function": "dass"}}, f"methods.DaSS: differs from dass {CASE}"),
+    ({"models/A": SMALL["models"]["a"] | {"label": "C"}}, f"models.A: differs from a {CASE}"),
+    ({"calibrations/C": SMALL["calibrations"]["c"]}, f"calibrations.C: differs from c {CASE}"),
+    ({"speed": {"shapes": dict.fromkeys(("x", "X"), SIZES), "metric": {"of": ["x"]}}},
+     f"speed.shapes.X: differs from x {CASE}"),
     ({"models/b/label": "A"}, "models.b.label: same as that of a; tables need them apart"),
     (
         {"methods/dass/label": "wanda"},
