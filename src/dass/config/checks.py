@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dass.config.blocks import SelectConfig
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from dass.config.study import StudyConfig
 
 
+def _alike(keys: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Names whose key an earlier name has, too, and that name."""
+    seen: dict[str, str] = {}
+    for name, key in keys.items():
+        if (first := seen.setdefault(key, name)) != name:
+            yield name, first
+
+
 def _check_case(study: StudyConfig) -> Iterator[Problem]:
     """Files are named by these, and some disks take small and capital letters for the same."""
     sections = ("models", "datasets", "calibrations", "methods", "ratios", "experiments")
@@ -34,24 +42,20 @@ def _check_case(study: StudyConfig) -> Iterator[Problem]:
     if study.speed is not None:
         named.append(("speed.shapes", study.speed.shapes))
     for section, names in named:
-        seen: dict[str, str] = {}
-        for name in names:
-            if (first := seen.setdefault(name.casefold(), name)) != name:
-                yield (
-                    f"{section}.{name}",
-                    f"differs from {first} in capital letters only, which some disks do not tell "
-                    "apart; rename one",
-                )
+        for name, first in _alike({name: name.casefold() for name in names}):
+            yield (
+                f"{section}.{name}",
+                f"differs from {first} in capital letters only, which some disks do not tell "
+                "apart; rename one",
+            )
 
 
 def _check_labels(study: StudyConfig) -> Iterator[Problem]:
     """Tables and figures tell models apart by their labels, and methods too."""
     for section in ("models", "methods"):
-        seen: dict[str, str] = {}
-        for name, block in getattr(study, section).items():
-            first = seen.setdefault(block.label or name, name)
-            if first != name:
-                yield f"{section}.{name}.label", f"same as that of {first}; tables need them apart"
+        blocks = getattr(study, section)
+        for name, first in _alike({name: block.label or name for name, block in blocks.items()}):
+            yield f"{section}.{name}.label", f"same as that of {first}; tables need them apart"
 
 
 def _check_latex_labels(study: StudyConfig) -> Iterator[Problem]:
@@ -60,11 +64,10 @@ def _check_latex_labels(study: StudyConfig) -> Iterator[Problem]:
         ("experiments", study.experiments),
         ("perplexity.others", study.perplexity.others),
     ):
-        seen: dict[str, str] = {}
-        for name in names:
-            label = latex_name(name)
-            if (first := seen.setdefault(label, name)) != name:
-                yield f"{key}.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
+        labels = {name: latex_name(name) for name in names}
+        for name, first in _alike(labels):
+            label = labels[name]
+            yield f"{key}.{name}", f"has the label of {first} in LaTeX ({label}); rename one"
 
 
 def _check_standins(study: StudyConfig) -> Iterator[Problem]:

@@ -44,11 +44,12 @@ def load_tokenizer(folder: str | Path, bos: Bos = "text") -> PreTrainedTokenizer
     tokenizer = load_tokenizer_of(folder)
     tokenizer.model_max_length = int(1e30)  # long texts are cut by us, not warned about
     _check_deterministic(tokenizer, folder)
-    tokenizer.dass_appended = _remove_suffix(tokenizer, folder)
+    front, back = _added(tokenizer, folder)
+    tokenizer.dass_appended = _remove_suffix(tokenizer, folder, front, back)
     _check_vocabulary(tokenizer, known, folder)
     if bos == "window" and tokenizer.bos_token is not None:
-        _check_front(tokenizer, folder)
-    tokenizer.dass_bos_unheeded = _unheeded_bos(tokenizer, folder) if bos == "text" else ""
+        _check_front(tokenizer, folder, front)
+    tokenizer.dass_bos_unheeded = _unheeded_bos(tokenizer, folder, front) if bos == "text" else ""
     tokenizer.dass_known = known
     if appended := tokenizer.dass_appended:
         log.info("%s: its tokenizer appends %s to a text: taken off", folder.name, appended)
@@ -112,11 +113,12 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, known: int, folder: Pa
         )
 
 
-def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+def _remove_suffix(
+    tokenizer: PreTrainedTokenizerBase, folder: Path, front: list[int], back: list[int]
+) -> str:
     """Keep a tokenizer from appending special tokens; their names, joined."""
     from tokenizers.processors import TemplateProcessing
 
-    front, back = _added(tokenizer, folder)
     names = _names(tokenizer, back)
     if back and getattr(tokenizer, "backend_tokenizer", None):
         tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(front)]
@@ -133,8 +135,7 @@ def _remove_suffix(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
     return names
 
 
-def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    front, _ = _added(tokenizer, folder)
+def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path, front: list[int]) -> None:
     if front not in ([], [tokenizer.bos_token_id]):
         names = _names(tokenizer, front)
         raise DataError(
@@ -144,14 +145,13 @@ def _check_front(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         )
 
 
-def _unheeded_bos(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+def _unheeded_bos(tokenizer: PreTrainedTokenizerBase, folder: Path, front: list[int]) -> str:
     """The ``add_bos_token`` of tokenizer_config.json, where a text begins otherwise.
 
     Classes of transformers 4 obeyed it; those of 5 do as tokenizer.json says.
     """
     file = folder / TOKENIZER_CONFIG
     asked = read_object(file).get("add_bos_token") if file.is_file() else None
-    front, _ = _added(tokenizer, folder)
     puts = tokenizer.bos_token_id is not None and tokenizer.bos_token_id in front
     if not isinstance(asked, bool) or asked == puts:
         return ""

@@ -40,8 +40,8 @@ def difference(said: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
     Returns:
         ``seed is 0, not 9``; None where nothing differs.
     """
-    both = asked.keys() & said.keys()
-    was, now = (_compared({k: of[k] for k in asked if k in both}) for of in (said, asked))
+    both = [key for key in asked if key in said]
+    was, now = (_compared({key: of[key] for key in both}) for of in (said, asked))
     return next((_differs(was[k], now[k], k) for k in now if was[k] != now[k]), None)
 
 
