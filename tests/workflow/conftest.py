@@ -103,6 +103,12 @@ class Workflow:
         (self.folder / name).write_text(yaml.safe_dump(study, sort_keys=False))
         return name
 
+    def copied(self, folder: Path, *left_out: str) -> Workflow:
+        """A copy in a new folder, times of files included, without what has these names."""
+        ignored = shutil.ignore_patterns(*left_out)
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2, ignore=ignored)
+        return Workflow(folder)
+
     def append(self, file: str, line: str) -> None:
         """Change one line of a file of the workflow."""
         path = self.folder / file
@@ -158,9 +164,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "finished").exists():
             _finish(shared / "unfinished").rename(shared / "finished")
-    folder = tmp_path_factory.mktemp("workflow") / "study"
-    shutil.copytree(shared / "finished", folder, copy_function=shutil.copy2)
-    return Workflow(folder)
+    return Workflow(shared / "finished").copied(tmp_path_factory.mktemp("workflow") / "study")
 
 
 def _finish(folder: Path) -> Path:
@@ -175,9 +179,7 @@ def _finish(folder: Path) -> Path:
 @pytest.fixture
 def study(finished_study: Workflow, tmp_path: Path) -> Workflow:
     """A copy of the finished small study, times of files included, to change at will."""
-    folder = tmp_path / "study"
-    shutil.copytree(finished_study.folder, folder, copy_function=shutil.copy2)
-    return Workflow(folder)
+    return finished_study.copied(tmp_path / "study")
 
 
 @pytest.fixture

@@ -62,8 +62,7 @@ def changed(*keys: str, **values: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(finished_study: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """Every kind of result, and what Snakemake knows of it. Only for dry runs and copies."""
-    workflow = Workflow(tmp_path_factory.mktemp("asked") / "made")
-    shutil.copytree(finished_study.folder, workflow.folder, copy_function=shutil.copy2)
+    workflow = finished_study.copied(tmp_path_factory.mktemp("asked") / "made")
     text = workflow.folder / "resources/standins/toy_corpus/wikitext/validation.jsonl"
     (workflow.folder / "essays").mkdir()
     for split in ("test", "validation"):
@@ -74,23 +73,16 @@ def made(finished_study: Workflow, tmp_path_factory: pytest.TempPathFactory) -> 
     return workflow
 
 
-def copied(made: Workflow, folder: Path, *left_out: str) -> Workflow:
-    """A copy without some of it."""
-    ignored = shutil.ignore_patterns(*left_out)
-    shutil.copytree(made.folder, folder, copy_function=shutil.copy2, ignore=ignored)
-    return Workflow(folder)
-
-
 @pytest.fixture(scope="module")
 def unrecorded(made: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """A copy without what Snakemake knows."""
-    return copied(made, tmp_path_factory.mktemp("asked") / "unrecorded", ".snakemake")
+    return made.copied(tmp_path_factory.mktemp("asked") / "unrecorded", ".snakemake")
 
 
 @pytest.fixture(scope="module")
 def bare(made: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """A copy as ``cp -r results/small/*`` makes it, which leaves hidden folders out."""
-    return copied(made, tmp_path_factory.mktemp("asked") / "bare", ".snakemake", ".sha256")
+    return made.copied(tmp_path_factory.mktemp("asked") / "bare", ".snakemake", ".sha256")
 
 
 def outcome(workflow: Workflow, study: dict[str, Any], *arguments: str) -> Mapping[str, int] | str:
@@ -221,7 +213,7 @@ def test_results_of_the_same_config_are_taken(
 
 
 def test_a_model_that_was_another_is_refused_by_its_weights(made: Workflow, tmp_path: Path) -> None:
-    study = copied(made, tmp_path / "study", ".snakemake", ".sha256")
+    study = made.copied(tmp_path / "study", ".snakemake", ".sha256")
     folder = study.folder / f"resources/models/{MODEL}"
     (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
     line = outcome(study, whole_study(), f"results/small/{DENSE}")
@@ -229,7 +221,7 @@ def test_a_model_that_was_another_is_refused_by_its_weights(made: Workflow, tmp_
 
 
 def test_a_table_is_made_again_and_is_known_then(made: Workflow, tmp_path: Path) -> None:
-    study = copied(made, tmp_path / "study", ".snakemake")
+    study = made.copied(tmp_path / "study", ".snakemake")
     config = study.write_study(changed("experiments", "main", title="Another title"))
     finished = study.snakemake(config=config)
     assert finished.code == 0, finished.output

@@ -363,7 +363,7 @@ def test_a_second_user_reads_the_same_results(
     """A clone of their own, the first user's results linked into it, and the records copied."""
     folder, command = as_nobody
     first, second = folder / "first", folder / "second"
-    shutil.copytree(study.folder, first, copy_function=shutil.copy2)
+    study.copied(first)
     second.mkdir()
     for part in [*PARTS, "study.yaml", ".snakemake"]:
         copy = shutil.copytree if (first / part).is_dir() else shutil.copy

@@ -52,8 +52,7 @@ def finished_own(finished_study: Workflow, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def own(finished_own: Workflow, tmp_path: Path) -> Workflow:
-    shutil.copytree(finished_own.folder, tmp_path / "own", copy_function=shutil.copy2)
-    return Workflow(tmp_path / "own")
+    return finished_own.copied(tmp_path / "own")
 
 
 ALL = {"calibration_tokens", "evaluation_tokens", "zero_shot_requests", "prune_run", "perplexity",

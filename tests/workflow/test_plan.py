@@ -50,18 +50,12 @@ def planned_study(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     return workflow
 
 
-def copied(workflow: Workflow, folder: Path) -> Workflow:
-    """A copy with the times of its files."""
-    subprocess.run(["cp", "-a", str(workflow.folder), str(folder)], check=True)
-    return Workflow(folder)
-
-
 def times(workflow: Workflow) -> dict[str, float]:
     return {name: (workflow.folder / name).stat().st_mtime for name in workflow.results()}
 
 
 def test_snakemake_then_finds_nothing_to_do(planned_study: Workflow, tmp_path: Path) -> None:
-    study = copied(planned_study, tmp_path / "study")
+    study = planned_study.copied(tmp_path / "study")
     plan(study, "--record")
     finished = study.snakemake("--dry-run")
     assert "Nothing to be done" in finished.output
@@ -98,7 +92,7 @@ def test_results_say_the_same_of_how_they_came_to_be(
 def test_a_changed_argument_makes_recorded_results_stale(
     planned_study: Workflow, tmp_path: Path
 ) -> None:
-    study = copied(planned_study, tmp_path / "study")
+    study = planned_study.copied(tmp_path / "study")
     plan(study, "--record")
     changed = small_study()
     changed["methods"]["dass"]["alpha"] = 0.25
@@ -120,7 +114,7 @@ def test_a_changed_argument_makes_recorded_results_stale(
 def test_what_was_made_with_other_params_is_not_recorded(
     block: str, change: dict, says: str, planned_study: Workflow, tmp_path: Path
 ) -> None:
-    study = copied(planned_study, tmp_path / "study")
+    study = planned_study.copied(tmp_path / "study")
     changed = small_study()
     changed[block] |= change
     study.write_study(changed)
@@ -133,7 +127,7 @@ def test_what_was_made_with_other_params_is_not_recorded(
 def test_what_was_done_since_the_plan_is_not_done_again(
     planned_study: Workflow, tmp_path: Path
 ) -> None:
-    study = copied(planned_study, tmp_path / "study")
+    study = planned_study.copied(tmp_path / "study")
     before = times(study)
     (study.folder / "results/small/report.html").unlink()
     assert run(study).stdout.startswith("1 jobs done, 0 not")

@@ -36,8 +36,7 @@ def with_others(**others: dict[str, Any]) -> dict:
 @pytest.fixture(scope="module")
 def measured(finished_study: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The finished small study, and what the other texts add to it."""
-    workflow = Workflow(tmp_path_factory.mktemp("texts") / "study")
-    shutil.copytree(finished_study.folder, workflow.folder, copy_function=shutil.copy2)
+    workflow = finished_study.copied(tmp_path_factory.mktemp("texts") / "study")
     corpus = workflow.folder / "resources/standins/toy_corpus"
     shutil.copy(corpus / "documents.jsonl.gz", workflow.folder / "c4.jsonl.gz")
     (workflow.folder / "essays").mkdir()
